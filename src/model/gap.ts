@@ -1,0 +1,36 @@
+/** What is not protected, and why: an object of its own, never a log line. */
+import type { ResourceKind } from "#model/resource.ts";
+
+export const gapCodes = {
+  "operation.untranslated": "the command was forwarded and recorded, but has no counterpart on the standby",
+  "field.untranslated": "a property of the resource has no counterpart on the standby",
+  "image.unmapped":
+    "the server's image has no counterpart on the standby: add it under `images` in understudy.yaml",
+  "type.unmapped": "no flavor of the standby is large enough: add it under `types` in understudy.yaml",
+  "reference.missing":
+    "the resource refers to one that was not recorded and cannot be read from the active site",
+  "outcome.unknown": "the cloud did not say whether the command took effect, and asking it did not tell",
+  "kind.unsupported": "the standby site has no such kind of resource",
+  "standby.refused": "the standby site refused to create or change the resource",
+  "data.not_captured":
+    "the volume's content is not captured; the standby has an empty volume of the same size",
+} as const;
+
+export type GapCode = keyof typeof gapCodes;
+
+export interface Gap {
+  readonly code: GapCode;
+  /** `lost`: would be missing after a takeover; `degraded`: there, but different; `note`: worth knowing. */
+  readonly severity: "lost" | "degraded" | "note";
+  /** The resource (active side) it is about, where it is about one. */
+  readonly resource?: { readonly kind: ResourceKind; readonly id: string };
+  /** `ec2:CreateFlowLogs`, where it is about an operation. */
+  readonly operation?: string;
+  /** What exactly, in words for the user, and what to do. */
+  readonly message: string;
+}
+
+/** The same gap seen again is the same row. */
+export function gapKey(gap: Gap): string {
+  return [gap.code, gap.resource?.kind ?? "", gap.resource?.id ?? "", gap.operation ?? ""].join("|");
+}

@@ -1,0 +1,49 @@
+/** A run is one durable execution of a failover, failback, swap or drill. */
+import type { EnvironmentId, RunId } from "#kernel/ids.ts";
+
+export const runKinds = ["failover", "failback", "swap", "drill"] as const;
+export type RunKind = (typeof runKinds)[number];
+
+export type RunState = "running" | "succeeded" | "rolled_back" | "failed";
+
+/** Where an environment stands between runs. */
+export type EnvironmentPhase =
+  /** The active site serves; the standby holds the reserve. */
+  | "protected"
+  /** A failover is under way. */
+  | "failing_over"
+  /** The standby site serves at full scale; the source is fenced. */
+  | "failed_over"
+  /** A failback is under way. */
+  | "failing_back"
+  /** Roles are being exchanged. */
+  | "swapping";
+
+export interface Run {
+  readonly id: RunId;
+  readonly environment: EnvironmentId;
+  readonly kind: RunKind;
+  readonly state: RunState;
+  /** Who or what started it, and why. */
+  readonly trigger: string;
+  readonly reason: string;
+  /** The fencing epoch that the run took. */
+  readonly epoch: number;
+  readonly startedAt: number;
+  readonly finishedAt: number | null;
+  /** Public message of what ended it, if it did not succeed. */
+  readonly error: string | null;
+}
+
+export interface RunStep {
+  readonly run: RunId;
+  /** 1-based. */
+  readonly ordinal: number;
+  readonly name: string;
+  readonly state: "running" | "done" | "failed";
+  readonly attempts: number;
+  readonly startedAt: number;
+  readonly finishedAt: number | null;
+  /** One line for the timeline. */
+  readonly summary: string | null;
+}
