@@ -1,0 +1,26 @@
+/** Durable state. One writer at a time per data directory or database; any number of readers. */
+import type { CompiledQuery, Kysely } from "kysely";
+import type { Schema } from "#store/schema.ts";
+
+export interface Statement {
+  readonly query: CompiledQuery;
+  /**
+   * The number of rows it must touch; another number undoes this commit's statements and rejects with `onMismatch`. This is
+   * how a fencing epoch is checked in the same transaction as what it guards.
+   */
+  readonly expectRows?: number;
+  readonly onMismatch?: () => Error;
+}
+
+export interface Store {
+  /** For reads, and for building the queries of `commit`. Writes go through `commit` alone. */
+  readonly db: Kysely<Schema>;
+  /**
+   * Runs the statements in order, all or none, and resolves once they are on stable storage (SQLite: WAL with
+   * synchronous FULL; PostgreSQL: synchronous_commit on). Calls made while one commit is under way share the next one's
+   * disk flush (group commit) and keep the order in which they were made. One call's failure does not touch another's.
+   * Errors: `store.full` (disk or quota), `store.failing`.
+   */
+  commit(statements: readonly Statement[]): Promise<void>;
+  close(): Promise<void>;
+}
