@@ -4,7 +4,11 @@ import type { EnvironmentId, RunId } from "#kernel/ids.ts";
 export const runKinds = ["failover", "failback", "swap", "drill"] as const;
 export type RunKind = (typeof runKinds)[number];
 
-export type RunState = "running" | "succeeded" | "rolled_back" | "failed";
+/**
+ * `incomplete`: it moved the environment, and some resources are named as missing. `rolled_back`: it undid what it had begun.
+ * `failed`: it stopped and undid nothing; the error says what a person must do.
+ */
+export type RunState = "running" | "succeeded" | "incomplete" | "rolled_back" | "failed";
 
 /** Where an environment stands between runs. */
 export type EnvironmentPhase =

@@ -1,0 +1,193 @@
+/** The shape of understudy.yaml. Every object is strict: an unknown key is an error, never ignored. */
+import { z } from "zod";
+import { noticeCodes, type NoticeCode } from "#model/notice.ts";
+
+const durationUnits: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `500ms`, `3s`, `10m`, `1h`, `2d` -> milliseconds. */
+export const duration = z
+  .string()
+  .regex(/^\d+(\.\d+)?(ms|s|m|h|d)$/u, "a duration looks like 500ms, 3s, 10m, 1h or 2d")
+  .transform((text) => {
+    const unit = /[a-z]+$/u.exec(text)?.[0] ?? "ms";
+    return Math.round(Number.parseFloat(text) * (durationUnits[unit] ?? 1));
+  });
+
+/** `127.0.0.1:7480` or `[::1]:7480`. */
+export const listenAddress = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:]+\]|[^\s:]+):\d{1,5}$/u, "an address looks like 127.0.0.1:7480")
+  .transform((text) => {
+    const colon = text.lastIndexOf(":");
+    return { host: text.slice(0, colon).replace(/^\[|\]$/gu, ""), port: Number(text.slice(colon + 1)) };
+  })
+  .refine(({ port }) => port <= 65_535, "a port is at most 65535");
+
+/** Secrets never stand in the file: they are named, by environment variable or by file. */
+export const secretReference = z.union([
+  z.strictObject({ env: z.string().min(1) }),
+  z.strictObject({ file: z.string().min(1) }),
+]);
+
+const tags = z.record(z.string(), z.string());
+
+const ec2Site = z.strictObject({
+  driver: z.literal("ec2"),
+  region: z.string().min(1),
+  /** Only for clouds other than AWS. */
+  endpoint: z.url().optional(),
+  credentials: z.strictObject({
+    accessKeyId: secretReference,
+    secretAccessKey: secretReference,
+    sessionToken: secretReference.optional(),
+  }),
+});
+
+const openstackSite = z.strictObject({
+  driver: z.literal("openstack"),
+  authUrl: z.url(),
+  region: z.string().min(1),
+  project: z.string().min(1),
+  projectDomain: z.string().min(1).default("Default"),
+  credentials: z.union([
+    z.strictObject({
+      username: z.string().min(1),
+      password: secretReference,
+      userDomain: z.string().min(1).default("Default"),
+    }),
+    z.strictObject({ applicationCredentialId: z.string().min(1), applicationCredentialSecret: secretReference }),
+  ]),
+  /** The network that routers and floating IPs use; needed where the cloud has several external ones. */
+  publicNetwork: z.string().min(1).optional(),
+});
+
+const site = z.discriminatedUnion("driver", [ec2Site, openstackSite]);
+
+const reserve = z.strictObject({
+  servers: z
+    .union([
+      z.enum(["none", "full"]),
+      z.strictObject({
+        ratio: z.number().gt(0).lte(1),
+        minimumPerGroup: z.number().int().min(0).default(1),
+        groupBy: z.string().min(1).default("tier"),
+      }),
+    ])
+    .default({ ratio: 0.2, minimumPerGroup: 1, groupBy: "tier" }),
+  onlyTags: tags.default({}),
+  smallerTypes: z.boolean().default(false),
+  volumes: z.enum(["with_servers", "all"]).default("with_servers"),
+});
+
+const through = z.union([
+  z.strictObject({
+    forwarder: z.strictObject({
+      listen: listenAddress,
+      mode: z.enum(["http", "tcp"]).default("http"),
+      drain: duration.prefault("10s"),
+    }),
+  }),
+  z.strictObject({
+    haproxy: z.strictObject({ socket: z.string().min(1), backend: z.string().min(1) }),
+  }),
+  z.strictObject({
+    dns: z.strictObject({
+      server: listenAddress,
+      zone: z.string().min(1),
+      record: z.string().min(1),
+      ttl: duration.prefault("5s"),
+      key: z.strictObject({
+        name: z.string().min(1),
+        algorithm: z.enum(["hmac-sha256"]).default("hmac-sha256"),
+        secret: secretReference,
+      }),
+    }),
+  }),
+  z.strictObject({
+    powerdns: z.strictObject({
+      url: z.url(),
+      serverId: z.string().min(1).default("localhost"),
+      zone: z.string().min(1),
+      record: z.string().min(1),
+      ttl: duration.prefault("5s"),
+      apiKey: secretReference,
+    }),
+  }),
+]);
+
+const route = z.strictObject({
+  name: z.string().regex(/^[a-z0-9-]{1,40}$/u, "a route's name is lower-case letters, digits and dashes"),
+  /** Servers that bear all these tags receive this route's traffic. */
+  select: tags.refine((value) => Object.keys(value).length > 0, "select at least one tag"),
+  port: z.number().int().min(1).max(65_535),
+  through,
+});
+
+const probe = z.strictObject({
+  name: z.string().min(1).max(60),
+  every: duration.prefault("1s"),
+  timeout: duration.prefault("1s"),
+  check: z.union([
+    z.strictObject({ http: z.url(), status: z.number().int().default(200), contains: z.string().optional() }),
+    z.strictObject({ tcp: listenAddress }),
+    z.strictObject({ cloudApi: z.literal("active") }),
+  ]),
+});
+
+const noticeCode = z.enum(Object.keys(noticeCodes) as [NoticeCode, ...NoticeCode[]]);
+
+const trigger = z.strictObject({
+  /** All of these must be raised at once. */
+  codes: z.array(noticeCode).min(1),
+  witnesses: z.number().int().min(1),
+  for: duration,
+});
+
+const environment = z.strictObject({
+  active: z.string().min(1),
+  standby: z.string().min(1),
+  reserve: reserve.prefault({}),
+  translate: z
+    .strictObject({
+      types: z.record(z.string(), z.string()).default({}),
+      images: z.record(z.string(), z.string()).default({}),
+      zones: z.record(z.string(), z.string()).default({}),
+    })
+    .prefault({}),
+  traffic: z.array(route).default([]),
+  probes: z.array(probe).min(1),
+  /** Names of the witnesses that may report. `engine` is the control plane itself. */
+  witnesses: z
+    .array(z.union([z.literal("engine"), z.strictObject({ name: z.string().min(1).max(60), token: secretReference })]))
+    .min(1)
+    .default(["engine"]),
+  failover: z.strictObject({
+    /** Empty: only a person starts a failover. */
+    triggers: z.array(trigger).default([]),
+    fence: z.enum(["stop_servers", "epoch_only"]).default("stop_servers"),
+  }),
+  return: z
+    .strictObject({ policy: z.enum(["wait", "swap", "manual"]).default("manual"), stableFor: duration.prefault("60s") })
+    .prefault({}),
+});
+
+export const configSchema = z.strictObject({
+  version: z.literal(1),
+  data: z.string().min(1).default("./understudy-data"),
+  listen: z
+    .strictObject({ gateway: listenAddress.prefault("127.0.0.1:7480"), api: listenAddress.prefault("127.0.0.1:7481") })
+    .prefault({}),
+  sites: z.record(z.string().regex(/^[a-z0-9-]{1,40}$/u, "a site's name is lower-case letters, digits and dashes"), site),
+  environments: z.record(
+    z.string().regex(/^[a-z0-9-]{1,40}$/u, "an environment's name is lower-case letters, digits and dashes"),
+    environment,
+  ),
+});
+
+export type Config = z.output<typeof configSchema>;
+export type SiteConfig = Config["sites"][string];
+export type EnvironmentConfig = Config["environments"][string];
+export type RouteConfig = EnvironmentConfig["traffic"][number];
+export type ProbeConfig = EnvironmentConfig["probes"][number];
+export type TriggerConfig = EnvironmentConfig["failover"]["triggers"][number];
+export type SecretReference = z.output<typeof secretReference>;

@@ -1,0 +1,186 @@
+/** Reads understudy.yaml, in one place. Every problem is reported at once, each with its line. */
+import { readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { isNode, LineCounter, parseDocument, type Document } from "yaml";
+import type { z } from "zod";
+import { configSchema, type Config } from "#config/config-schema.ts";
+import { OperationalError } from "#kernel/errors.ts";
+
+const MAX_CONFIG_BYTES = 1024 * 1024;
+
+export interface ConfigProblem {
+  /** 1-based; 0 when it concerns the whole file. */
+  readonly line: number;
+  /** `environments.shop.reserve` */
+  readonly path: string;
+  readonly message: string;
+}
+
+export type ConfigCheck =
+  | { readonly ok: true; readonly config: Config; readonly warnings: readonly ConfigProblem[] }
+  | { readonly ok: false; readonly problems: readonly ConfigProblem[] };
+
+/** Pure: text in, configuration or the list of what is wrong with it out. */
+export function checkConfig(text: string): ConfigCheck {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true });
+  if (document.errors.length > 0) {
+    return {
+      ok: false,
+      problems: document.errors.map((error) => ({
+        line: error.linePos?.[0].line ?? 0,
+        path: "",
+        message: error.message.split("\n")[0] ?? "not YAML",
+      })),
+    };
+  }
+  const lineOf = (path: readonly PropertyKey[]): number => lineOfPath(document, lines, path);
+  const parsed = configSchema.safeParse(document.toJS({ maxAliasCount: 100 }));
+  if (!parsed.success) {
+    return { ok: false, problems: parsed.error.issues.flatMap((issue) => describeIssue(issue, lineOf)) };
+  }
+  const problems = crossChecks(parsed.data).map(({ path, message }) => ({
+    line: lineOf(path),
+    path: path.join("."),
+    message,
+  }));
+  if (problems.length > 0) return { ok: false, problems };
+  const warnings = caveats(parsed.data).map(({ path, message }) => ({
+    line: lineOf(path),
+    path: path.join("."),
+    message,
+  }));
+  return { ok: true, config: parsed.data, warnings };
+}
+
+/**
+ * Reads and checks the file. Relative paths inside it are relative to its own folder.
+ * Errors: `config.missing`, `config.invalid` (all problems in the message, a line each).
+ */
+export function readConfig(path: string): { readonly config: Config; readonly folder: string } {
+  const file = resolve(path);
+  let text: string;
+  try {
+    const bytes = readFileSync(file);
+    if (bytes.length > MAX_CONFIG_BYTES) {
+      throw new OperationalError("config.invalid", `${path} is larger than 1 MiB; that is not a configuration`);
+    }
+    text = bytes.toString("utf8");
+  } catch (error) {
+    if (error instanceof OperationalError) throw error;
+    throw new OperationalError("config.missing", `cannot read ${path}: write one with "understudy init"`, {
+      cause: error,
+    });
+  }
+  const check = checkConfig(text);
+  if (!check.ok) throw new OperationalError("config.invalid", formatProblems(path, check.problems));
+  const folder = dirname(file);
+  return { config: { ...check.config, data: resolve(folder, check.config.data) }, folder };
+}
+
+export function formatProblems(path: string, problems: readonly ConfigProblem[]): string {
+  return problems
+    .map(({ line, path: key, message }) => `${path}${line > 0 ? `:${line}` : ""}: ${key ? `${key}: ` : ""}${message}`)
+    .join("\n");
+}
+
+type Issue = z.core.$ZodIssue;
+
+function describeIssue(issue: Issue, lineOf: (path: readonly PropertyKey[]) => number): ConfigProblem[] {
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => ({
+      line: lineOf([...issue.path, key]),
+      path: issue.path.join("."),
+      message: `unknown key "${key}"`,
+    }));
+  }
+  if (issue.code === "invalid_union") {
+    // The branch that came furthest says the most useful thing.
+    const branches = issue.errors.filter((branch) => branch.length > 0);
+    const best = [...branches].sort((a, b) => depth(b) - depth(a) || a.length - b.length)[0];
+    if (best !== undefined && depth(best) > 0) {
+      return best.flatMap((inner) => describeIssue({ ...inner, path: [...issue.path, ...inner.path] }, lineOf));
+    }
+  }
+  return [{ line: lineOf(issue.path), path: issue.path.join("."), message: issue.message }];
+}
+
+function depth(issues: readonly Issue[]): number {
+  return Math.max(...issues.map((issue) => issue.path.length + (issue.code === "unrecognized_keys" ? 0.5 : 0)));
+}
+
+function lineOfPath(document: Document, lines: LineCounter, path: readonly PropertyKey[]): number {
+  for (let length = path.length; length > 0; length -= 1) {
+    const parent = document.getIn(path.slice(0, length - 1), true);
+    const key = path[length - 1];
+    const pairs: unknown = isNode(parent) && "items" in parent ? parent.items : undefined;
+    if (!Array.isArray(pairs)) continue;
+    for (const [index, item] of pairs.entries()) {
+      const node: unknown = item !== null && typeof item === "object" && "key" in item ? item.key : item;
+      const matches =
+        index === key || (isNode(node) && "value" in node && String(node.value) === String(key));
+      if (matches && isNode(node) && node.range) return lines.linePos(node.range[0]).line;
+    }
+  }
+  return 0;
+}
+
+interface Finding {
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
+}
+
+/** What no single value shows: references between parts. */
+function crossChecks(config: Config): Finding[] {
+  const findings: Finding[] = [];
+  const siteNames = Object.keys(config.sites);
+  for (const [name, environment] of Object.entries(config.environments)) {
+    const at = ["environments", name];
+    for (const role of ["active", "standby"] as const) {
+      if (!siteNames.includes(environment[role])) {
+        findings.push({
+          path: [...at, role],
+          message: `there is no site "${environment[role]}"; the sites are: ${siteNames.join(", ") || "none"}`,
+        });
+      }
+    }
+    if (environment.active === environment.standby) {
+      findings.push({ path: [...at, "standby"], message: "the standby must be another site than the active one" });
+    }
+    const witnesses = environment.witnesses.map((witness) => (witness === "engine" ? witness : witness.name));
+    for (const [index, trigger] of environment.failover.triggers.entries()) {
+      if (trigger.witnesses > witnesses.length) {
+        findings.push({
+          path: [...at, "failover", "triggers", index, "witnesses"],
+          message: `asks for ${trigger.witnesses} witnesses, but only ${witnesses.length} are named (${witnesses.join(", ")})`,
+        });
+      }
+    }
+    findings.push(...duplicates(witnesses, [...at, "witnesses"], "witness"));
+    findings.push(...duplicates(environment.traffic.map((route) => route.name), [...at, "traffic"], "route"));
+    findings.push(...duplicates(environment.probes.map((probe) => probe.name), [...at, "probes"], "probe"));
+  }
+  return findings;
+}
+
+function duplicates(names: readonly string[], path: readonly PropertyKey[], what: string): Finding[] {
+  return names
+    .filter((name, index) => names.indexOf(name) !== index)
+    .map((name) => ({ path, message: `two ${what} entries are named "${name}"` }));
+}
+
+/** Allowed, but an operator should know. */
+function caveats(config: Config): Finding[] {
+  return Object.entries(config.environments).flatMap(([name, environment]) =>
+    environment.failover.triggers.flatMap((trigger, index) =>
+      trigger.witnesses < 2
+        ? [
+            {
+              path: ["environments", name, "failover", "triggers", index, "witnesses"],
+              message: "one witness alone can start a failover: a fault on its own path is enough",
+            },
+          ]
+        : [],
+    ),
+  );
+}
