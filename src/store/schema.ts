@@ -67,6 +67,11 @@ export interface PairingTable {
   token: string;
   /** The active-side spec and tags (JSON) that the counterpart now reflects. */
   applied: string;
+  /**
+   * The standby-side spec and tags (JSON, ids of the standby site) as they were asked for: when the roles are exchanged,
+   * this becomes the state, and `applied` becomes the counterpart. Null while `creating`.
+   */
+  counterpart: string | null;
   updated_at: number;
 }
 
