@@ -1,0 +1,185 @@
+/**
+ * The contract of a gateway dialect: one API protocol that users' tools speak (AWS query, OpenStack REST). A dialect knows
+ * the protocol and nothing else: it sends nothing, stores nothing and holds no lock. The gateway does that, the same way for
+ * every dialect, so that the promise (intent durable, then forwarded, then outcome durable, then answered) is kept in one place.
+ *
+ * Guarantees a dialect gives
+ * - No request is classified before it was authenticated, and what is forwarded is exactly what was authenticated and
+ *   decoded: parameters that it did not understand are refused, or recorded.
+ * - What only reads is a `read`; everything else is a `change`. In doubt, a change.
+ * - `input` of a change holds no secret, and enough to find out later what became of the command.
+ * - Every problem has an answer in the protocol's own form, so that clients raise their own typed errors.
+ */
+import type { IncomingHttpHeaders } from "node:http";
+import type { EnvironmentId } from "#kernel/ids.ts";
+import type { Json } from "#kernel/json.ts";
+import type { Change } from "#model/change.ts";
+import type { CommandResult, Intent, ServiceName } from "#model/command.ts";
+import type { Gap } from "#model/gap.ts";
+import type { LockKeys } from "./resource-locks.ts";
+
+export interface RequestHead {
+  readonly method: string;
+  /** The request target as received: path and query. */
+  readonly target: string;
+  readonly headers: IncomingHttpHeaders;
+  /** Names and values in turn, as received; repeated headers are repeated. */
+  readonly rawHeaders: readonly string[];
+}
+
+export interface GatewayRequest extends RequestHead {
+  readonly body: Buffer;
+}
+
+/** Names and values in turn. */
+export type FlatHeaders = readonly string[];
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: FlatHeaders;
+  readonly body: Buffer | string;
+}
+
+export type Rights = "read-only" | "change";
+
+export interface Caller {
+  /** Access key id or user name: goes into the journal. */
+  readonly principal: string;
+  readonly environment: EnvironmentId;
+  readonly rights: Rights;
+}
+
+export type Authentication =
+  | { readonly ok: true; readonly caller: Caller }
+  | { readonly ok: false; readonly answer: Answer };
+
+/** A service that a dialect forwards to: recorded ones, and ones that are only read (`sts`). */
+export type UpstreamName = ServiceName | "sts";
+
+/** A request to the cloud, before it is signed. */
+export interface OutgoingRequest {
+  readonly method: string;
+  /** Below the endpoint's own path; starts with `/`. */
+  readonly path: string;
+  readonly headers: FlatHeaders;
+  readonly body: Buffer | string;
+}
+
+/** The same, ready to be sent: authenticated with the cloud's real credentials. */
+export interface SignedRequest {
+  readonly method: string;
+  /** From the root of the endpoint's host. */
+  readonly path: string;
+  readonly headers: FlatHeaders;
+  readonly body: Buffer | string;
+}
+
+/** Real credentials of a cloud; which kind is the dialect's own business. Secrets inside are `Secret`. */
+export interface UpstreamCredentials {
+  readonly kind: string;
+}
+
+/** Where one service of an environment's active site answers. */
+export interface UpstreamService {
+  /** `https://ec2.eu-west-1.amazonaws.com` */
+  readonly endpoint: string;
+  readonly region: string;
+  readonly credentials: UpstreamCredentials;
+  /** PEM certificates to trust instead of the system's. */
+  readonly ca?: string;
+}
+
+/** A cloud's answer, read whole. */
+export interface CloudAnswer {
+  readonly status: number;
+  readonly headers: FlatHeaders;
+  readonly body: Buffer;
+}
+
+/** What a cloud's answer says about a change. */
+export interface Verdict {
+  /** `unknown`: the answer does not tell (a server error, or a document that is not the protocol's). */
+  readonly result: CommandResult;
+  readonly errorCode: string | null;
+  readonly changes: readonly Change[];
+  readonly gaps: readonly Gap[];
+}
+
+/** `undecidable`: the cloud answered, and still it cannot be known; the gaps say so to the user. */
+export type Resolution =
+  | { readonly result: "applied"; readonly changes: readonly Change[]; readonly gaps: readonly Gap[] }
+  | { readonly result: "refused"; readonly errorCode: string | null }
+  | { readonly result: "undecidable"; readonly gaps: readonly Gap[] };
+
+export interface ChangeCommand {
+  readonly service: ServiceName;
+  readonly operation: string;
+  readonly input: Json;
+  /** The idempotency token that the caller gave, if any. */
+  readonly callerToken: string | null;
+  /** The operation has a token: the gateway gives one where the caller did not. */
+  readonly takesToken: boolean;
+  readonly locks: LockKeys;
+  outgoing(token: string | null): OutgoingRequest;
+  interpret(answer: CloudAnswer): Verdict;
+}
+
+export type Classified =
+  | { readonly kind: "answer"; readonly answer: Answer }
+  | {
+      readonly kind: "read";
+      readonly service: UpstreamName;
+      readonly operation: string;
+      readonly outgoing: OutgoingRequest;
+    }
+  | { readonly kind: "change"; readonly command: ChangeCommand };
+
+/** What goes wrong in the gateway itself, apart from any protocol. */
+export type Problem =
+  | { readonly kind: "too_large"; readonly limitBytes: number }
+  | { readonly kind: "forbidden"; readonly operation: string; readonly principal: string }
+  | { readonly kind: "overloaded"; readonly retryAfterSeconds: number }
+  | { readonly kind: "no_upstream"; readonly environment: string; readonly service: string }
+  | { readonly kind: "unreachable"; readonly environment: string }
+  /** Sent, no answer. */
+  | { readonly kind: "no_answer"; readonly environment: string; readonly operation: string }
+  /** An earlier command on the same resources, or with the same token, is still open. */
+  | { readonly kind: "earlier_open"; readonly environment: string; readonly waitedMs: number }
+  /** The intent could not be recorded: nothing was forwarded. */
+  | { readonly kind: "not_recorded"; readonly full: boolean }
+  /** The cloud answered, its outcome could not be recorded. */
+  | { readonly kind: "outcome_not_recorded"; readonly full: boolean }
+  | { readonly kind: "fenced"; readonly environment: string; readonly moved: MovedTo | null }
+  | { readonly kind: "closing" }
+  | { readonly kind: "internal" };
+
+/** Where an environment went. */
+export interface MovedTo {
+  readonly site: string;
+  /** Milliseconds since the Unix epoch. */
+  readonly at: number;
+  /** What its users should do now, in a sentence. */
+  readonly advice?: string;
+}
+
+/** Sends one reading request to a service of the environment, signed; rejects with a `cloud.*` error. */
+export type AskCloud = (service: UpstreamName, request: OutgoingRequest) => Promise<CloudAnswer>;
+
+export interface Dialect {
+  readonly name: string;
+  readonly services: readonly UpstreamName[];
+  readonly maxBodyBytes: number;
+  /** Whether a request is in this protocol. The first dialect that says yes has it; the last one has all others. */
+  accepts(head: RequestHead): boolean;
+  /** A refusal that needs no body (missing or unknown credentials, a skewed clock); undefined to go on. */
+  admit(head: RequestHead): Answer | undefined | Promise<Answer | undefined>;
+  authenticate(request: GatewayRequest): Authentication | Promise<Authentication>;
+  /** Called with an authenticated request only. */
+  classify(request: GatewayRequest, caller: Caller): Classified | Promise<Classified>;
+  sign(request: OutgoingRequest, upstream: UpstreamService): SignedRequest;
+  /** The locks of a recorded command, so that after a restart it holds what it held before. */
+  locksOf(intent: Intent): LockKeys | Promise<LockKeys>;
+  /** Asks the cloud what became of a command. Rejects if the cloud cannot be asked now. */
+  resolve(intent: Intent, ask: AskCloud, signal: AbortSignal): Promise<Resolution>;
+  renderProblem(problem: Problem, head: RequestHead): Answer;
+}
