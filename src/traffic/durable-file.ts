@@ -1,0 +1,59 @@
+import { open, readFile, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import { OperationalError } from "#kernel/errors.ts";
+
+/**
+ * Replaces a small file so that a crash leaves the old or the new content, whole: temporary file, fsync, rename,
+ * fsync of the directory. One writer a path. Throws `store.failing`: `not_applied` when the old content is in
+ * force, `unknown` when the rename happened but may not outlive a power cut.
+ */
+export async function replaceFile(path: string, content: string): Promise<void> {
+  const temporary = `${path}.new`;
+  try {
+    const file = await open(temporary, "w", 0o600);
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw failure(path, "not_applied", cause);
+  }
+  try {
+    const directory = await open(dirname(path), "r");
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
+  } catch (cause) {
+    throw failure(path, "unknown", cause);
+  }
+}
+
+/** The file's text, or null if there is none. */
+export async function readFileIfAny(path: string): Promise<string | null> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw new OperationalError("store.failing", `cannot read ${path}: check its permissions and the disk`, {
+      detail: String(cause),
+      cause,
+    });
+  }
+}
+
+function failure(path: string, outcome: "not_applied" | "unknown", cause: unknown): OperationalError {
+  const full = (cause as NodeJS.ErrnoException).code === "ENOSPC";
+  return new OperationalError(
+    full ? "store.full" : "store.failing",
+    full
+      ? `cannot write ${path}: the disk is full`
+      : `cannot write ${path}: check that its folder exists and is writable`,
+    { outcome, detail: String(cause), cause },
+  );
+}
