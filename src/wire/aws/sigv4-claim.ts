@@ -1,0 +1,182 @@
+/** What a request says of its own signature, in its Authorization header or in its query; nothing is proven yet. */
+import { type SigV4Request, canonicalHeader } from "./sigv4-canonical.ts";
+import type { CredentialScope } from "./sigv4-key.ts";
+
+export interface CredentialClaim {
+  readonly ok: true;
+  readonly form: "header" | "query";
+  readonly accessKeyId: string;
+  readonly scope: CredentialScope;
+  /** Lower-case, sorted, without repetition. */
+  readonly signedHeaders: readonly string[];
+  /** 64 lower-case hexadecimal digits. */
+  readonly signature: string;
+  /** `YYYYMMDDTHHMMSSZ` */
+  readonly time: string;
+  readonly timeFrom: "x-amz-date" | "date" | "query";
+  /** Milliseconds since the Unix epoch. */
+  readonly signedAt: number;
+  /** Lifetime of a presigned request, in milliseconds. */
+  readonly expiresMs: number | undefined;
+  readonly sessionToken: string | undefined;
+  /** A body hash declared in the query of a presigned request. */
+  readonly declaredHash: string | undefined;
+}
+
+export interface ClaimFailure {
+  readonly ok: false;
+  readonly code: "MissingAuthenticationToken" | "IncompleteSignature" | "InvalidClientTokenId";
+  readonly message: string;
+}
+
+const limits = { authorizationChars: 8192, signedHeaders: 64, expiresSeconds: 604_800 } as const;
+
+export function claimOf(
+  request: SigV4Request,
+  query: readonly (readonly [string, string])[],
+): CredentialClaim | ClaimFailure {
+  const presigned = query.some(([key]) => key === "X-Amz-Signature" || key === "X-Amz-Algorithm");
+  const authorization = canonicalHeader(request.headers, "authorization");
+  if (presigned && authorization !== undefined) {
+    return incomplete("Sign either by the Authorization header or by query parameters, not by both.");
+  }
+  if (presigned) return queryClaim(query);
+  if (authorization === undefined) {
+    return {
+      ok: false,
+      code: "MissingAuthenticationToken",
+      message: "The request is not signed. Sign it with AWS Signature Version 4.",
+    };
+  }
+  return headerClaim(request, authorization);
+}
+
+function headerClaim(request: SigV4Request, authorization: string): CredentialClaim | ClaimFailure {
+  if (authorization.length > limits.authorizationChars || !authorization.startsWith("AWS4-HMAC-SHA256 ")) {
+    return incomplete(
+      "The Authorization header must begin with AWS4-HMAC-SHA256: use AWS Signature Version 4.",
+    );
+  }
+  const parts = new Map<string, string>();
+  for (const part of authorization.slice("AWS4-HMAC-SHA256 ".length).split(",")) {
+    const text = part.trim();
+    const equals = text.indexOf("=");
+    const name = text.slice(0, Math.max(equals, 0));
+    if (parts.has(name) || (name !== "Credential" && name !== "SignedHeaders" && name !== "Signature")) {
+      return incomplete(
+        "The Authorization header must hold Credential, SignedHeaders and Signature, each once.",
+      );
+    }
+    parts.set(name, text.slice(equals + 1));
+  }
+  const amzDate = canonicalHeader(request.headers, "x-amz-date");
+  const time = amzDate ?? amzTimeOfDate(canonicalHeader(request.headers, "date"));
+  return completed({
+    form: "header",
+    credential: parts.get("Credential"),
+    signedHeaders: parts.get("SignedHeaders"),
+    signature: parts.get("Signature"),
+    time,
+    timeFrom: amzDate === undefined ? "date" : "x-amz-date",
+    expiresMs: undefined,
+    sessionToken: canonicalHeader(request.headers, "x-amz-security-token"),
+    declaredHash: undefined,
+  });
+}
+
+function queryClaim(query: readonly (readonly [string, string])[]): CredentialClaim | ClaimFailure {
+  const own = new Map<string, string>();
+  for (const [key, value] of query) {
+    if (!key.startsWith("X-Amz-")) continue;
+    if (own.has(key)) return incomplete(`The query parameter ${key.slice(0, 64)} is given more than once.`);
+    own.set(key, value);
+  }
+  if (own.get("X-Amz-Algorithm") !== "AWS4-HMAC-SHA256")
+    return incomplete("X-Amz-Algorithm must be AWS4-HMAC-SHA256.");
+  const expires = own.get("X-Amz-Expires") ?? "";
+  const seconds = Number(expires);
+  if (!/^[0-9]{1,6}$/.test(expires) || seconds < 1 || seconds > limits.expiresSeconds) {
+    return incomplete(`X-Amz-Expires must be 1 to ${limits.expiresSeconds} seconds.`);
+  }
+  return completed({
+    form: "query",
+    credential: own.get("X-Amz-Credential"),
+    signedHeaders: own.get("X-Amz-SignedHeaders"),
+    signature: own.get("X-Amz-Signature"),
+    time: own.get("X-Amz-Date"),
+    timeFrom: "query",
+    expiresMs: seconds * 1000,
+    sessionToken: own.get("X-Amz-Security-Token"),
+    declaredHash: own.get("X-Amz-Content-Sha256"),
+  });
+}
+
+type RawClaim = Pick<CredentialClaim, "form" | "timeFrom" | "expiresMs" | "sessionToken" | "declaredHash"> & {
+  readonly [K in "credential" | "signedHeaders" | "signature" | "time"]: string | undefined;
+};
+
+const credentialText = /^([\w+=,.@-]{1,128})\/([0-9]{8})\/([\w-]{1,64})\/([\w-]{1,64})\/aws4_request$/;
+const headerName = /^[a-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
+
+function completed(raw: RawClaim): CredentialClaim | ClaimFailure {
+  const { time, signature } = raw;
+  const signedAt = time === undefined ? undefined : parseAmzTime(time);
+  if (time === undefined || signedAt === undefined) {
+    return incomplete("The request needs its time in X-Amz-Date, as YYYYMMDDTHHMMSSZ.");
+  }
+  if (signature === undefined || !/^[0-9a-f]{64}$/.test(signature)) {
+    return incomplete("Signature must be 64 lower-case hexadecimal digits.");
+  }
+  const names = (raw.signedHeaders ?? "").split(";", limits.signedHeaders + 1);
+  const ordered = names.every(
+    (name, index) => headerName.test(name) && (index === 0 || (names[index - 1] ?? "") < name),
+  );
+  if (!ordered || names.length > limits.signedHeaders || !names.includes("host")) {
+    return incomplete("SignedHeaders must be lower-case header names, sorted, host among them.");
+  }
+  const credential = credentialText.exec(raw.credential ?? "");
+  if (credential === null) {
+    return {
+      ok: false,
+      code: "InvalidClientTokenId",
+      message: "Credential must be ACCESS_KEY_ID/YYYYMMDD/REGION/SERVICE/aws4_request.",
+    };
+  }
+  const [, accessKeyId = "", date = "", region = "", service = ""] = credential;
+  return {
+    ok: true,
+    form: raw.form,
+    accessKeyId,
+    scope: { date, region, service },
+    signedHeaders: names,
+    signature,
+    time,
+    timeFrom: raw.timeFrom,
+    signedAt,
+    expiresMs: raw.expiresMs,
+    sessionToken: raw.sessionToken,
+    declaredHash: raw.declaredHash,
+  };
+}
+
+const amzTimeText = /^([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z$/;
+
+/** Milliseconds since the Unix epoch of `YYYYMMDDTHHMMSSZ`; undefined if it is no such time. */
+function parseAmzTime(text: string): number | undefined {
+  if (!amzTimeText.test(text)) return undefined;
+  const iso = text.replace(amzTimeText, "$1-$2-$3T$4:$5:$6Z");
+  const millis = Date.parse(iso);
+  return Number.isNaN(millis) ? undefined : millis;
+}
+
+/** The standard Date header, in the form that is signed. */
+function amzTimeOfDate(date: string | undefined): string | undefined {
+  if (date === undefined || amzTimeText.test(date)) return date;
+  const millis = Date.parse(date);
+  if (Number.isNaN(millis)) return undefined;
+  return new Date(millis).toISOString().replace(/[-:]|\.[0-9]{3}/g, "");
+}
+
+function incomplete(message: string): ClaimFailure {
+  return { ok: false, code: "IncompleteSignature", message };
+}
