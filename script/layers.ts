@@ -27,7 +27,8 @@ export const layers: Record<string, string[]> = {
   takeover: [...room, "environment", "standby", "health", "traffic"],
   devcloud: [...base, "wire", "store"],
   api: [...room, "gateway", "environment", "standby", "health", "traffic", "takeover"],
-  cli: [...base, "api", "devcloud"],
+  config: base,
+  cli: [...base, "api", "devcloud", "config", "cloud", "health", "takeover"],
   testing: [...room],
 };
 

@@ -2,7 +2,13 @@
 import { z } from "zod";
 import { noticeCodes, type NoticeCode } from "#model/notice.ts";
 
-const durationUnits: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+const durationUnits: Readonly<Record<string, number>> = {
+  ms: 1,
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
 
 /** `500ms`, `3s`, `10m`, `1h`, `2d` -> milliseconds. */
 export const duration = z
@@ -55,7 +61,10 @@ const openstackSite = z.strictObject({
       password: secretReference,
       userDomain: z.string().min(1).default("Default"),
     }),
-    z.strictObject({ applicationCredentialId: z.string().min(1), applicationCredentialSecret: secretReference }),
+    z.strictObject({
+      applicationCredentialId: z.string().min(1),
+      applicationCredentialSecret: secretReference,
+    }),
   ]),
   /** The network that routers and floating IPs use; needed where the cloud has several external ones. */
   publicNetwork: z.string().min(1).optional(),
@@ -158,7 +167,12 @@ const environment = z.strictObject({
   probes: z.array(probe).min(1),
   /** Names of the witnesses that may report. `engine` is the control plane itself. */
   witnesses: z
-    .array(z.union([z.literal("engine"), z.strictObject({ name: z.string().min(1).max(60), token: secretReference })]))
+    .array(
+      z.union([
+        z.literal("engine"),
+        z.strictObject({ name: z.string().min(1).max(60), token: secretReference }),
+      ]),
+    )
     .min(1)
     .default(["engine"]),
   failover: z.strictObject({
@@ -167,7 +181,10 @@ const environment = z.strictObject({
     fence: z.enum(["stop_servers", "epoch_only"]).default("stop_servers"),
   }),
   return: z
-    .strictObject({ policy: z.enum(["wait", "swap", "manual"]).default("manual"), stableFor: duration.prefault("60s") })
+    .strictObject({
+      policy: z.enum(["wait", "swap", "manual"]).default("manual"),
+      stableFor: duration.prefault("60s"),
+    })
     .prefault({}),
 });
 
@@ -175,9 +192,15 @@ export const configSchema = z.strictObject({
   version: z.literal(1),
   data: z.string().min(1).default("./understudy-data"),
   listen: z
-    .strictObject({ gateway: listenAddress.prefault("127.0.0.1:7480"), api: listenAddress.prefault("127.0.0.1:7481") })
+    .strictObject({
+      gateway: listenAddress.prefault("127.0.0.1:7480"),
+      api: listenAddress.prefault("127.0.0.1:7481"),
+    })
     .prefault({}),
-  sites: z.record(z.string().regex(/^[a-z0-9-]{1,40}$/u, "a site's name is lower-case letters, digits and dashes"), site),
+  sites: z.record(
+    z.string().regex(/^[a-z0-9-]{1,40}$/u, "a site's name is lower-case letters, digits and dashes"),
+    site,
+  ),
   environments: z.record(
     z.string().regex(/^[a-z0-9-]{1,40}$/u, "an environment's name is lower-case letters, digits and dashes"),
     environment,

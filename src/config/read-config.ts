@@ -63,7 +63,10 @@ export function readConfig(path: string): { readonly config: Config; readonly fo
   try {
     const bytes = readFileSync(file);
     if (bytes.length > MAX_CONFIG_BYTES) {
-      throw new OperationalError("config.invalid", `${path} is larger than 1 MiB; that is not a configuration`);
+      throw new OperationalError(
+        "config.invalid",
+        `${path} is larger than 1 MiB; that is not a configuration`,
+      );
     }
     text = bytes.toString("utf8");
   } catch (error) {
@@ -80,7 +83,10 @@ export function readConfig(path: string): { readonly config: Config; readonly fo
 
 export function formatProblems(path: string, problems: readonly ConfigProblem[]): string {
   return problems
-    .map(({ line, path: key, message }) => `${path}${line > 0 ? `:${line}` : ""}: ${key ? `${key}: ` : ""}${message}`)
+    .map(
+      ({ line, path: key, message }) =>
+        `${path}${line > 0 ? `:${line}` : ""}: ${key ? `${key}: ` : ""}${message}`,
+    )
     .join("\n");
 }
 
@@ -99,14 +105,18 @@ function describeIssue(issue: Issue, lineOf: (path: readonly PropertyKey[]) => n
     const branches = issue.errors.filter((branch) => branch.length > 0);
     const best = [...branches].sort((a, b) => depth(b) - depth(a) || a.length - b.length)[0];
     if (best !== undefined && depth(best) > 0) {
-      return best.flatMap((inner) => describeIssue({ ...inner, path: [...issue.path, ...inner.path] }, lineOf));
+      return best.flatMap((inner) =>
+        describeIssue({ ...inner, path: [...issue.path, ...inner.path] }, lineOf),
+      );
     }
   }
   return [{ line: lineOf(issue.path), path: issue.path.join("."), message: issue.message }];
 }
 
 function depth(issues: readonly Issue[]): number {
-  return Math.max(...issues.map((issue) => issue.path.length + (issue.code === "unrecognized_keys" ? 0.5 : 0)));
+  return Math.max(
+    ...issues.map((issue) => issue.path.length + (issue.code === "unrecognized_keys" ? 0.5 : 0)),
+  );
 }
 
 function lineOfPath(document: Document, lines: LineCounter, path: readonly PropertyKey[]): number {
@@ -145,7 +155,10 @@ function crossChecks(config: Config): Finding[] {
       }
     }
     if (environment.active === environment.standby) {
-      findings.push({ path: [...at, "standby"], message: "the standby must be another site than the active one" });
+      findings.push({
+        path: [...at, "standby"],
+        message: "the standby must be another site than the active one",
+      });
     }
     const witnesses = environment.witnesses.map((witness) => (witness === "engine" ? witness : witness.name));
     for (const [index, trigger] of environment.failover.triggers.entries()) {
@@ -157,8 +170,20 @@ function crossChecks(config: Config): Finding[] {
       }
     }
     findings.push(...duplicates(witnesses, [...at, "witnesses"], "witness"));
-    findings.push(...duplicates(environment.traffic.map((route) => route.name), [...at, "traffic"], "route"));
-    findings.push(...duplicates(environment.probes.map((probe) => probe.name), [...at, "probes"], "probe"));
+    findings.push(
+      ...duplicates(
+        environment.traffic.map((route) => route.name),
+        [...at, "traffic"],
+        "route",
+      ),
+    );
+    findings.push(
+      ...duplicates(
+        environment.probes.map((probe) => probe.name),
+        [...at, "probes"],
+        "probe",
+      ),
+    );
   }
   return findings;
 }

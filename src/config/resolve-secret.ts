@@ -23,6 +23,8 @@ export function resolveSecret(
     return new Secret(value);
   } catch (error) {
     if (error instanceof OperationalError) throw error;
-    throw new OperationalError("config.missing", `cannot read the secret file ${reference.file}`, { cause: error });
+    throw new OperationalError("config.missing", `cannot read the secret file ${reference.file}`, {
+      cause: error,
+    });
   }
 }

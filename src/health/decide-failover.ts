@@ -13,7 +13,12 @@ export interface Trigger {
 
 export type FailoverDecision =
   | { readonly failover: false }
-  | { readonly failover: true; readonly trigger: Trigger; readonly agreeing: readonly string[]; readonly reason: string };
+  | {
+      readonly failover: true;
+      readonly trigger: Trigger;
+      readonly agreeing: readonly string[];
+      readonly reason: string;
+    };
 
 /** An observation that was not confirmed for so long says nothing any more: the witness itself may be cut off. */
 export function isFresh(observation: Observation, now: number, staleAfterMs: number): boolean {
@@ -26,7 +31,9 @@ export function decideFailover(
   now: number,
   staleAfterMs: number,
 ): FailoverDecision {
-  const fresh = observations.filter((observation) => observation.raised && isFresh(observation, now, staleAfterMs));
+  const fresh = observations.filter(
+    (observation) => observation.raised && isFresh(observation, now, staleAfterMs),
+  );
   for (const trigger of triggers) {
     const lasting = fresh.filter((observation) => now - observation.since >= trigger.forMs);
     const agreeing = [...new Set(lasting.map((observation) => observation.witness))].filter((witness) =>
@@ -52,7 +59,9 @@ export function sourceIsBack(
   staleAfterMs: number,
 ): boolean {
   const about = observations.filter(
-    (one) => (one.code === "cloud.api_unreachable" || one.code === "cloud.api_failing") && isFresh(one, now, staleAfterMs),
+    (one) =>
+      (one.code === "cloud.api_unreachable" || one.code === "cloud.api_failing") &&
+      isFresh(one, now, staleAfterMs),
   );
   if (about.some((one) => one.raised)) return false;
   const clear = about.filter((one) => now - one.since >= stableForMs);

@@ -63,7 +63,9 @@ export function createNoticeBoard(options: NoticeBoardOptions): NoticeBoard {
         .insertInto("notice")
         .values(row)
         .onConflict((conflict) =>
-          conflict.columns(["environment", "witness", "probe", "code"]).doUpdateSet({ raised, detail, since, at }),
+          conflict
+            .columns(["environment", "witness", "probe", "code"])
+            .doUpdateSet({ raised, detail, since, at }),
         )
         .compile(),
     };
@@ -98,7 +100,9 @@ export function createNoticeBoard(options: NoticeBoardOptions): NoticeBoard {
     observations: (environment) => [...(boards.get(environment)?.values() ?? [])],
     async clear(environment) {
       boards.delete(environment);
-      await store.commit([{ query: store.db.deleteFrom("notice").where("environment", "=", environment).compile() }]);
+      await store.commit([
+        { query: store.db.deleteFrom("notice").where("environment", "=", environment).compile() },
+      ]);
     },
   };
 }

@@ -16,7 +16,9 @@ export interface Probe {
   readonly check: ProbeCheck;
 }
 
-export type ProbeResult = { readonly ok: true } | { readonly ok: false; readonly code: NoticeCode; readonly detail: string };
+export type ProbeResult =
+  | { readonly ok: true }
+  | { readonly ok: false; readonly code: NoticeCode; readonly detail: string };
 
 const MAX_BODY_BYTES = 64 * 1024;
 
@@ -49,21 +51,39 @@ export function codesOf(check: ProbeCheck): readonly NoticeCode[] {
 
 async function lookHttp(check: ProbeCheck & { type: "http" }, signal: AbortSignal): Promise<ProbeResult> {
   // A connection of its own each time: a kept one says nothing about whether new users get in.
-  const { statusCode, body } = await request(check.url, { signal, reset: true, headers: { "user-agent": "understudy-probe" } });
+  const { statusCode, body } = await request(check.url, {
+    signal,
+    reset: true,
+    headers: { "user-agent": "understudy-probe" },
+  });
   const text = await readBounded(body);
   if (statusCode !== check.status) {
-    return { ok: false, code: "application.failing", detail: `answered ${statusCode}, expected ${check.status}` };
+    return {
+      ok: false,
+      code: "application.failing",
+      detail: `answered ${statusCode}, expected ${check.status}`,
+    };
   }
   if (check.contains !== undefined && !text.includes(check.contains)) {
-    return { ok: false, code: "application.failing", detail: `the answer does not contain "${check.contains}"` };
+    return {
+      ok: false,
+      code: "application.failing",
+      detail: `the answer does not contain "${check.contains}"`,
+    };
   }
   return { ok: true };
 }
 
 async function lookCloudApi(url: string, signal: AbortSignal): Promise<ProbeResult> {
-  const { statusCode, body } = await request(url, { signal, reset: true, headers: { "user-agent": "understudy-probe" } });
+  const { statusCode, body } = await request(url, {
+    signal,
+    reset: true,
+    headers: { "user-agent": "understudy-probe" },
+  });
   await readBounded(body);
-  return statusCode < 500 ? { ok: true } : { ok: false, code: "cloud.api_failing", detail: `answered ${statusCode}` };
+  return statusCode < 500
+    ? { ok: true }
+    : { ok: false, code: "cloud.api_failing", detail: `answered ${statusCode}` };
 }
 
 async function readBounded(body: AsyncIterable<Buffer>): Promise<string> {

@@ -32,14 +32,23 @@ async function runProbeLoop(options: WitnessOptions, probe: Probe, signal: Abort
       const notices = codesOf(probe.check).map((code): Notice => {
         const raised = !result.ok && result.code === code;
         const { environment, name: witness } = options;
-        return { environment, witness, probe: probe.name, code, raised, detail: raised ? result.detail : "", at };
+        return {
+          environment,
+          witness,
+          probe: probe.name,
+          code,
+          raised,
+          detail: raised ? result.detail : "",
+          at,
+        };
       });
       await options.report(notices);
       if (reportFailing) log.info({ witness: options.name }, "reports are taken again");
       reportFailing = false;
     } catch (error) {
       if (signal.aborted) return;
-      if (!reportFailing) log.warn({ witness: options.name, probe: probe.name, err: error }, "a report was not taken");
+      if (!reportFailing)
+        log.warn({ witness: options.name, probe: probe.name, err: error }, "a report was not taken");
       reportFailing = true;
     }
     const rest = probe.everyMs - (clock.monotonicMs() - begun);

@@ -41,7 +41,12 @@ export interface EnvironmentStatus {
   readonly resources: Readonly<Partial<Record<ResourceKind, number>>>;
   readonly servers: { readonly active: number; readonly reserve: number };
   /** What a takeover would still have to do. */
-  readonly queue: { readonly creates: number; readonly updates: number; readonly deletes: number; readonly estimatedSeconds: number };
+  readonly queue: {
+    readonly creates: number;
+    readonly updates: number;
+    readonly deletes: number;
+    readonly estimatedSeconds: number;
+  };
   readonly gaps: { readonly lost: number; readonly degraded: number; readonly note: number };
   readonly routes: readonly RouteStatus[];
   readonly witnesses: readonly Observation[];
@@ -73,16 +78,27 @@ export interface RunView extends Run {
 export interface ControlPlane {
   environments(): readonly string[];
   status(environment: string): Promise<EnvironmentStatus>;
-  resources(environment: string): Promise<readonly { kind: ResourceKind; id: string; tags: Readonly<Record<string, string>>; spec: object }[]>;
+  resources(
+    environment: string,
+  ): Promise<
+    readonly { kind: ResourceKind; id: string; tags: Readonly<Record<string, string>>; spec: object }[]
+  >;
   journal(environment: string, limit: number, before?: number): Promise<readonly JournalEntry[]>;
   pairings(environment: string): Promise<readonly PairingView[]>;
-  gaps(environment: string): Promise<readonly (Gap & { readonly firstAt: number; readonly lastAt: number })[]>;
+  gaps(
+    environment: string,
+  ): Promise<readonly (Gap & { readonly firstAt: number; readonly lastAt: number })[]>;
   /** Begins the run and returns at once. Errors: `state.conflict`, `not_found`. */
   startRun(request: RunRequest): Promise<Run>;
   run(id: string): Promise<RunView>;
   runs(environment: string | undefined, limit: number): Promise<readonly Run[]>;
   events(environment: string, after: number, limit: number): Promise<readonly TimelineEvent[]>;
   /** Resolves when there are events after `after`, or after `waitMs`. */
-  eventsAfter(environment: string, after: number, waitMs: number, signal: AbortSignal): Promise<readonly TimelineEvent[]>;
+  eventsAfter(
+    environment: string,
+    after: number,
+    waitMs: number,
+    signal: AbortSignal,
+  ): Promise<readonly TimelineEvent[]>;
   postNotices(notices: readonly Notice[]): Promise<void>;
 }

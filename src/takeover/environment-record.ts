@@ -33,7 +33,10 @@ export async function readEnvironment(store: Store, id: string): Promise<Environ
   if (row === undefined) {
     const known = await store.db.selectFrom("environment").select("id").execute();
     const names = known.map((one) => one.id).join(", ") || "none";
-    throw new OperationalError("not_found", `there is no environment "${id}"; the environments are: ${names}`);
+    throw new OperationalError(
+      "not_found",
+      `there is no environment "${id}"; the environments are: ${names}`,
+    );
   }
   return {
     id: environmentId(row.id),
@@ -79,7 +82,12 @@ export interface EnvironmentMove {
 }
 
 /** One compare-and-set on the epoch: of two that would move the environment, one is refused with `state.fenced`. */
-export function moveEnvironment(store: Store, clock: Clock, from: EnvironmentRecord, to: EnvironmentMove): Statement {
+export function moveEnvironment(
+  store: Store,
+  clock: Clock,
+  from: EnvironmentRecord,
+  to: EnvironmentMove,
+): Statement {
   return {
     query: store.db
       .updateTable("environment")

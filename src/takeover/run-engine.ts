@@ -48,7 +48,10 @@ export interface RunScript {
   /** How long a step is repeated while its error says that waiting may help, in milliseconds. */
   readonly patienceMs: number;
   /** What the results amount to, and what changes with the run's end. */
-  readonly conclude: (results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed") => Promise<Conclusion> | Conclusion;
+  readonly conclude: (
+    results: ReadonlyMap<string, Json>,
+    ended: "done" | "rolled_back" | "failed",
+  ) => Promise<Conclusion> | Conclusion;
 }
 
 export interface RunEnginePorts {
@@ -73,10 +76,21 @@ export async function executeRun(
   const done = new Set(before.filter((step) => step.state === "done").map((step) => step.name));
   let failure = before.find((step) => step.state === "failed")?.summary ?? null;
 
-  const executeAll = async (steps: readonly Step[], offset: number, patienceMs: number): Promise<string | null> => {
+  const executeAll = async (
+    steps: readonly Step[],
+    offset: number,
+    patienceMs: number,
+  ): Promise<string | null> => {
     for (const [index, step] of steps.entries()) {
       if (done.has(step.name)) continue;
-      const error = await executeStep(ports, { run, step, ordinal: offset + index + 1, patienceMs, results, signal });
+      const error = await executeStep(ports, {
+        run,
+        step,
+        ordinal: offset + index + 1,
+        patienceMs,
+        results,
+        signal,
+      });
       if (error !== null) return error;
     }
     return null;

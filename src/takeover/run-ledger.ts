@@ -39,7 +39,13 @@ export interface RunLedger {
   begin(run: NewRun, effects: readonly Statement[]): Promise<StoredRun>;
   finish(run: RunId, state: RunState, error: string | null, effects: readonly Statement[]): Promise<void>;
   stepStarted(run: RunId, ordinal: number, name: string): Promise<void>;
-  stepDone(run: RunId, ordinal: number, summary: string, result: Json, effects: readonly Statement[]): Promise<void>;
+  stepDone(
+    run: RunId,
+    ordinal: number,
+    summary: string,
+    result: Json,
+    effects: readonly Statement[],
+  ): Promise<void>;
   stepFailed(run: RunId, ordinal: number, summary: string): Promise<void>;
   /** Results of finished steps, by name. */
   results(run: RunId): Promise<ReadonlyMap<string, Json>>;
@@ -68,7 +74,7 @@ export async function openRunLedger(ports: LedgerPorts): Promise<RunLedger> {
     .select((select) => ["environment", select.fn.max("ordinal").as("last")])
     .groupBy("environment")
     .execute();
-  for (const { environment, last } of rows) ordinals.set(environment, Number(last));
+  for (const { environment, last } of rows) ordinals.set(environment, last);
 
   function eventStatement(event: Omit<TimelineEvent, "ordinal" | "at">): Statement {
     const ordinal = (ordinals.get(event.environment) ?? 0) + 1;
@@ -146,7 +152,14 @@ export async function openRunLedger(ports: LedgerPorts): Promise<RunLedger> {
 
     async stepStarted(run, ordinal, name) {
       const startedAt = clock.now();
-      const fresh = { state: "running", attempts: 1, started_at: startedAt, finished_at: null, result: null, summary: null };
+      const fresh = {
+        state: "running",
+        attempts: 1,
+        started_at: startedAt,
+        finished_at: null,
+        result: null,
+        summary: null,
+      };
       await store.commit([
         {
           query: db
@@ -155,7 +168,10 @@ export async function openRunLedger(ports: LedgerPorts): Promise<RunLedger> {
             .onConflict((conflict) =>
               conflict
                 .columns(["run", "ordinal"])
-                .doUpdateSet((update) => ({ state: "running", attempts: update("run_step.attempts", "+", 1) })),
+                .doUpdateSet((update) => ({
+                  state: "running",
+                  attempts: update("run_step.attempts", "+", 1),
+                })),
             )
             .compile(),
         },
@@ -202,7 +218,12 @@ export async function openRunLedger(ports: LedgerPorts): Promise<RunLedger> {
     },
 
     async steps(run) {
-      const found = await db.selectFrom("run_step").selectAll().where("run", "=", run).orderBy("ordinal").execute();
+      const found = await db
+        .selectFrom("run_step")
+        .selectAll()
+        .where("run", "=", run)
+        .orderBy("ordinal")
+        .execute();
       return found.map(toStep);
     },
 
@@ -269,5 +290,9 @@ function toStep(row: RunStepTable): RunStep {
 }
 
 function toEvent(row: EventTable): TimelineEvent {
-  return { ...row, severity: row.severity as TimelineEvent["severity"], fields: JSON.parse(row.fields) as Json };
+  return {
+    ...row,
+    severity: row.severity as TimelineEvent["severity"],
+    fields: JSON.parse(row.fields) as Json,
+  };
 }

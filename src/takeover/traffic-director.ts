@@ -99,9 +99,17 @@ export function createTrafficDirector(ports: DirectorPorts): TrafficDirector {
   ): Promise<RouteStatus> {
     const { name } = route.rule;
     const backends = [...found].sort((a, b) => (a.id < b.id ? -1 : 1));
-    const status = { route: name, kind: route.through.kind, site, backends: backends.length, missing, error: null };
+    const status = {
+      route: name,
+      kind: route.through.kind,
+      site,
+      backends: backends.length,
+      missing,
+      error: null,
+    };
     const last = applied.get(name);
-    if (backends.length === 0) return { ...status, site: null, error: "no server that could take this route is ready" };
+    if (backends.length === 0)
+      return { ...status, site: null, error: "no server that could take this route is ready" };
     if (last?.epoch === record.epoch && sameBackends(last.backends, backends)) return status;
     try {
       await route.through.apply({ epoch: record.epoch, backends }, signal);
@@ -132,7 +140,8 @@ export function createTrafficDirector(ports: DirectorPorts): TrafficDirector {
       let restMs = everyMs;
       try {
         const { routes } = await direct(signal);
-        if (routes.some((route) => route.missing > 0 || route.error !== null)) restMs = Math.min(everyMs, 500);
+        if (routes.some((route) => route.missing > 0 || route.error !== null))
+          restMs = Math.min(everyMs, 500);
         lastError = "";
       } catch (error) {
         if (signal.aborted) return;

@@ -1,0 +1,46 @@
+/** Who may call the API: bearer tokens, compared in constant time, each with one role. */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { OperationalError } from "#kernel/errors.ts";
+import type { Secret } from "#kernel/secret.ts";
+
+/** `operator` may do everything; `witness` may read its probes and report what it sees, for one environment. */
+export type Caller =
+  | { readonly role: "operator"; readonly name: string }
+  | { readonly role: "witness"; readonly name: string; readonly environment: string };
+
+export interface ApiToken {
+  readonly caller: Caller;
+  readonly token: Secret;
+}
+
+function digest(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
+}
+
+/** Every known token is compared, so that the time taken says nothing about which one came close. */
+export function createAuthenticator(tokens: readonly ApiToken[]): (header: string | undefined) => Caller {
+  const known = tokens.map(({ caller, token }) => ({ caller, hash: digest(token.reveal()) }));
+  return (header) => {
+    if (header === undefined || header === "") {
+      throw new OperationalError(
+        "auth.missing",
+        "this needs an API token: send `Authorization: Bearer TOKEN`",
+      );
+    }
+    const match = /^Bearer ([\x21-\x7e]{1,512})$/u.exec(header);
+    const offered = digest(match?.[1] ?? "");
+    let found: Caller | undefined;
+    for (const { caller, hash } of known) if (timingSafeEqual(hash, offered)) found = caller;
+    if (match === null || found === undefined) {
+      throw new OperationalError("auth.invalid", "this API token is not known here");
+    }
+    return found;
+  };
+}
+
+export function requireOperator(caller: Caller): Caller {
+  if (caller.role !== "operator") {
+    throw new OperationalError("auth.forbidden", "a witness's token may only report what the witness sees");
+  }
+  return caller;
+}

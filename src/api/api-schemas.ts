@@ -1,0 +1,53 @@
+/** The shapes of the HTTP API; the OpenAPI document is made from these. */
+import { z } from "zod";
+import { noticeCodes, type NoticeCode } from "#model/notice.ts";
+import { runKinds } from "#model/run.ts";
+
+export const errorBody = z.object({
+  error: z.object({
+    code: z.string().describe("dotted code, e.g. state.conflict"),
+    message: z.string().describe("what is wrong and what to do"),
+    requestId: z.string(),
+  }),
+});
+
+export const environmentParams = z.object({ environment: z.string().min(1).max(40) });
+export const runParams = z.object({ run: z.string().min(1).max(80) });
+
+export const pageQuery = z.object({
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+  before: z.coerce.number().int().min(0).optional(),
+});
+
+export const eventsQuery = z.object({
+  after: z.coerce.number().int().min(0).default(0),
+  limit: z.coerce.number().int().min(1).max(1000).default(200),
+  /** Waits so long for the first event, in milliseconds. */
+  waitMs: z.coerce.number().int().min(0).max(30_000).default(0),
+});
+
+export const runsQuery = z.object({
+  environment: z.string().min(1).max(40).optional(),
+  limit: z.coerce.number().int().min(1).max(500).default(50),
+});
+
+export const startRunBody = z.strictObject({
+  kind: z.enum(runKinds),
+  reason: z.string().min(1).max(500),
+  force: z.boolean().default(false),
+});
+
+export const noticesBody = z.strictObject({
+  notices: z
+    .array(
+      z.strictObject({
+        probe: z.string().min(1).max(60),
+        code: z.enum(Object.keys(noticeCodes) as [NoticeCode, ...NoticeCode[]]),
+        raised: z.boolean(),
+        detail: z.string().max(500),
+        at: z.number(),
+      }),
+    )
+    .min(1)
+    .max(200),
+});

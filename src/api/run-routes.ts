@@ -1,0 +1,46 @@
+import { requireOperator } from "#api/api-auth.ts";
+import type { TypedApp } from "#api/api-routes.ts";
+import { environmentParams, runParams, runsQuery, startRunBody } from "#api/api-schemas.ts";
+import type { ControlPlane } from "#takeover/control.ts";
+
+export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): void {
+  app.post(
+    "/v1/environments/:environment/runs",
+    {
+      schema: {
+        summary: "Begin a failover, failback, swap or drill",
+        params: environmentParams,
+        body: startRunBody,
+      },
+    },
+    async (request, reply) => {
+      const caller = requireOperator(request.caller);
+      const run = await controlPlane.startRun({
+        environment: request.params.environment,
+        kind: request.body.kind,
+        by: caller.name,
+        reason: request.body.reason,
+        force: request.body.force,
+      });
+      return reply.status(202).send(run);
+    },
+  );
+
+  app.get(
+    "/v1/runs",
+    { schema: { summary: "The latest runs, newest first", querystring: runsQuery } },
+    async (request) => {
+      requireOperator(request.caller);
+      return { runs: await controlPlane.runs(request.query.environment, request.query.limit) };
+    },
+  );
+
+  app.get(
+    "/v1/runs/:run",
+    { schema: { summary: "One run with its steps", params: runParams } },
+    (request) => {
+      requireOperator(request.caller);
+      return controlPlane.run(request.params.run);
+    },
+  );
+}
