@@ -3,33 +3,58 @@
  *
  * Guarantees
  * - `recordIntent` and `recordOutcome` resolve only when the record is on stable storage.
- * - `seq` rises by one per intent of an environment; `position` rises by one per outcome and is the order that readers see.
- *   An outcome is never seen before everything that was acknowledged earlier.
- * - An intent under an older fencing epoch than the environment's is refused (`state.fenced`), in the same transaction.
+ * - `seq` rises with every intent of an environment, in the order of the calls; `position` rises with every final
+ *   outcome and is the order that readers see. A number whose record failed may stay unused; none is used twice.
+ * - An outcome is never seen before everything that was acknowledged earlier.
+ * - An intent under another fencing epoch than the environment's is refused (`state.fenced`), in the same transaction.
  * - Nothing is ever changed or removed but by `trim`, which keeps what a reader has not passed and what is open.
  */
 import type { CommandId, EnvironmentId } from "#kernel/ids.ts";
+import type { Change } from "#model/change.ts";
 import type { CommandOutcome, Intent, JournalEntry } from "#model/command.ts";
 
+/** What one command changed, without the rest of its record. */
+export interface PositionedChanges {
+  readonly position: number;
+  readonly changes: readonly Change[];
+}
+
 export interface Journal {
+  /** Errors: `state.fenced`; `not_found` for an environment that the store does not have; `state.conflict` for a used id. */
   recordIntent(intent: Intent): Promise<{ readonly seq: number }>;
-  /** Rejects with `state.conflict` if that command already has a final outcome. `unknown` may be completed later. */
+  /**
+   * Rejects with `state.conflict` if that command already has a final outcome. `unknown` takes no position (null), leaves
+   * the command open, and may be completed later.
+   */
   recordOutcome(
     environment: EnvironmentId,
     id: CommandId,
     outcome: CommandOutcome,
-  ): Promise<{ readonly position: number }>;
-  /** Intents whose outcome is missing or `unknown`: ask the cloud about these before anything is repeated. */
+  ): Promise<{ readonly position: number | null }>;
+  /** Intents whose outcome is missing or `unknown`, by seq: ask the cloud about these before anything is repeated. */
   open(environment: EnvironmentId): Promise<readonly JournalEntry[]>;
   /** Entries with `position` greater than `after`, in that order, at most `limit`. */
   read(environment: EnvironmentId, after: number, limit: number): Promise<readonly JournalEntry[]>;
-  /** The latest `limit` entries by seq, newest last; `before` pages back. */
+  /** The same, with nothing but what changed: for reducing long queues. Refused commands come with no changes. */
+  readChanges(
+    environment: EnvironmentId,
+    after: number,
+    limit: number,
+  ): Promise<readonly PositionedChanges[]>;
+  /** The latest `limit` entries by seq, newest last; `before` (a seq) pages back. */
   tail(environment: EnvironmentId, limit: number, before?: number): Promise<readonly JournalEntry[]>;
   /** Position of the last recorded outcome; 0 for none. */
   head(environment: EnvironmentId): Promise<number>;
   /** Resolves when `head` exceeds `after` (or the signal aborts): readers wait on this, not on a timer. */
   changed(environment: EnvironmentId, after: number, signal: AbortSignal): Promise<void>;
+  /** `commands`: seq of the last intent, that is, how many were ever recorded. */
   counts(
     environment: EnvironmentId,
   ): Promise<{ readonly commands: number; readonly open: number; readonly head: number }>;
+  /**
+   * Removes at most `limit` entries with a position of at most `upTo` that every reader in the `reader` table has passed;
+   * returns how many. Open entries, the newest entry and the head stay: numbering goes on from them. Repeat until it
+   * returns less than `limit`.
+   */
+  trim(environment: EnvironmentId, upTo: number, limit: number): Promise<number>;
 }
