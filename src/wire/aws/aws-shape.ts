@@ -4,7 +4,7 @@
  *
  * Source of the naming rules: Smithy 2.0, "AWS EC2 query protocol" and "AWS query protocol".
  */
-import { NormalizedSchema } from "@smithy/core/schema";
+import type { NormalizedSchema } from "@smithy/core/schema";
 
 export type AwsProtocol = "ec2Query" | "awsQuery";
 

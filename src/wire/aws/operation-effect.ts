@@ -5,7 +5,7 @@
  * Rule: the verbs Describe, Get, List and Search read, except the operations named below. Nothing else reads, not even
  * Export*, Validate* or Confirm*.
  */
-import type { AwsServiceName } from "./service-model.ts";
+import type { AwsServiceName } from "./service-name.ts";
 
 const readVerb = /^(?:Describe|Get|List|Search)[A-Z]/;
 

@@ -45,7 +45,11 @@ function write(out: string[], shape: AwsShape, value: unknown, path: string, emp
       }
       return;
     }
-    default:
+    case "string":
+    case "number":
+    case "boolean":
+    case "timestamp":
+    case "blob":
       out.push(`${encode(path)}=${encode(scalarText(shape.kind, value, path))}`);
   }
 }

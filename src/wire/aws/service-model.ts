@@ -12,8 +12,9 @@ import {
   shapeCompiler,
 } from "./aws-shape.ts";
 import { isReadOnly } from "./operation-effect.ts";
+import type { AwsServiceName } from "./service-name.ts";
 
-export type AwsServiceName = "ec2" | "elasticloadbalancing" | "autoscaling" | "sts";
+export type { AwsServiceName } from "./service-name.ts";
 
 export interface AwsOperation {
   readonly name: string;

@@ -12,6 +12,7 @@ import { decodeQueryRequest } from "./query-decode.ts";
 import { encodeQueryRequest } from "./query-encode.ts";
 import { type AwsServiceName, awsService } from "./service-model.ts";
 import { sampleValue, seededFraction } from "./shape-sample.ts";
+import { decodeQueryError, decodeQueryResponse } from "./xml-decode.ts";
 import { encodeQueryError, encodeQueryResponse } from "./xml-encode.ts";
 
 interface Wire {
@@ -88,10 +89,14 @@ for (const [name, vendor] of Object.entries(vendors) as [
       const Command = commands[`${operation.name}Command`];
       assert.ok(Command, operation.name);
       seed += 1;
-      const input = (sampleValue(operation.input, seededFraction(seed), "client") ?? {}) as object;
-      const plainInput = (sampleValue(operation.input, seededFraction(seed), "plain") ?? {}) as object;
-      const output = (sampleValue(operation.output, seededFraction(seed), "client") ?? {}) as object;
+      const input = sampleValue(operation.input, seededFraction(seed), "client") ?? {};
+      const plainInput = sampleValue(operation.input, seededFraction(seed), "plain") ?? {};
+      const output = sampleValue(operation.output, seededFraction(seed), "client") ?? {};
       wire.answer.xml = encodeQueryResponse(service, operation, output, "request-1");
+
+      const plainOutput = sampleValue(operation.output, seededFraction(seed), "plain") ?? {};
+      const own = decodeQueryResponse(service, operation, wire.answer.xml);
+      assert.deepEqual(toPrototyped(own), plainOutput, `${operation.name}: own response decoder`);
 
       const { $metadata, ...received } = await client.send(new Command(input));
       assert.ok($metadata, operation.name);
@@ -125,6 +130,9 @@ for (const [name, vendor] of Object.entries(vendors) as [
       assert.equal(thrown.message, "because & <why>");
       return true;
     });
+    const { status, ...expected } = error;
+    assert.equal(status, 400);
+    assert.deepEqual(decodeQueryError(Buffer.from(wire.answer.xml)), expected);
   });
 }
 

@@ -67,7 +67,11 @@ function valueXml(shape: AwsShape, value: unknown, path: string): string {
       }
       return xml;
     }
-    default:
+    case "string":
+    case "number":
+    case "boolean":
+    case "timestamp":
+    case "blob":
       return escapeXml(scalarText(shape.kind, value, path));
   }
 }
