@@ -1,0 +1,151 @@
+/** Doing: failover, failback, swap, drill, and run show. Each follows its run to the end unless told otherwise. */
+import { userInfo } from "node:os";
+import type { Command } from "commander";
+import type { ApiClient } from "#cli/api-client.ts";
+import { confirmTyped, openApi, type CommandContext } from "#cli/command-context.ts";
+import { chooseEnvironment, environmentPath } from "#cli/environment-commands.ts";
+import { examples, globalFlags } from "#cli/global-flags.ts";
+import { formatDuration, formatTable, formatTime } from "#cli/table.ts";
+import type { Run, RunKind } from "#model/run.ts";
+import type { RunView } from "#takeover/control.ts";
+import type { TimelineEvent } from "#takeover/run-ledger.ts";
+
+interface RunFlags {
+  readonly reason?: string;
+  readonly force?: boolean;
+  readonly confirm?: string;
+  readonly wait: boolean;
+}
+
+const kinds: Readonly<Record<RunKind, { readonly what: string; readonly warning: string | null }>> = {
+  failover: {
+    what: "move the environment to its standby site",
+    warning: "A failover stops what still runs at the active site and moves all users.",
+  },
+  failback: {
+    what: "bring the environment back to the site it came from",
+    warning: "A failback moves all users back and removes what the takeover created beyond the reserve.",
+  },
+  swap: {
+    what: "exchange the roles of the two sites",
+    warning: "A swap makes the standby site the active one and scales the other down to a reserve.",
+  },
+  drill: { what: "rehearse a takeover in isolation, and clean up", warning: null },
+};
+
+export function addRunCommands(program: Command, context: CommandContext): void {
+  for (const kind of ["failover", "failback", "swap", "drill"] as const)
+    addRunCommand(program, context, kind);
+  const run = program.command("run").description("runs: what was or is being done");
+  run
+    .command("show <run>")
+    .description("one run, step by step")
+    .addHelpText("after", examples("understudy run show failover-1a2b3c4d"))
+    .action(async (id: string, _options, command: Command) => {
+      const flags = globalFlags(command);
+      const api = openApi(context, flags);
+      const view = await api.get<RunView>(`/v1/runs/${encodeURIComponent(id)}`);
+      context.terminal.out(flags.json ? JSON.stringify(view) : describeRun(view));
+    });
+  run
+    .command("list [environment]")
+    .description("the latest runs, newest first")
+    .addHelpText("after", examples("understudy run list", "understudy run list shop --json"))
+    .action(async (environment: string | undefined, _options, command: Command) => {
+      const flags = globalFlags(command);
+      const api = openApi(context, flags);
+      const query = environment === undefined ? "" : `?environment=${encodeURIComponent(environment)}`;
+      const { runs } = await api.get<{ runs: readonly Run[] }>(`/v1/runs${query}`);
+      if (flags.json) {
+        context.terminal.out(JSON.stringify({ runs }));
+        return;
+      }
+      const rows = runs.map((one) => [
+        one.id,
+        one.environment,
+        one.state,
+        formatTime(one.startedAt),
+        took(one),
+        one.reason,
+      ]);
+      context.terminal.out(formatTable(["run", "environment", "state", "begun", "took", "reason"], rows));
+    });
+}
+
+function addRunCommand(program: Command, context: CommandContext, kind: RunKind): void {
+  const { what, warning } = kinds[kind];
+  const command = program
+    .command(`${kind} [environment]`)
+    .description(what)
+    .option("--reason <text>", "kept with the run")
+    .option("--no-wait", "begin it and return")
+    .addHelpText(
+      "after",
+      examples(`understudy ${kind} shop --reason "..."`, `understudy ${kind} --no-wait --json`),
+    );
+  if (warning !== null) command.option("--confirm <environment>", "instead of typing the environment's name");
+  if (kind === "failover" || kind === "swap") {
+    command.option("--force", "go on although the active site answers and cannot be fenced; needs --reason");
+  }
+  command.action(async (name: string | undefined, options: RunFlags, self: Command) => {
+    const flags = globalFlags(self);
+    const api = openApi(context, flags);
+    const environment = await chooseEnvironment(api, name);
+    if (warning !== null) await confirmTyped(context, environment, warning, options.confirm);
+    const run = await api.post<Run>(environmentPath(environment, "/runs"), {
+      kind,
+      reason: options.reason ?? `asked for by ${userInfo().username}`,
+      force: options.force ?? false,
+    });
+    if (!options.wait) {
+      context.terminal.out(
+        flags.json ? JSON.stringify(run) : `${run.id} has begun: understudy run show ${run.id}`,
+      );
+      return;
+    }
+    const view = await followRun(context, api, run);
+    context.terminal.out(flags.json ? JSON.stringify(view) : describeRun(view));
+    process.exitCode = exitCodeOf(view);
+  });
+}
+
+function exitCodeOf(run: Run): number {
+  if (run.state === "succeeded") return 0;
+  return run.state === "incomplete" ? 8 : 3;
+}
+
+/** Prints the run's timeline as it happens. */
+async function followRun(context: CommandContext, api: ApiClient, run: Run): Promise<RunView> {
+  let after = 0;
+  for (;;) {
+    context.signal.throwIfAborted();
+    const path = environmentPath(run.environment, `/events?after=${after}&limit=500&waitMs=1000`);
+    const { events } = await api.get<{ events: readonly TimelineEvent[] }>(path, context.signal);
+    for (const event of events) {
+      after = Math.max(after, event.ordinal);
+      if (event.run === run.id) context.terminal.err(`${formatTime(event.at)}  ${event.message}`);
+    }
+    const view = await api.get<RunView>(`/v1/runs/${run.id}`, context.signal);
+    if (view.state !== "running" && events.length === 0) return view;
+  }
+}
+
+function took(run: Run): string {
+  return run.finishedAt === null ? "under way" : formatDuration(run.finishedAt - run.startedAt);
+}
+
+function describeRun(view: RunView): string {
+  const head = [
+    `${view.id}: ${view.state.replace("_", " ")} (${took(view)})`,
+    `  environment ${view.environment}, epoch ${view.epoch}, by ${view.trigger}: ${view.reason}`,
+    ...(view.error === null ? [] : [`  ${view.error}`]),
+  ];
+  const rows = view.steps.map((step) => [
+    step.name,
+    step.state,
+    String(step.attempts),
+    step.finishedAt === null ? "" : formatDuration(step.finishedAt - step.startedAt),
+    step.summary ?? "",
+  ]);
+  return `${head.join("\n")}\n\n${formatTable(["step", "state", "tries", "took", "what"], rows)}`;
+}
