@@ -21,7 +21,10 @@ export interface AwsOperation {
   /** Compiled at first use, then kept. */
   readonly input: StructShape;
   readonly output: StructShape;
-  /** The input member that makes a repeated request the same request, where the operation has one. */
+  /**
+   * The input member that makes a repeated request the same request, where the operation has one: it has the vendor's
+   * `idempotencyToken` trait, or is a `ClientToken` without it (16 older operations, AllocateHosts among them).
+   */
   readonly tokenMember: { readonly name: string; readonly wireName: string } | undefined;
   /** See operation-effect.ts. */
   readonly readOnly: boolean;
@@ -84,6 +87,7 @@ const alsoSecret: ReadonlySet<string> = new Set([
   "SessionToken",
   "TokenCode",
   "SecretAccessKey",
+  "ClientSecret",
   "KeyMaterial",
   "PasswordData",
   "PreSharedKey",
@@ -132,7 +136,10 @@ function describeOperation(
   const input = once(() => compileOperationShape(compile, NormalizedSchema.of(inputSchema)));
   const output = once(() => compileOperationShape(compile, NormalizedSchema.of(outputSchema)));
   const token = once(() => {
-    const member = input().members.find((candidate) => candidate.idempotencyToken);
+    const { members } = input();
+    const member =
+      members.find((candidate) => candidate.idempotencyToken) ??
+      members.find((candidate) => candidate.name === "ClientToken");
     return member === undefined ? undefined : { name: member.name, wireName: member.queryName };
   });
   const secrets = once(() => ({ input: secretPaths(input()), output: secretPaths(output()) }));
