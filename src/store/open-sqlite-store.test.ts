@@ -1,0 +1,244 @@
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TestContext } from "node:test";
+import { test } from "node:test";
+import { DatabaseSync } from "node:sqlite";
+import { isOperational } from "#kernel/errors.ts";
+import type { Statement, Store } from "./contract.ts";
+import type { SqliteStoreOptions } from "./open-sqlite-store.ts";
+import { openSqliteStore } from "./open-sqlite-store.ts";
+
+const modulePath = join(import.meta.dirname, "open-sqlite-store.ts");
+
+function directory(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), "understudy-store-"));
+  t.after(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+async function opened(t: TestContext, options: Partial<SqliteStoreOptions> = {}): Promise<Store> {
+  const store = await openSqliteStore({ path: join(directory(t), "data", "store.db"), ...options });
+  t.after(() => store.close());
+  return store;
+}
+
+function put(store: Store, site: string, data = "x", over: Partial<Statement> = {}): Statement {
+  return { query: store.db.insertInto("catalogue").values({ site, data, at: 1 }).compile(), ...over };
+}
+
+async function sites(store: Store): Promise<string[]> {
+  const rows = await store.db.selectFrom("catalogue").select("site").orderBy("site").execute();
+  return rows.map((row) => row.site);
+}
+
+test("calls of one turn share one durable batch, reported before anybody is told", async (t) => {
+  const seen: string[] = [];
+  const store = await opened(t, { onCommit: (count) => seen.push(`batch ${count}`) });
+  const one = async (name: string): Promise<void> => {
+    await store.commit([put(store, name)]);
+    seen.push(name);
+  };
+  await Promise.all([one("a"), one("b"), one("c")]);
+  await one("d");
+  assert.deepEqual(seen, ["batch 1", "a", "b", "c", "batch 2", "d"]);
+  assert.deepEqual(await sites(store), ["a", "b", "c", "d"]);
+});
+
+test("a failing call is undone whole and leaves the others of its batch", async (t) => {
+  let batches = 0;
+  const store = await opened(t, { onCommit: (count) => (batches = count) });
+  const results = await Promise.allSettled([
+    store.commit([put(store, "a")]),
+    store.commit([put(store, "b"), put(store, "a")]),
+    store.commit([put(store, "c"), put(store, "d", "x", { expectRows: 2 })]),
+    store.commit([put(store, "e", "x", { expectRows: 0, onMismatch: () => new Error("mine") })]),
+    store.commit([put(store, "f", "x", { expectRows: 1 })]),
+  ]);
+  assert.deepEqual(
+    results.map((result) => (result.status === "fulfilled" ? "ok" : (result.reason as Error).message)),
+    [
+      "ok",
+      "the store refused the record: UNIQUE constraint failed: catalogue.site",
+      "the record changed meanwhile: expected to touch 2 rows, touched 1; read it again, then repeat",
+      "mine",
+      "ok",
+    ],
+  );
+  assert.deepEqual(await sites(store), ["a", "f"]);
+  assert.equal(batches, 1);
+});
+
+test("order is kept over more calls than one batch takes", async (t) => {
+  const store = await opened(t);
+  await store.commit([put(store, "s", "0")]);
+  const step = (from: number): Statement => ({
+    query: store.db
+      .updateTable("catalogue")
+      .set({ data: `${from + 1}` })
+      .where("site", "=", "s")
+      .where("data", "=", `${from}`)
+      .compile(),
+    expectRows: 1,
+  });
+  await Promise.all(Array.from({ length: 1_000 }, (_, from) => store.commit([step(from)])));
+  assert.equal(
+    (await store.db.selectFrom("catalogue").select("data").executeTakeFirstOrThrow()).data,
+    "1000",
+  );
+});
+
+test("a statement that is a bug fails alone, as itself", async (t) => {
+  const store = await opened(t);
+  const query = { ...put(store, "a").query, sql: "insert into nowhere values (1)", parameters: [] };
+  const results = await Promise.allSettled([store.commit([{ query }]), store.commit([put(store, "b")])]);
+  assert.equal(results[1].status, "fulfilled");
+  assert.ok(results[0].status === "rejected" && !isOperational(results[0].reason));
+});
+
+test("the reading side cannot write, and a long read does not hold commits up", async (t) => {
+  const store = await opened(t);
+  await assert.rejects(store.db.insertInto("catalogue").values({ site: "a", data: "", at: 1 }).execute());
+  for (let n = 0; n < 20; n += 1) await store.commit([put(store, `s${n}`)]);
+  let read = 0;
+  for await (const _row of store.db.selectFrom("catalogue").selectAll().stream()) {
+    read += 1;
+    await store.commit([put(store, `during-${read}`)]);
+  }
+  assert.equal(read, 20, "the reader keeps the state in which it began");
+  assert.equal((await sites(store)).length, 40);
+});
+
+test("the files are for one user only", async (t) => {
+  const path = join(directory(t), "deep", "store.db");
+  const store = await openSqliteStore({ path });
+  t.after(() => store.close());
+  await store.commit([put(store, "a")]);
+  assert.equal(statSync(join(path, "..")).mode & 0o777, 0o700);
+  for (const file of [path, `${path}-wal`, `${path}-shm`, `${path}.lock`]) {
+    assert.equal(statSync(file).mode & 0o777, 0o600, file);
+  }
+});
+
+test("closing runs what was asked for, then refuses; twice is once", async (t) => {
+  const path = join(directory(t), "store.db");
+  const store = await openSqliteStore({ path });
+  const last = store.commit([put(store, "a")]);
+  await store.close();
+  await last;
+  await store.close();
+  await assert.rejects(store.commit([]), { code: "store.failing" });
+  const again = await openSqliteStore({ path });
+  assert.deepEqual(await sites(again), ["a"]);
+  await again.close();
+});
+
+test("a second process is told who holds the store; a killed holder is not waited for", async (t) => {
+  const path = join(directory(t), "store.db");
+  const script = `const { openSqliteStore } = await import(${JSON.stringify(modulePath)});
+    await openSqliteStore({ path: ${JSON.stringify(path)} });
+    process.stdout.write("open"); setInterval(() => {}, 1_000);`;
+  const holder = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  t.after(() => holder.kill("SIGKILL"));
+  const complaints: Buffer[] = [];
+  holder.stderr.on("data", (chunk: Buffer) => complaints.push(chunk));
+  await once(holder.stdout, "data");
+  await assert.rejects(openSqliteStore({ path }), {
+    code: "store.failing",
+    message: new RegExp(`in use by process ${holder.pid} on `),
+  });
+  const reader = await openSqliteStore({ path, readOnly: true });
+  assert.deepEqual(await sites(reader), []);
+  await assert.rejects(reader.commit([]), { code: "store.failing" });
+  await reader.close();
+  holder.kill("SIGKILL");
+  await once(holder, "exit");
+  assert.equal(Buffer.concat(complaints).toString(), "", "opening prints nothing");
+  const next = await openSqliteStore({ path });
+  await next.close();
+});
+
+test("a file that a newer program wrote is refused", async (t) => {
+  const path = join(directory(t), "store.db");
+  await (await openSqliteStore({ path })).close();
+  const database = new DatabaseSync(path);
+  database.exec("insert into migration values (99, 'from the future', 0)");
+  database.close();
+  await assert.rejects(openSqliteStore({ path }), { code: "store.version", message: /schema version 99/ });
+  await assert.rejects(openSqliteStore({ path, readOnly: true }), { code: "store.version" });
+});
+
+test("a damaged file is named, not overwritten", async (t) => {
+  const path = join(directory(t), "store.db");
+  const text = "this is no database ".repeat(1_000);
+  writeFileSync(path, text);
+  await assert.rejects(openSqliteStore({ path }), {
+    code: "store.failing",
+    message: /store\.db is damaged or not a SQLite database/,
+  });
+  assert.equal(statSync(path).size, text.length);
+});
+
+test("at its quota the batch is refused whole, and the store goes on once there is room", async (t) => {
+  const store = await opened(t, { maxPages: 80 });
+  const large = "x".repeat(100_000);
+  await store.commit([put(store, "first", large)]);
+  const results = await Promise.allSettled([
+    store.commit([put(store, "small")]),
+    store.commit([put(store, "second", large), put(store, "third", large)]),
+  ]);
+  for (const result of results) {
+    assert.ok(result.status === "rejected" && isOperational(result.reason, "store.full"));
+    assert.equal(result.reason.outcome, "not_applied");
+    assert.match(result.reason.message, /free space/);
+  }
+  assert.deepEqual(await sites(store), ["first"]);
+  await store.commit([{ query: store.db.deleteFrom("catalogue").compile() }]);
+  await store.commit([put(store, "later", large)]);
+  assert.deepEqual(await sites(store), ["later"]);
+});
+
+/** Mounting needs the right to; where it is missing, the quota test above stands in. */
+function tmpfs(t: TestContext): string | undefined {
+  const at = mkdtempSync(join(tmpdir(), "understudy-tmpfs-"));
+  const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=2m", "tmpfs", at]).status === 0;
+  t.after(() => {
+    if (mounted) assert.equal(spawnSync("umount", [at]).status, 0);
+    rmdirSync(at);
+  });
+  return mounted ? at : undefined;
+}
+
+test("on a full disk nothing is half done, and the store goes on once there is space", async (t) => {
+  const at = tmpfs(t);
+  if (at === undefined) {
+    assert.notEqual(process.env["UNDERSTUDY_STRICT"], "1", "mounting a tmpfs needs root");
+    t.skip("mounting a tmpfs needs root");
+    return;
+  }
+  const store = await openSqliteStore({ path: join(at, "store.db") });
+  try {
+    let written = 0;
+    const page = "x".repeat(50_000);
+    const fill = async (): Promise<void> => {
+      for (;;) {
+        await store.commit([put(store, `s${written}`, page)]);
+        written += 1;
+      }
+    };
+    await assert.rejects(fill(), { code: "store.full", outcome: "not_applied" });
+    assert.ok(written > 0);
+    assert.equal((await sites(store)).length, written);
+    await assert.rejects(store.commit([put(store, "still", page)]), { code: "store.full" });
+    assert.equal(spawnSync("mount", ["-o", "remount,size=64m", at]).status, 0);
+    await store.commit([put(store, "zz", page)]);
+    assert.equal((await sites(store)).length, written + 1);
+  } finally {
+    await store.close();
+  }
+});
