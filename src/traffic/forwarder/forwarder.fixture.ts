@@ -1,7 +1,7 @@
 /** For tests: real backends on loopback, and forwarders before them. */
 import { once } from "node:events";
 import {
-  Agent,
+  type Agent,
   createServer,
   type IncomingHttpHeaders,
   type RequestListener,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { Agent, request } from "node:http";
-import { connect } from "node:net";
+import { Agent, type IncomingMessage, request } from "node:http";
+import { connect, type Socket } from "node:net";
 import { describe, it } from "node:test";
 import { isOperational } from "#kernel/errors.ts";
 import { ask, deadBackend, never, openForwarder, openOrigin, rawTalk, until } from "./forwarder.fixture.ts";
@@ -199,7 +199,7 @@ describe("forwarder, HTTP", limit, () => {
     const outgoing = upgrade();
     const [answer, socket, head] = (await once(outgoing, "upgrade")) as [
       { headers: Record<string, string> },
-      import("node:net").Socket,
+      Socket,
       Buffer,
     ];
     assert.equal(answer.headers["x-a"], "1");
@@ -214,7 +214,7 @@ describe("forwarder, HTTP", limit, () => {
     await closed;
     await until(() => forwarder.counters()[0]?.active === 0);
     const refused = upgrade();
-    const [response] = (await once(refused, "response")) as [import("node:http").IncomingMessage];
+    const [response] = (await once(refused, "response")) as [IncomingMessage];
     assert.equal(response.statusCode, 403);
     response.resume();
     await once(response, "close");

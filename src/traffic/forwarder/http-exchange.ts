@@ -82,11 +82,9 @@ export class HttpExchange implements Passage {
   #attempt(): void {
     const use = this.#route.choose(this.#tried);
     if (use === undefined) {
-      const [status, text] =
-        this.#attempts === 0
-          ? [503, `route ${this.#route.config.name} has not been switched to any backend yet`]
-          : [502, `no backend of route ${this.#route.config.name} accepts connections`];
-      this.#fail(status as number, text as string);
+      const { name } = this.#route.config;
+      if (this.#attempts === 0) this.#fail(503, `route ${name} has not been switched to any backend yet`);
+      else this.#fail(502, `no backend of route ${name} accepts connections`);
       return;
     }
     this.#attempts += 1;

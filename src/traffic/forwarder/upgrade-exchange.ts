@@ -114,7 +114,7 @@ export class UpgradeExchange implements Passage {
           `a backend of route ${this.#route.config.name} closed the connection without an answer`,
         );
     });
-    upstream.on("upgrade", (answer, socket, head) => this.#join(answer, socket as Socket, head));
+    upstream.on("upgrade", (answer, socket, head) => this.#join(answer, socket, head));
     upstream.on("response", (answer) => this.#relay(answer));
     upstream.end();
     return upstream;
