@@ -3,7 +3,6 @@ import { test } from "node:test";
 import { systemClock } from "#kernel/clock.ts";
 import { isOperational } from "#kernel/errors.ts";
 import { systemRandom } from "#kernel/random.ts";
-import type { ResourceId } from "#kernel/ids.ts";
 import { createMemoryCloud } from "./memory-cloud.ts";
 
 const signal = new AbortController().signal;
@@ -101,7 +100,7 @@ test("deleting a server takes its attachments and the volumes that end with it",
         token: `${token}-at`,
         spec: {
           volumeId: volume.resource.id,
-          serverId: server.resource.id as ResourceId,
+          serverId: server.resource.id,
           device: `/dev/${token}`,
           deleteOnTermination,
         },

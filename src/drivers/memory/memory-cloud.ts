@@ -15,7 +15,7 @@ import type { Clock } from "#kernel/clock.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import { canonicalJson } from "#kernel/json.ts";
 import type { Random } from "#kernel/random.ts";
-import type { Resource, ResourceKind, Tags } from "#model/resource.ts";
+import type { Resource, ResourceKind } from "#model/resource.ts";
 import { resourceKinds, securityGroupRuleId, volumeAttachmentId } from "#model/resource.ts";
 import { memoryCatalogue } from "./memory-catalogue.ts";
 import type { MemoryQuotas, MemoryRecord } from "./memory-store.ts";
@@ -95,6 +95,12 @@ function matchesFilter(record: MemoryRecord, filter: ListFilter): boolean {
   return Object.entries(filter.tags ?? {}).every(([key, value]) => resource.tags[key] === value);
 }
 
+/** A rule, an attachment and an association are their content: the same one again is the same one. */
+function isSameLink(held: Resource, asked: Resource): boolean {
+  if (held.kind !== "addressAssociation" || asked.kind !== "addressAssociation") return true;
+  return held.spec.serverId === asked.spec.serverId;
+}
+
 export function createMemoryCloud(options: MemoryCloudOptions): MemoryCloud {
   const { clock, random } = options;
   const catalogue = options.catalogue ?? memoryCatalogue;
@@ -138,6 +144,7 @@ export function createMemoryCloud(options: MemoryCloudOptions): MemoryCloud {
     if (kind === "keyPair") return spec.name as ResourceId;
     if (kind === "securityGroupRule") return securityGroupRuleId(spec);
     if (kind === "volumeAttachment") return volumeAttachmentId(spec.volumeId, spec.serverId);
+    if (kind === "addressAssociation") return `${spec.addressId}/association` as ResourceId;
     return `${kind}-${random.hex(8)}` as ResourceId;
   }
 
@@ -175,10 +182,9 @@ export function createMemoryCloud(options: MemoryCloudOptions): MemoryCloud {
       throw refuse("cloud.conflict", "IdempotentParameterMismatch", message, { retry: "never" });
     }
     const { kind, spec, tags } = request;
-    const resource = { kind, id: idOf({ kind, spec, tags } as Omit<Resource, "id">), spec, tags } as Resource;
-    // A rule and an attachment are their content: the same one again is the same one.
+    const resource = { kind, id: idOf({ kind, spec, tags }), spec, tags } as Resource;
     const twin = resource.kind === "keyPair" ? undefined : store.get(kind, resource.id);
-    if (twin !== undefined) return observe<K>(twin);
+    if (twin !== undefined && isSameLink(twin.resource, resource)) return observe<K>(twin);
     store.check(resource);
     const record: MemoryRecord = {
       resource,
@@ -247,7 +253,7 @@ export function createMemoryCloud(options: MemoryCloudOptions): MemoryCloud {
         if (Object.keys(tags).length > facts.maxTagsPerResource) {
           throw refuse("cloud.refused", "TagLimitExceeded", `${kind} ${id} would have too many tags`);
         }
-        record.resource = { ...record.resource, tags: tags as Tags } as Resource;
+        record.resource = { ...record.resource, tags };
       }),
     delete: (kind, id, signal) => call("delete", signal, () => store.remove(kind, id)),
     close: async () => {
