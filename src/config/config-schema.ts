@@ -105,9 +105,9 @@ const through = z.union([
       zone: z.string().min(1),
       record: z.string().min(1),
       ttl: duration.prefault("5s"),
+      /** TSIG, hmac-sha256. */
       key: z.strictObject({
         name: z.string().min(1),
-        algorithm: z.enum(["hmac-sha256"]).default("hmac-sha256"),
         secret: secretReference,
       }),
     }),

@@ -185,7 +185,27 @@ function crossChecks(config: Config): Finding[] {
       ),
     );
   }
-  return findings;
+  return [...findings, ...sharedListeners(config)];
+}
+
+/** Two of ours on one address: the second one would fail at its start, after the first one has begun. */
+function sharedListeners(config: Config): Finding[] {
+  const places: { readonly at: string; readonly path: readonly PropertyKey[] }[] = (["gateway", "api"] as const).map((name) => ({
+    at: `${config.listen[name].host}:${config.listen[name].port}`,
+    path: ["listen", name],
+  }));
+  for (const [name, environment] of Object.entries(config.environments)) {
+    for (const [index, route] of environment.traffic.entries()) {
+      if (!("forwarder" in route.through)) continue;
+      const { host, port } = route.through.forwarder.listen;
+      places.push({ at: `${host}:${port}`, path: ["environments", name, "traffic", index, "through"] });
+    }
+  }
+  return places.flatMap(({ at, path }, index) => {
+    const first = places.findIndex((place) => place.at === at);
+    const other = places[first]?.path.join(".") ?? "";
+    return first < index && !at.endsWith(":0") ? [{ path, message: `${at} is taken by ${other} already` }] : [];
+  });
 }
 
 function duplicates(names: readonly string[], path: readonly PropertyKey[], what: string): Finding[] {
