@@ -71,7 +71,8 @@ function decodeComponent(text: string): string {
 
 /**
  * The request's `Action` without decoding the rest: for the read path. Undefined if there is none, or not exactly one:
- * a second `Action`, plain or percent-encoded, could mean another operation to the server behind us.
+ * a second `Action`, plain or percent-encoded, could mean another operation to the server behind us. For the same reason
+ * a caller must not pass on a request that has parameters in its query string as well as in its body.
  */
 export function peekAction(body: string): string | undefined {
   if (body.length > queryLimits.bodyChars) return undefined;

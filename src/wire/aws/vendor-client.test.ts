@@ -1,5 +1,5 @@
 // Every operation of all four services, against the vendor's own client: what it sends is decoded here to the same
-// value, and what is encoded here it reads back as the same value.
+// value, under a signature that verifies here, and what is encoded here it reads back as the same value.
 import assert from "node:assert/strict";
 import { Readable } from "node:stream";
 import { test } from "node:test";
@@ -8,28 +8,36 @@ import { EC2Client } from "@aws-sdk/client-ec2";
 import { ElasticLoadBalancingV2Client } from "@aws-sdk/client-elastic-load-balancing-v2";
 import { STSClient } from "@aws-sdk/client-sts";
 import { HttpResponse } from "@smithy/core/protocols";
+import { Secret } from "#kernel/secret.ts";
 import { decodeQueryRequest } from "./query-decode.ts";
 import { encodeQueryRequest } from "./query-encode.ts";
 import { type AwsServiceName, awsService } from "./service-model.ts";
 import { sampleValue, seededFraction } from "./shape-sample.ts";
+import { type SigV4Request, type SigV4Verdict, verifySigV4 } from "./sigv4.ts";
 import { decodeQueryError, decodeQueryResponse } from "./xml-decode.ts";
 import { encodeQueryError, encodeQueryResponse } from "./xml-encode.ts";
 
 interface Wire {
   body: string;
+  verdict: SigV4Verdict | undefined;
   answer: { status: number; xml: string };
 }
+
+const key = { secretAccessKey: new Secret("a secret") };
 
 function clientOptions(wire: Wire): object {
   return {
     region: "eu-central-1",
     endpoint: "http://127.0.0.1:1",
-    credentials: { accessKeyId: "AKIDEXAMPLE", secretAccessKey: "secret" },
+    credentials: { accessKeyId: "AKIDEXAMPLE", secretAccessKey: key.secretAccessKey.reveal() },
     maxAttempts: 1,
     requestHandler: {
       metadata: { handlerProtocol: "http/1.1" },
-      handle: (request: { body: string }) => {
+      handle: (request: SigV4Request & { body: string }) => {
         wire.body = request.body;
+        wire.verdict = verifySigV4(request, (id) => (id === "AKIDEXAMPLE" ? key : undefined), {
+          now: Date.now(),
+        });
         const { status, xml } = wire.answer;
         const response = new HttpResponse({
           statusCode: status,
@@ -71,6 +79,9 @@ const vendors: Record<
   },
 };
 
+/** The client calls these without credentials: the input is the proof. */
+const unsigned = new Set(["AssumeRoleWithSAML", "AssumeRoleWithWebIdentity"]);
+
 type Send = (command: object) => Promise<Record<string, unknown>>;
 type CommandClass = new (input: unknown) => object;
 
@@ -82,7 +93,7 @@ for (const [name, vendor] of Object.entries(vendors) as [
     const service = await awsService(name);
     assert.ok(service.operations.size >= vendor.count, `${service.operations.size} operations`);
     const commands = (await vendor.module()) as Record<string, CommandClass>;
-    const wire: Wire = { body: "", answer: { status: 200, xml: "" } };
+    const wire: Wire = { body: "", verdict: undefined, answer: { status: 200, xml: "" } };
     const client = vendor.client(wire) as { send: Send };
     let seed = 1;
     for (const operation of service.operations.values()) {
@@ -100,6 +111,10 @@ for (const [name, vendor] of Object.entries(vendors) as [
 
       const { $metadata, ...received } = await client.send(new Command(input));
       assert.ok($metadata, operation.name);
+      if (!unsigned.has(operation.name)) {
+        assert.ok(wire.verdict?.ok, `${operation.name}: ${JSON.stringify(wire.verdict)}`);
+        assert.equal(wire.verdict.service, name);
+      }
       assert.deepEqual(received, output, `${operation.name}: the client read another answer`);
 
       const decoded = decodeQueryRequest(service, wire.body);
@@ -117,7 +132,7 @@ for (const [name, vendor] of Object.entries(vendors) as [
 
   void test(`${name}: the vendor's client reads an error`, async () => {
     const service = await awsService(name);
-    const wire: Wire = { body: "", answer: { status: 400, xml: "" } };
+    const wire: Wire = { body: "", verdict: undefined, answer: { status: 400, xml: "" } };
     const commands = (await vendor.module()) as Record<string, CommandClass>;
     const operation = [...service.operations.keys()][0] ?? "";
     const Command = commands[`${operation}Command`];
