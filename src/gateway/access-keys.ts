@@ -35,8 +35,10 @@ export interface AccessKeyWithSecret extends AccessKey {
 
 /** What a dialect needs of it. */
 export interface AccessKeyDirectory {
-  /** The key if it exists and is not disabled. A promise only when the file has to be looked at first. */
-  find(id: string): AccessKeyWithSecret | undefined | Promise<AccessKeyWithSecret | undefined>;
+  /** Brings the view up to date; a promise only when the file has to be looked at. Call it before `find`. */
+  refresh(): Promise<void> | undefined;
+  /** The key if it exists and is not disabled. */
+  find(id: string): AccessKeyWithSecret | undefined;
 }
 
 export interface AccessKeys extends AccessKeyDirectory {
@@ -95,9 +97,13 @@ class FileAccessKeys implements AccessKeys {
     this.#random = ports.random;
   }
 
-  find(id: string): AccessKeyWithSecret | undefined | Promise<AccessKeyWithSecret | undefined> {
-    if (this.#clock.monotonicMs() - this.#checkedAt <= freshMs) return this.#enabled(id);
-    return this.#refresh().then(() => this.#enabled(id));
+  refresh(): Promise<void> | undefined {
+    return this.#clock.monotonicMs() - this.#checkedAt <= freshMs ? undefined : this.#refresh();
+  }
+
+  find(id: string): AccessKeyWithSecret | undefined {
+    const key = this.#keys.get(id);
+    return key?.disabledAt === null ? key : undefined;
   }
 
   async list(): Promise<readonly AccessKey[]> {
@@ -131,11 +137,6 @@ class FileAccessKeys implements AccessKeys {
       }
       if (key.disabledAt === null) keys.set(id, { ...key, disabledAt: this.#clock.now() });
     });
-  }
-
-  #enabled(id: string): AccessKeyWithSecret | undefined {
-    const key = this.#keys.get(id);
-    return key?.disabledAt === null ? key : undefined;
   }
 
   /** Changes go one after another, each on the file's present content; others see one only once it is on disk. */

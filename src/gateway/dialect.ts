@@ -4,13 +4,12 @@
  * every dialect, so that the promise (intent durable, then forwarded, then outcome durable, then answered) is kept in one place.
  *
  * Guarantees a dialect gives
- * - No request is classified before it was authenticated, and what is forwarded is exactly what was authenticated and
- *   decoded: parameters that it did not understand are refused, or recorded.
+ * - What is forwarded is exactly what was authenticated and decoded: parameters that it did not understand are refused,
+ *   or recorded.
  * - What only reads is a `read`; everything else is a `change`. In doubt, a change.
  * - `input` of a change holds no secret, and enough to find out later what became of the command.
  * - Every problem has an answer in the protocol's own form, so that clients raise their own typed errors.
  */
-import type { IncomingHttpHeaders } from "node:http";
 import type { EnvironmentId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
 import type { Change } from "#model/change.ts";
@@ -22,10 +21,11 @@ export interface RequestHead {
   readonly method: string;
   /** The request target as received: path and query. */
   readonly target: string;
-  readonly headers: IncomingHttpHeaders;
-  /** Names and values in turn, as received; repeated headers are repeated. */
-  readonly rawHeaders: readonly string[];
+  /** Lower-case names, no prototype; a header that came on several lines is an array. */
+  readonly headers: RequestHeaders;
 }
+
+export type RequestHeaders = Readonly<Record<string, string | readonly string[] | undefined>>;
 
 export interface GatewayRequest extends RequestHead {
   readonly body: Buffer;
@@ -49,8 +49,13 @@ export interface Caller {
   readonly rights: Rights;
 }
 
+/** Classifying hangs on the proof of who asks, so that it cannot come first. */
 export type Authentication =
-  | { readonly ok: true; readonly caller: Caller }
+  | {
+      readonly ok: true;
+      readonly caller: Caller;
+      classify(upstreams: Upstreams): Classified | Promise<Classified>;
+    }
   | { readonly ok: false; readonly answer: Answer };
 
 /** A service that a dialect forwards to: recorded ones, and ones that are only read (`sts`). */
@@ -88,6 +93,9 @@ export interface UpstreamService {
   /** PEM certificates to trust instead of the system's. */
   readonly ca?: string;
 }
+
+/** The services of one environment's active site. */
+export type Upstreams = ReadonlyMap<UpstreamName, UpstreamService>;
 
 /** A cloud's answer, read whole. */
 export interface CloudAnswer {
@@ -174,9 +182,7 @@ export interface Dialect {
   /** A refusal that needs no body (missing or unknown credentials, a skewed clock); undefined to go on. */
   admit(head: RequestHead): Answer | undefined | Promise<Answer | undefined>;
   authenticate(request: GatewayRequest): Authentication | Promise<Authentication>;
-  /** Called with an authenticated request only. */
-  classify(request: GatewayRequest, caller: Caller): Classified | Promise<Classified>;
-  sign(request: OutgoingRequest, upstream: UpstreamService): SignedRequest;
+  sign(service: UpstreamName, request: OutgoingRequest, upstream: UpstreamService): SignedRequest;
   /** The locks of a recorded command, so that after a restart it holds what it held before. */
   locksOf(intent: Intent): LockKeys | Promise<LockKeys>;
   /** Asks the cloud what became of a command. Rejects if the cloud cannot be asked now. */
