@@ -164,7 +164,7 @@ function checkSignature({ bytes, message }: Received, key: TsigKey, requestMac: 
   if (remote === 17)
     refuse(
       "auth.invalid",
-      `the DNS server does not know the TSIG key ${key.name}: check its name and algorithm`,
+      `the DNS server does not know the TSIG key ${key.name}, or gives it no rights: check its name, algorithm and the access rules there`,
     );
   if (remote === 16)
     refuse(

@@ -2,6 +2,7 @@
 import { type Clock, systemClock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { type EpochRecord, takeEpoch } from "#traffic/epoch-record.ts";
+import { oneAtATime } from "#traffic/one-at-a-time.ts";
 import {
   checkTarget,
   type RouteTarget,
@@ -138,6 +139,7 @@ export class DnsUpdateSwitch implements TrafficSwitch {
   readonly kind = "dns-update";
   readonly #config: DnsUpdateConfig;
   readonly #epochs: EpochRecord;
+  readonly #queue = oneAtATime();
   readonly #clock: Clock;
 
   constructor(config: DnsUpdateConfig, ports: DnsSwitchPorts) {
@@ -147,7 +149,11 @@ export class DnsUpdateSwitch implements TrafficSwitch {
     this.#clock = ports.clock ?? systemClock;
   }
 
-  async apply(target: RouteTarget, signal: AbortSignal): Promise<void> {
+  apply(target: RouteTarget, signal: AbortSignal): Promise<void> {
+    return this.#queue.run(() => this.#apply(target, signal));
+  }
+
+  async #apply(target: RouteTarget, signal: AbortSignal): Promise<void> {
     checkTarget(target);
     const config = this.#config;
     const addresses = addressesOf(target, config);

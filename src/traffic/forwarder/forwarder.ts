@@ -9,6 +9,7 @@ import {
   sameBackends,
   type TrafficSwitch,
 } from "#traffic/traffic-switch.ts";
+import { oneAtATime } from "#traffic/one-at-a-time.ts";
 import { checkForwarderConfig, type ForwarderConfig, type ForwarderLimits } from "./forwarder-config.ts";
 import type { ForwarderState } from "./forwarder-state.ts";
 import { createHttpListener } from "./http-listener.ts";
@@ -30,7 +31,7 @@ export class Forwarder {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   /** One switch at a time: the state holds all routes, and the durable order is the order in force. */
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #queue = oneAtATime();
   #closed = false;
 
   private constructor(config: ForwarderConfig, limits: ForwarderLimits, ports: ForwarderPorts) {
@@ -101,7 +102,7 @@ export class Forwarder {
     await closed;
     clearTimeout(timer);
     for (const route of this.#routes.values()) route.close();
-    await this.#queue;
+    await this.#queue.idle();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -117,7 +118,7 @@ export class Forwarder {
   }
 
   #apply(route: Route, target: RouteTarget, signal: AbortSignal): Promise<void> {
-    const turn = this.#queue.then(async () => {
+    return this.#queue.run(async () => {
       signal.throwIfAborted();
       checkTarget(target);
       const before = route.target;
@@ -133,9 +134,6 @@ export class Forwarder {
       await this.#state.save(targets);
       route.switchTo(own);
     });
-    // The next turn comes whether or not this one failed; its own caller has the error.
-    this.#queue = turn.catch(() => undefined);
-    return turn;
   }
 
   #tcpListener(limits: ForwarderLimits): Server {

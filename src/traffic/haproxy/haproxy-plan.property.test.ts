@@ -40,7 +40,10 @@ describe("the plan of HAProxy's slots", () => {
         assert.equal(new Set(used).size, used.length);
         const readyOf = (name: string): boolean => now.find((one) => one.name === name)?.ready ?? false;
         const order = plan.assign.map((one) => Number(readyOf(one.slot)));
-        assert.deepEqual(order, [...order].sort());
+        assert.deepEqual(
+          order,
+          order.toSorted((one, other) => one - other),
+        );
       }),
     );
   });

@@ -11,8 +11,11 @@ export interface Slot {
   readonly ready: boolean;
 }
 
-/** Any bit of maintenance (0x01 forced, 0x02 inherited, 0x04 config, 0x20 resolution) or drain (0x08, 0x10). */
-const OUT_OF_SERVICE = 0x3f;
+/**
+ * Any bit of maintenance (0x01 forced, 0x02 inherited, 0x20 name resolution, 0x40 host name) or drain (0x08, 0x10).
+ * Not 0x04: it says that haproxy.cfg had the server disabled, and stays when it is made ready.
+ */
+const OUT_OF_SERVICE = 0x7b;
 
 /** Reads the answer to `show servers state BACKEND` (format version 1, HAProxy management guide, 9.3). */
 export function decodeServersState(answer: string, backend: string): Slot[] {

@@ -12,6 +12,7 @@ import { isIP } from "node:net";
 import { isOperational, OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { type EpochRecord, takeEpoch } from "#traffic/epoch-record.ts";
+import { oneAtATime } from "#traffic/one-at-a-time.ts";
 import {
   addressOf,
   type Backend,
@@ -63,7 +64,7 @@ export class HaproxySwitch implements TrafficSwitch {
   readonly #epochs: EpochRecord;
   readonly #log: Log;
   readonly #cuts = new Map<NodeJS.Timeout, readonly string[]>();
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #queue = oneAtATime();
 
   constructor(config: HaproxySwitchConfig, ports: { readonly epochs: EpochRecord; readonly log: Log }) {
     if (!NAME.test(config.backend))
@@ -77,10 +78,7 @@ export class HaproxySwitch implements TrafficSwitch {
   }
 
   apply(target: RouteTarget, signal: AbortSignal): Promise<void> {
-    const turn = this.#queue.then(() => this.#apply(target, signal));
-    // The next turn comes whether or not this one failed; its own caller has the error.
-    this.#queue = turn.catch(() => undefined);
-    return turn;
+    return this.#queue.run(() => this.#apply(target, signal));
   }
 
   async read(signal: AbortSignal): Promise<{ readonly backends: readonly Backend[] }> {
@@ -97,7 +95,7 @@ export class HaproxySwitch implements TrafficSwitch {
 
   /** Cuts that are still due happen now. */
   async close(): Promise<void> {
-    await this.#queue;
+    await this.#queue.idle();
     for (const [timer, slots] of this.#cuts) {
       clearTimeout(timer);
       await this.#cut(slots, AbortSignal.timeout(this.#timeoutMs));

@@ -13,6 +13,7 @@ import {
 } from "#traffic/dns/address-set.ts";
 import type { DnsServer } from "#traffic/dns/dns-client.ts";
 import { type EpochRecord, takeEpoch } from "#traffic/epoch-record.ts";
+import { oneAtATime } from "#traffic/one-at-a-time.ts";
 import {
   checkTarget,
   type RouteTarget,
@@ -59,6 +60,7 @@ export class PowerdnsSwitch implements TrafficSwitch {
   readonly kind = "powerdns";
   readonly #config: PowerdnsConfig;
   readonly #epochs: EpochRecord;
+  readonly #queue = oneAtATime();
   readonly #clock: Clock;
   readonly #zoneUrl: string;
 
@@ -77,7 +79,11 @@ export class PowerdnsSwitch implements TrafficSwitch {
     this.#zoneUrl = `${config.url.replace(/\/$/, "")}/api/v1/servers/${server}/zones/${zone}`;
   }
 
-  async apply(target: RouteTarget, signal: AbortSignal): Promise<void> {
+  apply(target: RouteTarget, signal: AbortSignal): Promise<void> {
+    return this.#queue.run(() => this.#apply(target, signal));
+  }
+
+  async #apply(target: RouteTarget, signal: AbortSignal): Promise<void> {
     checkTarget(target);
     const config = this.#config;
     const addresses = addressesOf(target, config);
