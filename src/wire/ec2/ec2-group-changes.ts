@@ -46,7 +46,7 @@ const deleteRule = (ruleId: ResourceId): Change => ({
 });
 
 /** The old form: one rule in the request's own members. */
-function permissionsOf(input: AuthorizeSecurityGroupIngressRequest): IpPermission[] {
+export function permissionsOf(input: AuthorizeSecurityGroupIngressRequest): IpPermission[] {
   if (input.IpPermissions?.length) return input.IpPermissions;
   if (input.CidrIp === undefined && input.SourceSecurityGroupName === undefined) return [];
   return [
