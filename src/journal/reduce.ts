@@ -1,0 +1,257 @@
+/**
+ * Reduces a queue of changes to the least list with the same effect: what was created and deleted again vanishes, a
+ * resource's updates become one, its tags become one. Pure; linear in the queue; memory for what the list names, not for
+ * what the queue held.
+ *
+ * "The same effect" is `EnvironmentState`'s: applied to the state before the queue, the list gives the state after it.
+ */
+import type { ResourceId } from "#kernel/ids.ts";
+import type { Change, CreateChange, TagChange, UpdateChange } from "#model/change.ts";
+import { resourceKey } from "#model/environment-state.ts";
+import type { Resource, ResourceKind } from "#model/resource.ts";
+import { isLink } from "./links.ts";
+import type { NetEntry, Span } from "./net-entry.ts";
+import { extendSpan, referenceKeys, setsReferences, withTags } from "./net-entry.ts";
+import { orderedChanges } from "./reduce-order.ts";
+
+export interface PositionedChange {
+  readonly position: number;
+  readonly change: Change;
+}
+
+export interface NetChange {
+  readonly change: Change;
+  /** The commands that it stands for. */
+  readonly from: Span;
+}
+
+export interface ReducedQueue {
+  /** In an order in which each can be applied: what is referred to first, deletes after what let go of it. */
+  readonly changes: readonly NetChange[];
+  /** How many changes, of how many commands (positions), went in. */
+  readonly changesRead: number;
+  readonly commandsRead: number;
+  /** Position of the last one; 0 for an empty queue. */
+  readonly through: number;
+}
+
+/** The state before the queue, where the caller has it: it knows under which other ids its resources are named. */
+export interface Before {
+  get(kind: ResourceKind, id: string): Resource | undefined;
+}
+
+class Reduction {
+  readonly entries = new Map<string, NetEntry>();
+  readonly #before: Before | undefined;
+  readonly #aliases = new Map<string, string>();
+  /** Key -> keys of resources that the queue created and that refer to it. */
+  readonly #referrers = new Map<string, Set<string>>();
+  #tick = 0;
+  #position = 0;
+
+  constructor(before: Before | undefined) {
+    this.#before = before;
+  }
+
+  readonly keyOf = (kind: ResourceKind, id: string): string => {
+    const key = resourceKey(kind, id);
+    const alias = this.#aliases.get(key);
+    if (alias !== undefined) return alias;
+    if (this.#before === undefined || this.entries.has(key)) return key;
+    const known = this.#before.get(kind, id);
+    return known === undefined ? key : resourceKey(kind, known.id);
+  };
+
+  readonly referrersOf = (key: string): Iterable<string> => this.#referrers.get(key) ?? [];
+
+  add(position: number, change: Change): void {
+    this.#position = position;
+    this.#tick += 1;
+    switch (change.type) {
+      case "create":
+        this.#create(change);
+        return;
+      case "update":
+        this.#update(change);
+        return;
+      case "tag":
+        this.#tag(change);
+        return;
+      case "delete":
+        this.#delete(this.keyOf(change.kind, change.id), change.kind, this.#idOf(change.kind, change.id));
+        return;
+    }
+  }
+
+  #idOf(kind: ResourceKind, id: ResourceId): ResourceId {
+    return this.keyOf(kind, id).slice(kind.length + 1) as ResourceId;
+  }
+
+  #entry(key: string, kind: ResourceKind, id: ResourceId): NetEntry {
+    let entry = this.entries.get(key);
+    if (entry === undefined) {
+      entry = {
+        kind,
+        id,
+        span: extendSpan(undefined, this.#position),
+        deleted: undefined,
+        created: undefined,
+        updated: undefined,
+        tagged: undefined,
+        spent: undefined,
+      };
+      this.entries.set(key, entry);
+    } else {
+      entry.span = extendSpan(entry.span, this.#position);
+    }
+    return entry;
+  }
+
+  /** True if an earlier change of the queue took it away: then a change to it has no effect. */
+  #gone(key: string): boolean {
+    const entry = this.entries.get(key);
+    return (
+      entry !== undefined &&
+      (entry.spent !== undefined || (entry.deleted !== undefined && entry.created === undefined))
+    );
+  }
+
+  #create(change: CreateChange): void {
+    const { type: _type, aliases = [], ...resource } = change;
+    const key = resourceKey(change.kind, change.id);
+    const entry = this.#entry(key, change.kind, change.id);
+    const former = entry.created?.resource;
+    const known = entry.created?.aliases ?? new Set<ResourceId>();
+    entry.created = { tick: this.#tick, resource: resource as Resource, aliases: known };
+    entry.updated = undefined;
+    entry.tagged = undefined;
+    entry.spent = undefined;
+    for (const alias of aliases) {
+      known.add(alias);
+      this.#aliases.set(resourceKey(change.kind, alias), key);
+    }
+    this.#refer(key, former, entry.created.resource);
+  }
+
+  #update(change: UpdateChange): void {
+    const key = this.keyOf(change.kind, change.id);
+    if (this.#gone(key) || Object.keys(change.set).length === 0) return;
+    const entry = this.#entry(key, change.kind, this.#idOf(change.kind, change.id));
+    if (entry.created !== undefined) {
+      const { resource } = entry.created;
+      entry.created.resource = { ...resource, spec: { ...resource.spec, ...change.set } } as Resource;
+      this.#refer(key, resource, entry.created.resource);
+      return;
+    }
+    entry.updated = {
+      set: { ...entry.updated?.set, ...change.set },
+      tick: this.#tick,
+      references: entry.updated?.references ?? (setsReferences(change.set) ? this.#tick : undefined),
+    };
+  }
+
+  #tag(change: TagChange): void {
+    const key = this.keyOf(change.kind, change.id);
+    if (this.#gone(key)) return;
+    if (change.remove.length === 0 && Object.keys(change.set).length === 0) return;
+    const entry = this.#entry(key, change.kind, this.#idOf(change.kind, change.id));
+    if (entry.created !== undefined) {
+      const { resource } = entry.created;
+      entry.created.resource = { ...resource, tags: withTags(resource.tags, change.set, change.remove) };
+      return;
+    }
+    entry.tagged ??= { keys: new Map(), tick: this.#tick };
+    entry.tagged.tick = this.#tick;
+    for (const [name, value] of Object.entries(change.set)) entry.tagged.keys.set(name, value);
+    for (const name of change.remove) entry.tagged.keys.set(name, null);
+  }
+
+  /** As `EnvironmentState` does: links go with either end, and volumes with their server where a link says so. */
+  #delete(key: string, kind: ResourceKind, id: ResourceId): void {
+    if (this.#gone(key)) return;
+    this.#tick += 1;
+    this.#end(key, kind, id);
+    for (const referrer of Array.from(this.referrersOf(key))) {
+      const link = this.entries.get(referrer)?.created?.resource;
+      if (link === undefined || !isLink(link.kind)) continue;
+      this.#delete(referrer, link.kind, link.id);
+      if (kind === "server" && link.kind === "volumeAttachment" && link.spec.deleteOnTermination) {
+        const volume = link.spec.volumeId;
+        this.#delete(resourceKey("volume", volume), "volume", volume);
+      }
+    }
+  }
+
+  #end(key: string, kind: ResourceKind, id: ResourceId): void {
+    const entry = this.#entry(key, kind, id);
+    entry.updated = undefined;
+    entry.tagged = undefined;
+    if (entry.created === undefined) {
+      entry.deleted = { tick: this.#tick };
+      return;
+    }
+    this.#refer(key, entry.created.resource, undefined);
+    if (this.#madeSomethingThatStays(key)) {
+      entry.spent = { tick: this.#tick };
+      return;
+    }
+    this.#forgetCreated(key, entry);
+  }
+
+  #madeSomethingThatStays(key: string): boolean {
+    for (const referrer of this.referrersOf(key)) {
+      const resource = this.entries.get(referrer)?.created?.resource;
+      if (resource !== undefined && !isLink(resource.kind)) return true;
+    }
+    return false;
+  }
+
+  /** Created and deleted again: as if it had never been, unless there was another of that id before the queue. */
+  #forgetCreated(key: string, entry: NetEntry): void {
+    for (const alias of entry.created?.aliases ?? []) this.#aliases.delete(resourceKey(entry.kind, alias));
+    const replaced = entry.deleted === undefined && this.#before?.get(entry.kind, entry.id) !== undefined;
+    entry.created = undefined;
+    entry.spent = undefined;
+    if (replaced) entry.deleted = { tick: this.#tick };
+    if (entry.deleted === undefined) this.entries.delete(key);
+  }
+
+  /** A resource that the queue created refers to something else now than before. */
+  #refer(key: string, former: Resource | undefined, present: Resource | undefined): void {
+    const ends = new Set(present === undefined ? [] : referenceKeys(present));
+    for (const end of ends) {
+      const referrers = this.#referrers.get(end) ?? new Set();
+      this.#referrers.set(end, referrers.add(key));
+    }
+    for (const end of former === undefined ? [] : referenceKeys(former)) {
+      if (!ends.has(end)) this.#letGo(key, end);
+    }
+  }
+
+  #letGo(key: string, end: string): void {
+    const referrers = this.#referrers.get(end);
+    referrers?.delete(key);
+    if (referrers?.size === 0) this.#referrers.delete(end);
+    const entry = this.entries.get(end);
+    if (entry?.spent !== undefined && !this.#madeSomethingThatStays(end)) this.#forgetCreated(end, entry);
+  }
+}
+
+/**
+ * @param changes in the order of their positions.
+ * @param before the state before the first of them. Without it, a resource that was created before the queue must be named
+ *   by the same id throughout the queue.
+ */
+export function reduceChanges(changes: Iterable<PositionedChange>, before?: Before): ReducedQueue {
+  const reduction = new Reduction(before);
+  let changesRead = 0;
+  let commandsRead = 0;
+  let through = 0;
+  for (const { position, change } of changes) {
+    changesRead += 1;
+    if (position !== through) commandsRead += 1;
+    through = position;
+    reduction.add(position, change);
+  }
+  return { changes: orderedChanges(reduction), changesRead, commandsRead, through };
+}
