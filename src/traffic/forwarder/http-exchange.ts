@@ -146,6 +146,8 @@ export class HttpExchange implements Passage {
     this.#connected = true;
     this.#arm(this.#route.limits.firstByteMs);
     if (this.#request.framing.body === "none") return;
+    // The head goes out before the body comes: a backend may answer or refuse without waiting for it.
+    upstream.flushHeaders();
     this.#incoming.pipe(upstream);
     this.#incoming.on("data", () => this.#watch?.refresh());
   }
