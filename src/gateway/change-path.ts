@@ -147,7 +147,9 @@ async function runLocked(run: Run, hold: Hold): Promise<ChangeEnd> {
       if (ours !== undefined) lane.unanswered.remember(caller.principal, command, ours, ports.clock.now());
     };
     presence.onGone(remember);
-    const end = await forward(run, intent, upstream, handOver);
+    const forwarding = forward(run, intent, upstream, handOver);
+    // What a token names needs no telling apart from what others make at the same time.
+    const end = await (token === null ? lane.underWay.track(command.operation, forwarding) : forwarding);
     if (end.kind === "problem" && end.problem.kind !== "unreachable") remember();
     return end;
   } finally {

@@ -173,6 +173,16 @@ export interface MovedTo {
 /** Sends one reading request to a service of the environment, signed; rejects with a `cloud.*` error. */
 export type AskCloud = (service: UpstreamName, request: OutgoingRequest) => Promise<CloudAnswer>;
 
+export interface ResolveContext {
+  readonly ask: AskCloud;
+  /**
+   * Ids of what other commands made, as far as recorded. Asked after the cloud's answer came, it covers every command that
+   * the answer can show: those under way at that time are waited for.
+   */
+  knownIds(): Promise<ReadonlySet<string>>;
+  readonly signal: AbortSignal;
+}
+
 export interface Dialect {
   readonly name: string;
   readonly services: readonly UpstreamName[];
@@ -186,6 +196,6 @@ export interface Dialect {
   /** The locks of a recorded command, so that after a restart it holds what it held before. */
   locksOf(intent: Intent): LockKeys | Promise<LockKeys>;
   /** Asks the cloud what became of a command. Rejects if the cloud cannot be asked now. */
-  resolve(intent: Intent, ask: AskCloud, signal: AbortSignal): Promise<Resolution>;
+  resolve(intent: Intent, context: ResolveContext): Promise<Resolution>;
   renderProblem(problem: Problem, head: RequestHead): Answer;
 }

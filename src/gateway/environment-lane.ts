@@ -11,6 +11,9 @@ import type {
 } from "./dialect.ts";
 import type { GatewayLimits } from "./gateway-options.ts";
 import { ResourceLocks } from "./resource-locks.ts";
+import { MadeResources } from "./made-resources.ts";
+import { Turns } from "./turns.ts";
+import { UnderWay } from "./under-way.ts";
 import { UnansweredTokens } from "./unanswered-tokens.ts";
 import { UpstreamConnections } from "./upstream.ts";
 
@@ -23,6 +26,9 @@ export class EnvironmentLane {
   readonly id: EnvironmentId;
   readonly locks = new ResourceLocks();
   readonly unanswered = new UnansweredTokens();
+  readonly made: MadeResources;
+  readonly underWay = new UnderWay();
+  readonly turns = new Turns();
   /** Changes that wait or run. */
   changes = 0;
   /** Commands without a known outcome. */
@@ -33,6 +39,7 @@ export class EnvironmentLane {
 
   constructor(id: EnvironmentId, upstreams: Upstreams, limits: GatewayLimits) {
     this.id = id;
+    this.made = new MadeResources(id);
     this.#limits = limits;
     this.#connect(upstreams);
   }

@@ -78,6 +78,8 @@ export class OpenCommands {
     let outcome = command.outcome;
     for (let attempt = 1; !signal.aborted; attempt += 1) {
       try {
+        // One at a time for each operation: what one command is found to have made is nobody else's.
+        using _turn = outcome === null ? await command.lane.turns.take(intent.operation) : undefined;
         outcome ??= await this.#ask(command, clock.now() - since);
         if (outcome !== null) {
           await journal.recordOutcome(intent.environment, intent.id, outcome);
@@ -107,12 +109,16 @@ export class OpenCommands {
   /** Null: too early to say that it was not applied. */
   async #ask(command: OpenCommand, openForMs: number): Promise<CommandOutcome | null> {
     const { intent, lane, dialect } = command;
+    const { journal } = this.#ports;
     const signal = this.#closing.signal;
-    const resolution = await dialect.resolve(
-      intent,
-      (service, request) => lane.ask(dialect, service, request, signal),
+    const resolution = await dialect.resolve(intent, {
+      ask: (service, request) => lane.ask(dialect, service, request, signal),
+      knownIds: async () => {
+        await lane.underWay.settled(intent.operation);
+        return lane.made.upToDate(journal);
+      },
       signal,
-    );
+    });
     const at = this.#ports.clock.now();
     const later = { status: null, resolvedLater: true, at } as const;
     switch (resolution.result) {

@@ -104,7 +104,7 @@ test("refusals of the gateway's own never reach the cloud", async (t) => {
       "doubled action",
       call({}, { body: "Action=DeleteVolume&Action=DescribeVolumes" }),
       400,
-      "InvalidParameterValue",
+      "MalformedQueryString",
     ],
     ["bad number", call({ ...run, MinCount: "many" }), 400, "InvalidParameterValue"],
     ["wrong region", call(volume, { region: "us-east-1" }), 403, "SignatureDoesNotMatch"],

@@ -25,6 +25,8 @@ import type {
   OutgoingRequest,
   Problem,
   RequestHead,
+  Resolution,
+  ResolveContext,
   SignedRequest,
   UpstreamName,
   UpstreamService,
@@ -195,7 +197,7 @@ class AwsDialect implements Dialect {
     if (operation.readOnly) return awsRead(name, operation.name, body, forwarded);
     const decoded = decodeQueryRequest(service, text, { unknownParameters: "keep" });
     if (decoded.input["DryRun"] === true) return awsRead(name, operation.name, body, forwarded);
-    const known = this.#options.known?.(caller.environment) ?? nothingKnown;
+    const known = this.#known(caller.environment);
     return { kind: "change", command: awsCommand({ service, name, decoded, body, forwarded, known }) };
   }
 
@@ -220,7 +222,13 @@ class AwsDialect implements Dialect {
     return awsLocks(intent.service, intent.operation, intent.input);
   }
 
-  resolve: Dialect["resolve"] = (intent, ask, signal) => resolveAws(intent, ask, signal);
+  resolve(intent: Intent, context: ResolveContext): Promise<Resolution> {
+    return resolveAws(this.#ec2, intent, context, this.#known(intent.environment));
+  }
+
+  #known(environment: EnvironmentId): KnownResources {
+    return this.#options.known?.(environment) ?? nothingKnown;
+  }
 
   renderProblem(problem: Problem, head: RequestHead): Answer {
     return this.#refuse(head, refusalOf(problem));
