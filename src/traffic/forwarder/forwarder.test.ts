@@ -8,8 +8,8 @@ import { ask, deadBackend, never, openForwarder, openOrigin, rawTalk, until } fr
 
 const limit = { timeout: 20_000 };
 
-describe("forwarder, HTTP", limit, () => {
-  it("answers 503 and names the route before its first switch", async () => {
+void describe("forwarder, HTTP", limit, () => {
+  void it("answers 503 and names the route before its first switch", async () => {
     await using forwarder = await openForwarder();
     const answer = await ask(forwarder.address);
     assert.equal(answer.status, 503);
@@ -17,7 +17,7 @@ describe("forwarder, HTTP", limit, () => {
     assert.equal(answer.headers["retry-after"], "1");
   });
 
-  it("forwards method, path, body, Host and repeated fields, and drops hop-by-hop fields both ways", async () => {
+  void it("forwards method, path, body, Host and repeated fields, and drops hop-by-hop fields both ways", async () => {
     await using origin = await openOrigin("a", (incoming, response) => {
       const chunks: Buffer[] = [];
       incoming.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -76,7 +76,7 @@ describe("forwarder, HTTP", limit, () => {
     assert.deepEqual(fields.get("transfer-encoding"), ["chunked"]);
   });
 
-  it("sends the next request of a kept-alive connection to the new set", async () => {
+  void it("sends the next request of a kept-alive connection to the new set", async () => {
     await using a = await openOrigin("a");
     await using b = await openOrigin("b");
     await using forwarder = await openForwarder();
@@ -94,7 +94,7 @@ describe("forwarder, HTTP", limit, () => {
     assert.equal(counters.epoch, 2);
   });
 
-  it("lets an exchange under way finish on the removed backend, and cuts it at the drain limit", async () => {
+  void it("lets an exchange under way finish on the removed backend, and cuts it at the drain limit", async () => {
     let finish = (): void => {};
     await using a = await openOrigin("a", (incoming, response) => {
       response.write("first ");
@@ -119,7 +119,7 @@ describe("forwarder, HTTP", limit, () => {
     );
   });
 
-  it("goes on to another backend when one refuses, whatever the method", async () => {
+  void it("goes on to another backend when one refuses, whatever the method", async () => {
     const dead = await deadBackend("dead");
     await using a = await openOrigin("a");
     await using forwarder = await openForwarder();
@@ -133,7 +133,7 @@ describe("forwarder, HTTP", limit, () => {
     assert.equal(refused.aside, true);
   });
 
-  it("repeats a GET whose connection broke, and never a POST", async () => {
+  void it("repeats a GET whose connection broke, and never a POST", async () => {
     await using breaking = await openOrigin("breaking", (incoming) => incoming.socket.destroy());
     await using a = await openOrigin("a");
     await using forwarder = await openForwarder();
@@ -147,7 +147,7 @@ describe("forwarder, HTTP", limit, () => {
     assert.ok(statuses.POST.has(502));
   });
 
-  it("answers 502 when every backend refuses and 504 when none answers in time", async () => {
+  void it("answers 502 when every backend refuses and 504 when none answers in time", async () => {
     await using silent = await openOrigin("silent", () => {});
     await using forwarder = await openForwarder({ firstByteMs: 100 });
     const route = forwarder.switchOf("web");
@@ -160,7 +160,7 @@ describe("forwarder, HTTP", limit, () => {
     assert.equal(forwarder.counters()[0]?.active, 0);
   });
 
-  it("answers 408 when the request's body stops coming", async () => {
+  void it("answers 408 when the request's body stops coming", async () => {
     await using a = await openOrigin("a");
     await using forwarder = await openForwarder({ firstByteMs: 100 });
     await forwarder.switchOf("web").apply({ epoch: 1, backends: [a.backend] }, never);
@@ -171,7 +171,7 @@ describe("forwarder, HTTP", limit, () => {
     assert.match(text, /^HTTP\/1\.1 408 /);
   });
 
-  it("tunnels an upgrade both ways, refuses one with the backend's own words, and cuts it at the drain limit", async () => {
+  void it("tunnels an upgrade both ways, refuses one with the backend's own words, and cuts it at the drain limit", async () => {
     await using a = await openOrigin("a", (_incoming, response) => {
       response.statusCode = 403;
       response.end("no");
@@ -220,7 +220,7 @@ describe("forwarder, HTTP", limit, () => {
     await once(response, "close");
   });
 
-  it("takes routes by host and path prefix, and redirects where told to", async () => {
+  void it("takes routes by host and path prefix, and redirects where told to", async () => {
     await using a = await openOrigin("a");
     await using b = await openOrigin("b");
     await using forwarder = await openForwarder(
@@ -248,7 +248,7 @@ describe("forwarder, HTTP", limit, () => {
     assert.equal((await ask(forwarder.address, { headers: { host: "none.example" } })).status, 404);
   });
 
-  it("refuses fenced epochs, empty sets and unknown routes", async () => {
+  void it("refuses fenced epochs, empty sets and unknown routes", async () => {
     await using a = await openOrigin("a");
     await using forwarder = await openForwarder();
     const route = forwarder.switchOf("web");
@@ -267,7 +267,7 @@ describe("forwarder, HTTP", limit, () => {
     assert.equal((await ask(forwarder.address)).body, "a");
   });
 
-  it("does not buffer for a client that does not read", async () => {
+  void it("does not buffer for a client that does not read", async () => {
     let sent = 0;
     await using a = await openOrigin("a", (_incoming, response) => {
       const chunk = Buffer.alloc(65_536);

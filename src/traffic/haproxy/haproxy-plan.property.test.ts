@@ -13,8 +13,8 @@ const backends = fc
   .uniqueArray(place, { selector: addressOf, minLength: 1, maxLength: 5 })
   .map((all) => all.map((at, index) => ({ id: `b${index}`, ...at })));
 
-describe("the plan of HAProxy's slots", () => {
-  it("leaves exactly the target in service, moves nothing that is already right, and uses free slots first", () => {
+void describe("the plan of HAProxy's slots", () => {
+  void it("leaves exactly the target in service, moves nothing that is already right, and uses free slots first", () => {
     fc.assert(
       fc.property(slots, backends, (now, target) => {
         if (target.length > now.length) {
@@ -48,7 +48,7 @@ describe("the plan of HAProxy's slots", () => {
     );
   });
 
-  it("reads `show servers state` by its column names and refuses anything else", () => {
+  void it("reads `show servers state` by its column names and refuses anything else", () => {
     const answer = [
       "1",
       "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight x srv_port",
