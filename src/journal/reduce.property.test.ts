@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import type { Change } from "#model/change.ts";
 import { EnvironmentState } from "#model/environment-state.ts";
 import type { Resource, ResourceKind } from "#model/resource.ts";

@@ -237,21 +237,36 @@ class Reduction {
   }
 }
 
+/** A reduction that is fed as the queue is read, so that the queue is never in memory. */
+export interface RunningReduction {
+  /** In the order of positions. */
+  add(entry: PositionedChange): void;
+  result(): ReducedQueue;
+}
+
 /**
- * @param changes in the order of their positions.
- * @param before the state before the first of them. Without it, a resource that was created before the queue must be named
+ * @param before the state before the first change. Without it, a resource that was created before the queue must be named
  *   by the same id throughout the queue.
  */
-export function reduceChanges(changes: Iterable<PositionedChange>, before?: Before): ReducedQueue {
+export function startReduction(before?: Before): RunningReduction {
   const reduction = new Reduction(before);
   let changesRead = 0;
   let commandsRead = 0;
   let through = 0;
-  for (const { position, change } of changes) {
-    changesRead += 1;
-    if (position !== through) commandsRead += 1;
-    through = position;
-    reduction.add(position, change);
-  }
-  return { changes: orderedChanges(reduction), changesRead, commandsRead, through };
+  return {
+    add({ position, change }) {
+      changesRead += 1;
+      if (position !== through) commandsRead += 1;
+      through = position;
+      reduction.add(position, change);
+    },
+    result: () => ({ changes: orderedChanges(reduction), changesRead, commandsRead, through }),
+  };
+}
+
+/** Reduces a queue that is at hand; see `startReduction` for `before`. */
+export function reduceChanges(changes: Iterable<PositionedChange>, before?: Before): ReducedQueue {
+  const reduction = startReduction(before);
+  for (const entry of changes) reduction.add(entry);
+  return reduction.result();
 }
