@@ -35,8 +35,16 @@ export function retryAfterMs(value: string | undefined, nowMs: number): number |
   return Number.isNaN(at) ? undefined : Math.max(0, at - nowMs);
 }
 
-function verdictOn(error: OpenstackError, asked: number | undefined): Verdict {
+const loginVerdict: Verdict = {
+  code: "cloud.credentials",
+  advice: "check the site's credentials, project and domain",
+};
+
+function verdictOn(service: OpenstackService, error: OpenstackError, asked: number | undefined): Verdict {
   const { status, code, message } = error;
+  // Keystone answers 404 for a token or an application credential that it does not know.
+  const unknownLogin = service === "identity" && status === 404 && /token|credential/i.test(message);
+  if (unknownLogin) return loginVerdict;
   const quota = quotaText.test(message) || code === "OverQuota" || unreadyNetwork.has(code);
   switch (status) {
     case 400:
@@ -44,7 +52,7 @@ function verdictOn(error: OpenstackError, asked: number | undefined): Verdict {
       if (missingText.test(message)) return { code: "cloud.not_found", advice: "check the id or name" };
       return { code: quota ? "cloud.quota" : "cloud.refused" };
     case 401:
-      return { code: "cloud.credentials", advice: "check the site's credentials, project and domain" };
+      return loginVerdict;
     case 403:
       return quota
         ? { code: "cloud.quota", advice: "raise the project's quota or free resources" }
@@ -76,7 +84,7 @@ function verdictOn(error: OpenstackError, asked: number | undefined): Verdict {
 export function errorFromAnswer(call: FailedCall, answer: HttpAnswer, nowMs: number): OperationalError {
   const error = decodeOpenstackError(answer.status, answer.text);
   const asked = retryAfterMs(answer.headers.get("retry-after"), nowMs);
-  const verdict = verdictOn(error, asked);
+  const verdict = verdictOn(call.service, error, asked);
   const advice = verdict.advice === undefined ? "" : `: ${verdict.advice}`;
   const words = error.message === "" ? `HTTP ${error.status}` : error.message;
   const requestId = answer.headers.get("x-openstack-request-id");

@@ -13,11 +13,6 @@ import { noTags, onlyUpdates } from "./kind-driver.ts";
 
 const listedSchema = z.object({ keypair: keypairSchema });
 
-/** Type and key, without the comment. */
-function material(publicKey: string | undefined): string {
-  return (publicKey ?? "").trim().split(/\s+/).slice(0, 2).join(" ");
-}
-
 function pathOf(name: string): string {
   return `/os-keypairs/${encodeURIComponent(name)}`;
 }
@@ -34,7 +29,8 @@ export function keyPairKind(): KindDriver<"keyPair"> {
           `the public key of key pair ${spec.name} is not known, and a new pair would have another one: import it`,
         );
       }
-      const public_key = `${spec.publicKey.trim()} ${markerText(markerFor(scope, token))}`;
+      const marker = markerFor(scope, token);
+      const public_key = `${spec.publicKey.trim()} ${markerText(marker)}`;
       try {
         await calls.act("POST", "compute", "/os-keypairs", { keypair: { name: spec.name, public_key } });
         return keyPairFromBody({ name: spec.name, public_key });
@@ -42,10 +38,10 @@ export function keyPairKind(): KindDriver<"keyPair"> {
         if (!isOperational(error, "cloud.conflict")) throw error;
         const known = await existing(spec.name, calls);
         if (known === undefined) throw error;
-        if (material(known.public_key) === material(spec.publicKey)) return keyPairFromBody(known);
+        if (keyPairMarker(known)?.tokenDigest === marker.tokenDigest) return keyPairFromBody(known);
         throw new OperationalError(
           "cloud.conflict",
-          `there is a key pair ${spec.name} with another public key: delete or rename it`,
+          `there is another key pair ${spec.name}: delete or rename it`,
           { retry: "never", cause: error },
         );
       }

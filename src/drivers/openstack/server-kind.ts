@@ -24,7 +24,7 @@ import type { CatalogueLookup } from "./catalogue.ts";
 import type { Found, KindDriver } from "./kind-driver.ts";
 import { onlyUpdates } from "./kind-driver.ts";
 import { byId } from "./network-kind.ts";
-import { deletePorts, placeServer, portsOfServers, regroup } from "./server-placement.ts";
+import { deletePorts, linksOfServers, placeServer, portsOfServers, regroup } from "./server-placement.ts";
 import { deleteServer, findServer, resize, setPower } from "./server-steps.ts";
 
 function servers(query: QueryItems, calls: Calls): AsyncGenerator<NovaServer[], void, void> {
@@ -78,9 +78,11 @@ function accepted(id: string, spec: ServerSpec, tags: Tags): MappedResource<"ser
   };
 }
 
+const noLinks = { ports: [] };
+
 async function observe(server: NovaServer, calls: Calls): Promise<MappedResource<"server">> {
-  const ports = await portsOfServers([server.id], calls);
-  return serverFromBody(server, ports.get(server.id) ?? []);
+  const links = await linksOfServers([server.id], calls);
+  return serverFromBody(server, links.get(server.id) ?? noLinks);
 }
 
 async function post(
@@ -116,14 +118,14 @@ async function post(
 
 async function found(page: readonly NovaServer[], calls: Calls): Promise<Found<"server">[]> {
   const alive = page.filter((server) => !isDeleted(server));
-  const ports = await portsOfServers(
+  const links = await linksOfServers(
     alive.map(({ id }) => id),
     calls,
   );
   return alive.map((server) => {
     const scope = server.metadata[metadataScopeKey];
     return {
-      mapped: serverFromBody(server, ports.get(server.id) ?? []),
+      mapped: serverFromBody(server, links.get(server.id) ?? noLinks),
       scopeDigest: scope === undefined ? undefined : scopeDigestOf(scope),
     };
   });

@@ -6,12 +6,14 @@
 import type { ResourceId } from "#kernel/ids.ts";
 import type { ServerSpec } from "#model/resource.ts";
 import {
+  floatingIpSchema,
   portResponseSchema,
   portSchema,
   subnetResponseSchema,
   subnetSchema,
 } from "#wire/openstack/neutron.ts";
 import type { NeutronPort } from "#wire/openstack/neutron.ts";
+import type { ServerLinks } from "#wire/openstack/openstack-resources.ts";
 import { markerText, splitMarker } from "#wire/openstack/openstack-tags.ts";
 import type { Marker } from "#wire/openstack/openstack-tags.ts";
 import type { Calls } from "./calls.ts";
@@ -69,14 +71,49 @@ export async function placeServer(
   return { networks: [{ port: port.id }], groupsOnServer: false };
 }
 
+/** Floating addresses by the port that they lead to. */
+async function publicIpsOf(
+  ports: readonly string[],
+  calls: Calls,
+): Promise<ReadonlyMap<string, readonly string[]>> {
+  const byPort = new Map<string, string[]>();
+  for (let from = 0; from < ports.length; from += chunk) {
+    const found = await calls.all("network", "/floatingips", "floatingips", floatingIpSchema, {
+      ...byId,
+      query: { port_id: ports.slice(from, from + chunk) },
+    });
+    for (const { port_id: port, floating_ip_address: ip } of found) {
+      if (port) byPort.set(port, [...(byPort.get(port) ?? []), ip]);
+    }
+  }
+  return byPort;
+}
+
+/** What Neutron knows of the servers of one page: their ports, and the public addresses that lead there. */
+export async function linksOfServers(
+  ids: readonly string[],
+  calls: Calls,
+): Promise<ReadonlyMap<string, ServerLinks>> {
+  const byServer = await portsOfServers(ids, calls);
+  const portIds = [...byServer.values()].flat().map(({ id }) => id);
+  const byPort = await publicIpsOf(portIds, calls);
+  return new Map(
+    [...byServer].map(([id, ports]) => [
+      id,
+      { ports, publicIps: ports.flatMap((port) => byPort.get(port.id) ?? []) },
+    ]),
+  );
+}
+
+/** As many ids as fit a request line of 8 KiB. */
+const chunk = 100;
+
 /** Ports by server, for the servers of one page. */
 export async function portsOfServers(
   ids: readonly string[],
   calls: Calls,
 ): Promise<ReadonlyMap<string, NeutronPort[]>> {
   const byServer = new Map<string, NeutronPort[]>();
-  // As many ids as fit a request line of 8 KiB.
-  const chunk = 100;
   for (let from = 0; from < ids.length; from += chunk) {
     const ports = await calls.all("network", "/ports", "ports", portSchema, {
       ...byId,

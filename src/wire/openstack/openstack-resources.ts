@@ -65,22 +65,28 @@ function faultOf(server: NovaServer): string | undefined {
   return undefined;
 }
 
-function addressesOf(server: NovaServer): MappedResource["addresses"] {
-  const all = Object.values(server.addresses).flat();
-  const isFloating = (address: (typeof all)[number]): boolean => address["OS-EXT-IPS:type"] === "floating";
-  return {
-    private: all.filter((address) => !isFloating(address)).map(({ addr }) => addr),
-    public: all.filter(isFloating).map(({ addr }) => addr),
-  };
+/** Nova's own list of floating addresses is a cache that lags behind Neutron. */
+function addressesOf(server: NovaServer, ports: readonly NeutronPort[]): readonly string[] {
+  const fixed = ports.flatMap(({ fixed_ips: ips }) => ips.map(({ ip_address: ip }) => ip));
+  if (fixed.length > 0) return fixed;
+  const cached = Object.values(server.addresses).flat();
+  return cached.filter((address) => address["OS-EXT-IPS:type"] !== "floating").map(({ addr }) => addr);
+}
+
+export interface ServerLinks {
+  /** They tell subnet, groups and private address. */
+  readonly ports: readonly NeutronPort[];
+  /** Floating addresses that lead to these ports. */
+  readonly publicIps?: readonly string[];
 }
 
 /**
- * `ports`: those of this server; they tell subnet, groups and private address. `typeName` for clouds below 2.47, whose bodies
+ * `typeName` for clouds below 2.47, whose bodies
  * name the flavor by id. Volumes that came with the server are volumes and attachments of their own.
  */
 export function serverFromBody(
   server: NovaServer,
-  ports: readonly NeutronPort[],
+  { ports, publicIps = [] }: ServerLinks,
   typeName?: string,
 ): MappedResource<"server"> {
   const status = serverStatus(server);
@@ -111,7 +117,7 @@ export function serverFromBody(
     },
     status,
     ...(fault === undefined ? {} : { fault }),
-    addresses: addressesOf(server),
+    addresses: { private: addressesOf(server, ports), public: publicIps },
   };
 }
 
