@@ -1,0 +1,179 @@
+/** A whole cloud in this process: core, dialect, compute and HTTP. `devcloud-main.ts` and the CLI call it. */
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import type { Cloud } from "#devcloud/core/cloud.ts";
+import type { Compute } from "#devcloud/core/compute.ts";
+import type { Dialect } from "#devcloud/core/dialect.ts";
+import { defaultLifecycle, startLifecycle, type LifecycleOptions } from "#devcloud/core/lifecycle.ts";
+import { openCloud } from "#devcloud/core/open-cloud.ts";
+import type { Quotas } from "#devcloud/core/quotas.ts";
+import { AddressRelays } from "#devcloud/compute/address-relays.ts";
+import { openNoCompute } from "#devcloud/compute/no-compute.ts";
+import { openProcessCompute } from "#devcloud/compute/process-compute.ts";
+import { ec2Catalog } from "#devcloud/ec2/ec2-catalog.ts";
+import { openEc2Dialect } from "#devcloud/ec2/ec2-dialect.ts";
+import { ec2Ids } from "#devcloud/ec2/ec2-id-scheme.ts";
+import type { AdminContext } from "#devcloud/front/admin-api.ts";
+import { startApiServer } from "#devcloud/front/api-server.ts";
+import { CallCounters } from "#devcloud/front/call-counters.ts";
+import { RateLimits, type LatencySpec, type RateLimitSpec } from "#devcloud/front/call-limits.ts";
+import { FaultRules, faultList, type FaultSpec } from "#devcloud/front/fault-rules.ts";
+import { openSecretFile } from "#devcloud/front/secret-file.ts";
+import { systemClock, type Clock } from "#kernel/clock.ts";
+import { OperationalError } from "#kernel/errors.ts";
+import { silentLog, type Log } from "#kernel/log.ts";
+import { systemRandom, type Random } from "#kernel/random.ts";
+import type { Secret } from "#kernel/secret.ts";
+
+export interface DevcloudOptions {
+  readonly dialect: "ec2";
+  /** Records, secrets and servers' files; made if absent. */
+  readonly dataDir: string;
+  /** Default 127.0.0.1. */
+  readonly host?: string;
+  /** Default 0: any free port. */
+  readonly port?: number;
+  /** Default us-east-1. */
+  readonly region?: string;
+  /** Default 127.40.0.0/16. Two clouds on one machine need different ones. */
+  readonly addressBase?: string;
+  /** Default `process`. */
+  readonly compute?: "process" | "none";
+  /** Default `AKIADEVCLOUD00000001`; its secret is in `secretKeyFile`. */
+  readonly accessKeyId?: string;
+  /** Default 000000000000. */
+  readonly accountId?: string;
+  readonly quotas?: Partial<Quotas>;
+  readonly latency?: LatencySpec;
+  readonly rateLimits?: RateLimitSpec;
+  readonly faults?: readonly FaultSpec[];
+  readonly lifecycle?: Partial<LifecycleOptions>;
+  readonly log?: Log;
+  readonly clock?: Clock;
+  readonly random?: Random;
+}
+
+export interface Devcloud {
+  readonly endpoint: string;
+  readonly region: string;
+  readonly dialect: string;
+  readonly accessKeyId: string;
+  readonly secretAccessKey: Secret;
+  readonly adminToken: Secret;
+  /** What the ready line prints: paths instead of secrets. */
+  readonly ready: Readonly<Record<string, string>>;
+  /** Ends servers and connections; the state stays on disk. */
+  close(): Promise<void>;
+}
+
+/** Errors: `config.invalid`, `port.in_use`, `port.forbidden`, `store.*`. */
+export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud> {
+  const { dataDir } = options;
+  const log = options.log ?? silentLog;
+  const clock = options.clock ?? systemClock;
+  const region = options.region ?? "us-east-1";
+  const accessKeyId = options.accessKeyId ?? "AKIADEVCLOUD00000001";
+  const adminTokenFile = join(dataDir, "admin-token");
+  const secretKeyFile = join(dataDir, "secret-key");
+  const adminToken = await openSecretFile(adminTokenFile);
+  const secretAccessKey = await openSecretFile(secretKeyFile);
+  const cloud = openCloud({
+    dataDir,
+    ids: ec2Ids,
+    catalog: ec2Catalog(region),
+    clock,
+    random: options.random ?? systemRandom,
+    ...(options.addressBase === undefined ? {} : { addressBase: options.addressBase }),
+    ...(options.quotas === undefined ? {} : { quotas: options.quotas }),
+  });
+  const compute = options.compute === "none" ? openNoCompute() : openProcessCompute({ dataDir, clock });
+  const accountId = options.accountId ?? "000000000000";
+  const dialect = await openEc2Dialect(cloud, compute, { accountId, accessKeyId, secretAccessKey });
+  if (cloud.data.tables.network.size === 0) cloud.data.transact(() => dialect.bootstrap(cloud));
+  await cloud.data.durable();
+  const running = await serveCloud(options, cloud, compute, dialect, adminToken, log);
+  const credentialsFile = join(dataDir, "credentials");
+  await writeFile(
+    credentialsFile,
+    `[default]\naws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secretAccessKey.reveal()}\nregion = ${region}\n`,
+    { mode: 0o600 },
+  );
+  return {
+    endpoint: running.endpoint,
+    region,
+    dialect: dialect.name,
+    accessKeyId,
+    secretAccessKey,
+    adminToken,
+    ready: {
+      endpoint: running.endpoint,
+      dialect: dialect.name,
+      region,
+      accessKeyId,
+      secretKeyFile,
+      credentialsFile,
+      adminTokenFile,
+      addressBase: cloud.pool.cidr,
+    },
+    close: () => running.close(),
+  };
+}
+
+async function serveCloud(
+  options: DevcloudOptions,
+  cloud: Cloud,
+  compute: Compute,
+  dialect: Dialect,
+  token: Secret,
+  log: Log,
+): Promise<{ endpoint: string; close(): Promise<void> }> {
+  const lifecycle = startLifecycle(cloud, compute, { ...defaultLifecycle, ...options.lifecycle }, log);
+  const relays = compute.reachable ? new AddressRelays(cloud, log) : null;
+  const context: AdminContext = {
+    cloud,
+    dialect,
+    lifecycle,
+    token,
+    faults: new FaultRules(options.faults ?? []),
+    limits: new RateLimits(cloud.clock, options.rateLimits ?? {}),
+    counters: new CallCounters(),
+    latency: options.latency ?? { fixedMs: 0, jitterMs: 0 },
+  };
+  const stop = async (): Promise<void> => {
+    relays?.close();
+    await lifecycle.halt();
+    await compute.close();
+    cloud.data.close();
+  };
+  try {
+    const listen = { host: options.host ?? "127.0.0.1", port: options.port ?? 0 };
+    const server = await startApiServer(context, listen, log);
+    return {
+      endpoint: `http://${server.host}:${server.port}`,
+      close: async () => {
+        await server.close();
+        await stop();
+      },
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** The faults of a `--faults` file: a JSON list. Errors: `config.missing`, `config.invalid`. */
+export async function readFaults(path: string): Promise<FaultSpec[]> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    throw new OperationalError("config.missing", `the faults file ${path} cannot be read`, { cause: error });
+  }
+  try {
+    return faultList.parse(JSON.parse(text));
+  } catch (error) {
+    const why = error instanceof z.ZodError ? z.prettifyError(error) : (error as Error).message;
+    throw new OperationalError("config.invalid", `${path} is not a list of faults: ${why}`, { cause: error });
+  }
+}
