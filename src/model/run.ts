@@ -14,14 +14,12 @@ export type RunState = "running" | "succeeded" | "incomplete" | "rolled_back" | 
 export type EnvironmentPhase =
   /** The active site serves; the standby holds the reserve. */
   | "protected"
-  /** A failover is under way. */
+  /** The active site is fenced; users belong to the standby, which is being brought to full scale. */
   | "failing_over"
-  /** The standby site serves at full scale; the source is fenced. */
+  /** The roles are exchanged: the former standby is active. The former active site is kept for a return. */
   | "failed_over"
-  /** A failback is under way. */
-  | "failing_back"
-  /** Roles are being exchanged. */
-  | "swapping";
+  /** The former active site is being brought up to date; the active site still serves, and takes no commands. */
+  | "failing_back";
 
 export interface Run {
   readonly id: RunId;

@@ -18,13 +18,12 @@ export interface EnvironmentRecord {
 /** Which site users' traffic belongs to in this phase. */
 export function servingSite(record: EnvironmentRecord): SiteId {
   switch (record.phase) {
-    case "protected":
-      return record.activeSite;
     case "failing_over":
+      return record.standbySite;
+    case "protected":
     case "failed_over":
     case "failing_back":
-    case "swapping":
-      return record.standbySite;
+      return record.activeSite;
   }
 }
 

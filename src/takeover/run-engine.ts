@@ -61,6 +61,9 @@ export interface RunEnginePorts {
   readonly log: Log;
 }
 
+/** A rollback needs the site that was left; if that does not answer, a person decides. */
+const undoPatienceMs = 60_000;
+
 const stepRetry = { attempts: Number.POSITIVE_INFINITY, baseMs: 200, capMs: 5000 };
 
 /** Rejects only when the signal aborts or on a bug; a failed run is an ordinary end. */
@@ -99,7 +102,7 @@ export async function executeRun(
   if (failure === null) failure = await executeAll(script.steps, 0, script.patienceMs);
   let ended: "done" | "rolled_back" | "failed" = failure === null ? "done" : "failed";
   if (failure !== null && script.rollback !== undefined) {
-    const undoFailure = await executeAll(script.rollback, script.steps.length, Number.POSITIVE_INFINITY);
+    const undoFailure = await executeAll(script.rollback, script.steps.length, undoPatienceMs);
     if (undoFailure === null) ended = "rolled_back";
     else failure = `${failure}; undoing it failed too: ${undoFailure}`;
   }

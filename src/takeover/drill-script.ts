@@ -1,0 +1,128 @@
+/** Drill: the whole environment is made in the standby site, in isolation, verified, and removed to the last piece. */
+import { resourceKinds, type ResourceKind } from "#model/resource.ts";
+import { OperationalError } from "#kernel/errors.ts";
+import { environmentId, type ResourceId } from "#kernel/ids.ts";
+import type { Json } from "#kernel/json.ts";
+import { loadPairings } from "#standby/pairings.ts";
+import { convergeSite, describeReport } from "#takeover/converge-site.ts";
+import { counterpartIds } from "#takeover/exchange-roles.ts";
+import { moveInput, progressSpeaker } from "#takeover/failover-script.ts";
+import type { Conclusion, RunScript, StepContext, StepResult } from "#takeover/run-engine.ts";
+import type { StoredRun } from "#takeover/run-ledger.ts";
+import type { Stage } from "#takeover/stage.ts";
+import { describeChecks, verifyServers } from "#takeover/verify-servers.ts";
+
+export function drillScope(run: StoredRun): string {
+  return run.id;
+}
+
+export function drillScript(stage: Stage): RunScript {
+  return {
+    steps: [
+      { name: "build", execute: (context) => build(stage, context) },
+      { name: "verify", execute: (context) => verify(stage, context) },
+      { name: "clean-up", execute: (context) => cleanUp(stage, context) },
+    ],
+    rollback: [{ name: "undo: clean up", execute: (context) => cleanUp(stage, context) }],
+    patienceMs: 60_000,
+    conclude,
+  };
+}
+
+async function build(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
+  const { from, to } = moveInput(run.input);
+  const state = await stage.settledState(signal);
+  const report = await convergeSite(
+    stage,
+    {
+      from,
+      to,
+      scope: drillScope(run),
+      desired: [...state.resources()],
+      sizing: "fit",
+      nameSuffix: `-${run.id}`,
+      epoch: run.epoch,
+      onProgress: progressSpeaker(stage, say),
+    },
+    signal,
+  );
+  return {
+    summary: describeReport(report),
+    result: { created: report.created, failed: report.failed + report.skipped, ms: report.elapsedMs, calls: report.calls },
+  };
+}
+
+async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { to } = moveInput(run.input);
+  const of = { environment: environmentId(stage.settings.id), scope: drillScope(run) };
+  const checks = await verifyServers({
+    cloud: stage.site(to).cloud,
+    clock: stage.clock,
+    state: await stage.settledState(signal),
+    counterparts: counterpartIds(await loadPairings(stage.store, of)),
+    routes: stage.settings.routes,
+    patienceMs: 60_000,
+    signal,
+  });
+  const bad = checks.filter(({ problem }) => problem !== null).length;
+  return { summary: describeChecks(checks), result: { servers: checks.length, bad, named: describeChecks(checks) } };
+}
+
+/** By the pairings first, then by the scope that everything made for the drill bears: nothing of it may stay. */
+async function cleanUp(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { from, to } = moveInput(run.input);
+  const report = await convergeSite(
+    stage,
+    { from, to, scope: drillScope(run), desired: [], sizing: "fit", nameSuffix: `-${run.id}`, epoch: run.epoch },
+    signal,
+  );
+  const leftovers = await findLeftovers(stage, to, `${stage.settings.id}/${drillScope(run)}`, signal);
+  const { cloud, limiter } = stage.site(to);
+  for (const { kind, id } of leftovers.toReversed()) {
+    await limiter.run(() => cloud.delete(kind, id, signal), { priority: 0, signal });
+  }
+  if (report.failed > 0) {
+    const [first] = report.failures;
+    throw new OperationalError("cloud.conflict", `the drill's resources are not all removed yet: ${first?.message ?? ""}`);
+  }
+  return {
+    summary: `${report.deleted + leftovers.length} resources removed, nothing of the drill is left at ${to}`,
+    result: { deleted: report.deleted, leftovers: leftovers.length },
+  };
+}
+
+interface Leftover {
+  readonly kind: ResourceKind;
+  readonly id: ResourceId;
+}
+
+async function findLeftovers(stage: Stage, site: string, scope: string, signal: AbortSignal): Promise<readonly Leftover[]> {
+  const { cloud, limiter } = stage.site(site);
+  const found: Leftover[] = [];
+  for (const kind of resourceKinds) {
+    if (!cloud.facts.kinds[kind]) continue;
+    await limiter.run(
+      async () => {
+        for await (const page of cloud.list(kind, { scope }, signal)) {
+          for (const { resource, status } of page) {
+            if (status !== "deleting") found.push({ kind, id: resource.id });
+          }
+        }
+      },
+      { priority: 0, signal, once: true },
+    );
+  }
+  return found;
+}
+
+function conclude(results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {
+  if (ended !== "done") return { state: ended, error: null, effects: [] };
+  const built = results.get("build") as { failed: number };
+  const verified = results.get("verify") as { bad: number; named: string };
+  if (built.failed === 0 && verified.bad === 0) return { state: "succeeded", error: null, effects: [] };
+  return {
+    state: "incomplete",
+    error: `a takeover now would not be whole: ${built.failed} resources could not be made; ${verified.named}`,
+    effects: [],
+  };
+}

@@ -1,0 +1,164 @@
+/**
+ * Failback: see what is left of the former active site, bring it up to date, exchange the roles again, route users back, and
+ * scale the copy down to a reserve. The copy serves until the original is verified.
+ */
+import type { Json } from "#kernel/json.ts";
+import { environmentId } from "#kernel/ids.ts";
+import { loadPairings } from "#standby/pairings.ts";
+import { reserveResources } from "#standby/select-reserve.ts";
+import { exchangeStatements, forgetKept, mainScope } from "#takeover/commit-exchange.ts";
+import { convergeSite, describeReport } from "#takeover/converge-site.ts";
+import { moveEnvironment } from "#takeover/environment-record.ts";
+import { counterpartIds } from "#takeover/exchange-roles.ts";
+import { moveInput, progressSpeaker, routeAll } from "#takeover/failover-script.ts";
+import type { Conclusion, RunScript, StepContext, StepResult } from "#takeover/run-engine.ts";
+import { OperationalError } from "#kernel/errors.ts";
+import type { Stage } from "#takeover/stage.ts";
+import { surveyCounterparts } from "#takeover/survey-counterparts.ts";
+import { describeChecks, verifyServers } from "#takeover/verify-servers.ts";
+
+/** The copy serves meanwhile: a return that does not come about is rolled back, not waited for. */
+const patienceMs = 5 * 60_000;
+
+export function failbackScript(stage: Stage): RunScript {
+  return {
+    steps: [
+      { name: "survey", execute: (context) => survey(stage, context) },
+      { name: "bring-up-to-date", execute: (context) => bringUpToDate(stage, context) },
+      { name: "verify", execute: (context) => verify(stage, context) },
+      { name: "exchange", execute: (context) => exchange(stage, context) },
+      { name: "route-back", execute: (context) => routeAll(stage, context) },
+      { name: "scale-down", execute: (context) => scaleDown(stage, context) },
+    ],
+    rollback: [
+      {
+        name: "undo: reopen",
+        execute: async () => {
+          const record = await stage.record();
+          if (record.phase !== "failing_back") {
+            // The roles are exchanged already: what is left to do is the reserve's own follower's work.
+            return { summary: "the environment has returned; only its reserve is not in order yet" };
+          }
+          const move = moveEnvironment(stage.store, stage.clock, record, { phase: "failed_over", epoch: record.epoch + 1 });
+          return { summary: "the copy goes on serving and takes commands again", effects: [move] };
+        },
+      },
+    ],
+    patienceMs,
+    conclude,
+  };
+}
+
+async function survey(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { to } = moveInput(run.input);
+  const found = await surveyCounterparts(stage, stage.site(to), run.epoch, signal);
+  const missing = found.missing.length === 0 ? "all are there" : `missing: ${found.missing.slice(0, 10).join(", ")}`;
+  return {
+    summary: `${found.looked} resources looked up at ${to}: ${missing}; ${found.stopped.length} servers are stopped`,
+    result: { looked: found.looked, missing: found.missing.length, stopped: found.stopped.length },
+  };
+}
+
+async function bringUpToDate(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
+  const { from, to } = moveInput(run.input);
+  const state = await stage.settledState(signal);
+  const report = await convergeSite(
+    stage,
+    {
+      from,
+      to,
+      scope: mainScope,
+      desired: [...state.resources()],
+      sizing: "fit",
+      nameSuffix: "",
+      epoch: run.epoch,
+      onProgress: progressSpeaker(stage, say),
+    },
+    signal,
+  );
+  await stage.recordGaps(report.gaps);
+  if (report.failed + report.skipped > 0) {
+    const [first] = report.failures;
+    const why = first === undefined ? "" : `: ${first.message}`;
+    throw new OperationalError(
+      "environment.incomplete",
+      `${report.failed + report.skipped} resources could not be brought up to date at ${to}${why}; the copy goes on serving`,
+    );
+  }
+  return { summary: describeReport(report), result: { created: report.created, updated: report.updated, calls: report.calls } };
+}
+
+async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { to } = moveInput(run.input);
+  const pairings = await loadPairings(stage.store, { environment: environmentId(stage.settings.id), scope: mainScope });
+  const checks = await verifyServers({
+    cloud: stage.site(to).cloud,
+    clock: stage.clock,
+    state: await stage.settledState(signal),
+    counterparts: counterpartIds(pairings),
+    routes: stage.settings.routes,
+    patienceMs: 60_000,
+    signal,
+  });
+  const bad = checks.filter(({ problem }) => problem !== null);
+  if (bad.length > 0) {
+    throw new OperationalError("environment.incomplete", `${to} is not fit to serve yet: ${describeChecks(checks)}`, {
+      retry: "later",
+    });
+  }
+  return { summary: describeChecks(checks), result: { servers: checks.length } };
+}
+
+async function exchange(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { from, to } = moveInput(run.input);
+  const { store, clock, settings } = stage;
+  await stage.settledState(signal);
+  const record = await stage.record();
+  const exchanged = await exchangeStatements(store, clock, environmentId(settings.id));
+  const move = moveEnvironment(store, clock, record, { phase: "protected", activeSite: to, standbySite: from });
+  return {
+    summary: `${to} is the active site again, with ${exchanged.resources} resources`,
+    result: { resources: exchanged.resources },
+    effects: [move, ...exchanged.statements],
+  };
+}
+
+/** The way back down: what the takeover added beyond the reserve is removed. */
+export async function scaleDown(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
+  const record = await stage.record();
+  const { settings } = stage;
+  await stage.reload(signal);
+  const state = await stage.settledState(signal);
+  const of = { environment: environmentId(settings.id), scope: mainScope };
+  const pairings = await loadPairings(stage.store, of);
+  const report = await convergeSite(
+    stage,
+    {
+      from: record.activeSite,
+      to: record.standbySite,
+      scope: mainScope,
+      desired: reserveResources(state, settings.reserve, new Set(pairings.keys())),
+      sizing: settings.reserve.smallerTypes ? "smallest" : "fit",
+      nameSuffix: "",
+      epoch: run.epoch,
+      onProgress: progressSpeaker(stage, say),
+    },
+    signal,
+  );
+  return {
+    summary: `${record.standbySite} is down to its reserve: ${describeReport(report)}`,
+    result: { deleted: report.deleted, failed: report.failed + report.skipped },
+    effects: [forgetKept(stage.store, settings.id)],
+  };
+}
+
+function conclude(results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {
+  if (ended !== "done") return { state: ended, error: null, effects: [] };
+  const { failed } = results.get("scale-down") as { failed: number };
+  if (failed === 0) return { state: "succeeded", error: null, effects: [] };
+  return {
+    state: "incomplete",
+    error: `the environment has returned; ${failed} resources of the copy could not be removed and are tried again in the background`,
+    effects: [],
+  };
+}

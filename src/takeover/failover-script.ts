@@ -1,0 +1,229 @@
+/**
+ * Failover: fence, fold what was acknowledged, route users to the reserve, drain the rest, verify, and make the copy the
+ * environment. It needs nothing of the site that is lost.
+ */
+import { OperationalError } from "#kernel/errors.ts";
+import type { Json } from "#kernel/json.ts";
+import { environmentId } from "#kernel/ids.ts";
+import type { ConvergenceProgress } from "#standby/converge.ts";
+import { loadPairings } from "#standby/pairings.ts";
+import { exchangeStatements, mainScope } from "#takeover/commit-exchange.ts";
+import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
+import { moveEnvironment } from "#takeover/environment-record.ts";
+import { counterpartIds } from "#takeover/exchange-roles.ts";
+import { fenceSite, type FenceResult } from "#takeover/fence.ts";
+import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
+import type { Stage } from "#takeover/stage.ts";
+import { describeChecks, verifyServers } from "#takeover/verify-servers.ts";
+
+/** Fixed when the run begins. */
+export interface MoveInput {
+  readonly from: string;
+  readonly to: string;
+  readonly force: boolean;
+  /** Set when the roles are to be exchanged for good (swap). */
+  readonly forGood: boolean;
+}
+
+/** A site that has answered nothing for this long is not waited for. */
+const answerWithinMs = 2000;
+/** Nothing is given up while the standby may still come round. */
+const patienceMs = 30 * 60_000;
+
+export function moveInput(input: Json): MoveInput {
+  return input as unknown as MoveInput;
+}
+
+export function failoverScript(stage: Stage): RunScript {
+  return {
+    steps: [
+      { name: "fence", execute: (context) => fence(stage, context) },
+      { name: "settle", execute: (context) => settle(stage, context) },
+      { name: "route-to-reserve", execute: (context) => routeToReserve(stage, context) },
+      { name: "drain", execute: (context) => drain(stage, context) },
+      { name: "verify", execute: (context) => verify(stage, context) },
+      { name: "route-all", execute: (context) => routeAll(stage, context) },
+      { name: "commit", execute: (context) => commit(stage, context) },
+    ],
+    rollback: rollbackSteps(stage),
+    patienceMs,
+    conclude: (results, ended) => conclude(stage, results, ended),
+  };
+}
+
+async function fence(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { from, force } = moveInput(run.input);
+  const state = await stage.settledState(signal);
+  const result = await fenceSite({
+    cloud: stage.site(from).cloud,
+    servers: runningServers(state).map(({ id }) => id),
+    mode: stage.settings.fence,
+    force,
+    answerWithinMs,
+    signal,
+  });
+  return { summary: result.summary, result: result as unknown as Json };
+}
+
+/** A command that nobody was told of and that the cloud can't be asked about does not hold up the takeover: it is named. */
+async function settle(stage: Stage, { results, signal, say }: StepContext): Promise<StepResult> {
+  const fenced = results.get("fence") as unknown as FenceResult;
+  if (fenced.answered) await waitForOutcomes(stage, signal);
+  const open = await stage.openCommands();
+  for (const entry of open) {
+    await stage.abandon(entry);
+    await say(`${entry.intent.operation} by ${entry.intent.principal} was never acknowledged and is not carried over`);
+  }
+  const state = await stage.settledState(signal);
+  return {
+    summary: `${state.size} resources as last acknowledged${open.length > 0 ? `, ${open.length} unacknowledged commands named` : ""}`,
+    result: { resources: state.size, abandoned: open.length },
+  };
+}
+
+/** The gateway asks the cloud by itself; while the cloud answers, that takes a moment. */
+async function waitForOutcomes(stage: Stage, signal: AbortSignal): Promise<void> {
+  const deadline = stage.clock.monotonicMs() + 15_000;
+  while ((await stage.openCommands()).length > 0 && stage.clock.monotonicMs() < deadline) {
+    await stage.clock.sleep(100, signal);
+  }
+}
+
+async function routeToReserve(stage: Stage, { signal }: StepContext): Promise<StepResult> {
+  const { site, routes } = await stage.director.direct(signal);
+  if (routes.length === 0) return { summary: "there are no routes to move" };
+  const moved = routes.filter((route) => route.error === null);
+  const rest = routes.filter((route) => route.error !== null);
+  const waiting = rest.map((route) => `${route.route} waits for its first server`).join(", ");
+  const said = moved.map((route) => `${route.route} -> ${route.backends} at ${site}`).join(", ");
+  return { summary: [said, waiting].filter((text) => text !== "").join("; "), result: { moved: moved.length } };
+}
+
+async function drain(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
+  const { from, to } = moveInput(run.input);
+  const state = await stage.settledState(signal);
+  const report = await convergeSite(
+    stage,
+    {
+      from,
+      to,
+      scope: mainScope,
+      desired: [...state.resources()],
+      sizing: "fit",
+      nameSuffix: "",
+      epoch: run.epoch,
+      onProgress: progressSpeaker(stage, say),
+    },
+    signal,
+  );
+  await stage.recordGaps(report.gaps);
+  return {
+    summary: describeReport(report),
+    result: { created: report.created, failed: report.failed + report.skipped, calls: report.calls, ms: report.elapsedMs },
+  };
+}
+
+/** Tells at most once a second, and points new servers at their users as they come. */
+export function progressSpeaker(stage: Stage, say: StepContext["say"]): (progress: ConvergenceProgress) => void {
+  let last = stage.clock.monotonicMs();
+  return ({ total, done, failed, skipped }) => {
+    const now = stage.clock.monotonicMs();
+    if (now - last < 1000) return;
+    last = now;
+    stage.director.nudge();
+    const trouble = failed + skipped > 0 ? `, ${failed} failed, ${skipped} skipped` : "";
+    say(`${done} of ${total} done${trouble}`).catch((error: unknown) => {
+      stage.log.error({ err: error }, "a line of the timeline could not be recorded");
+    });
+  };
+}
+
+async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { to } = moveInput(run.input);
+  const pairings = await loadPairings(stage.store, { environment: environmentId(stage.settings.id), scope: mainScope });
+  const checks = await verifyServers({
+    cloud: stage.site(to).cloud,
+    clock: stage.clock,
+    state: await stage.settledState(signal),
+    counterparts: counterpartIds(pairings),
+    routes: stage.settings.routes,
+    patienceMs: 60_000,
+    signal,
+  });
+  const bad = checks.filter(({ problem }) => problem !== null);
+  return {
+    summary: describeChecks(checks),
+    result: { servers: checks.length, bad: bad.length, named: describeChecks(checks) },
+  };
+}
+
+export async function routeAll(stage: Stage, { signal }: Pick<StepContext, "signal">): Promise<StepResult> {
+  const { site, routes } = await stage.director.direct(signal);
+  const broken = routes.filter((route) => route.error !== null);
+  if (broken.length > 0) {
+    const named = broken.map((route) => `${route.route}: ${route.error ?? ""}`).join("; ");
+    throw new OperationalError("traffic.unreachable", `not every route leads to ${site} yet: ${named}`);
+  }
+  const said = routes.map((route) => `${route.route} -> ${route.backends} at ${site}`).join(", ");
+  return { summary: said === "" ? "there are no routes to move" : said };
+}
+
+async function commit(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { from, to, forGood } = moveInput(run.input);
+  const { store, clock, settings } = stage;
+  await stage.settledState(signal);
+  const record = await stage.record();
+  const exchange = await exchangeStatements(store, clock, environmentId(settings.id));
+  const move = moveEnvironment(store, clock, record, {
+    phase: forGood ? "protected" : "failed_over",
+    activeSite: to,
+    standbySite: from,
+  });
+  return {
+    summary: `${to} is the active site of ${exchange.resources} resources${exchange.stranded.length > 0 ? `; ${exchange.stranded.length} could not follow` : ""}`,
+    result: { resources: exchange.resources, stranded: exchange.stranded.length },
+    effects: [move, ...exchange.statements],
+  };
+}
+
+function conclude(stage: Stage, results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {
+  if (ended !== "done") {
+    return { state: ended, error: null, effects: [] };
+  }
+  const drained = results.get("drain") as { failed: number };
+  const verified = results.get("verify") as { bad: number; named: string };
+  if (drained.failed === 0 && verified.bad === 0) return { state: "succeeded", error: null, effects: [] };
+  const error = `the environment serves, but is not whole: ${verified.named}; see "understudy gaps ${stage.settings.id}"`;
+  return { state: "incomplete", error, effects: [] };
+}
+
+/**
+ * Back to where it was. Only before the roles are exchanged, and only a source that answers can take its users back; a
+ * takeover from a dead source is never rolled back but repeated.
+ */
+function rollbackSteps(stage: Stage): readonly Step[] {
+  return [
+    {
+      name: "undo: start servers",
+      execute: async ({ run, results, signal }) => {
+        const { from } = moveInput(run.input);
+        const { cloud, limiter } = stage.site(from);
+        await cloud.identify(signal);
+        const { stopped = [] } = (results.get("fence") ?? {}) as Partial<FenceResult>;
+        for (const id of stopped) {
+          await limiter.run(() => cloud.update("server", id, { power: "running" }, signal), { priority: 1, signal });
+        }
+        return { summary: `${stopped.length} servers started again at ${from}` };
+      },
+    },
+    {
+      name: "undo: reopen",
+      execute: async () => {
+        const record = await stage.record();
+        const move = moveEnvironment(stage.store, stage.clock, record, { phase: "protected", epoch: record.epoch + 1 });
+        return { summary: "commands are taken again", effects: [move] };
+      },
+    },
+    { name: "undo: route back", execute: (context) => routeAll(stage, context) },
+  ];
+}

@@ -1,0 +1,52 @@
+/**
+ * Swap: the roles are exchanged for good. After a failover there is little left to do; from a protected environment it is a
+ * planned failover that ends with the roles as they then are.
+ */
+import { isOperational } from "#kernel/errors.ts";
+import type { Json } from "#kernel/json.ts";
+import { forgetKept } from "#takeover/commit-exchange.ts";
+import { moveEnvironment } from "#takeover/environment-record.ts";
+import { scaleDown } from "#takeover/failback-script.ts";
+import { failoverScript } from "#takeover/failover-script.ts";
+import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
+import type { Stage } from "#takeover/stage.ts";
+
+/** @param planned the environment was protected when the run began, and has to be moved first */
+export function swapScript(stage: Stage, planned: boolean): RunScript {
+  const release: Step = { name: "release-old-site", execute: (context) => releaseOldSite(stage, context) };
+  if (planned) {
+    const move = failoverScript(stage);
+    return { ...move, steps: [...move.steps, release] };
+  }
+  return {
+    steps: [{ name: "commit-roles", execute: () => commitRoles(stage) }, release],
+    patienceMs: 60_000,
+    conclude: concludeRoles,
+  };
+}
+
+async function commitRoles(stage: Stage): Promise<StepResult> {
+  const record = await stage.record();
+  const move = moveEnvironment(stage.store, stage.clock, record, { phase: "protected" });
+  return {
+    summary: `${record.activeSite} is the active site for good, ${record.standbySite} its standby`,
+    effects: [move, forgetKept(stage.store, stage.settings.id)],
+  };
+}
+
+/** The old site may be gone for days: its reserve is then kept in order, from when it answers, by its own follower. */
+async function releaseOldSite(stage: Stage, context: StepContext): Promise<StepResult> {
+  const { standbySite } = await stage.record();
+  try {
+    await stage.site(standbySite).cloud.identify(AbortSignal.any([context.signal, AbortSignal.timeout(2000)]));
+  } catch (error) {
+    context.signal.throwIfAborted();
+    if (!isOperational(error) && !(error instanceof Error && error.name === "TimeoutError")) throw error;
+    return { summary: `${standbySite} does not answer yet; it is scaled down to a reserve when it does`, result: { failed: 0 } };
+  }
+  return scaleDown(stage, context);
+}
+
+function concludeRoles(_results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {
+  return { state: ended === "done" ? "succeeded" : ended, error: null, effects: [] };
+}
