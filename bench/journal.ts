@@ -72,7 +72,8 @@ async function ourAppends(journal: Journal): Promise<number> {
 /** The same inserts and updates by plain `node:sqlite`, 64 to a transaction, into a copy of the schema. */
 function limitAppends(path: string): number {
   const database = new DatabaseSync(path);
-  database.exec("pragma synchronous = full");
+  // The same durability and the same room for the log as the store has.
+  database.exec("pragma synchronous = full; pragma wal_autocheckpoint = 16000");
   const insert = database.prepare(
     `insert into command (environment, seq, id, service, operation, input, token, principal, epoch, intent_at)
      values (?, ?, ?, 'ec2', 'RunInstances', ?, ?, 'AKIA', 1, ?)`,

@@ -51,21 +51,25 @@ export function referenceKeysSet(kind: ResourceKind, id: ResourceId, set: object
     .map((reference) => resourceKey(reference.kind, reference.id));
 }
 
+const referenceFields = [
+  "networkId",
+  "subnetId",
+  "groupIds",
+  "groupId",
+  "peer",
+  "keyName",
+  "volumeId",
+  "serverId",
+  "addressId",
+];
+
 export function setsReferences(set: object): boolean {
-  return [
-    "networkId",
-    "subnetId",
-    "groupIds",
-    "groupId",
-    "peer",
-    "keyName",
-    "volumeId",
-    "serverId",
-    "addressId",
-  ].some((field) => field in set);
+  return referenceFields.some((field) => field in set);
 }
 
 export function withTags(tags: Tags, set: Tags, remove: readonly string[]): Tags {
+  const all = { ...tags, ...set };
+  if (remove.length === 0) return all;
   const gone = new Set(remove);
-  return Object.fromEntries(Object.entries({ ...tags, ...set }).filter(([key]) => !gone.has(key)));
+  return Object.fromEntries(Object.entries(all).filter(([key]) => !gone.has(key)));
 }

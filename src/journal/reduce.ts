@@ -40,6 +40,12 @@ export interface Before {
   get(kind: ResourceKind, id: string): Resource | undefined;
 }
 
+/** An earlier change of the queue took it away: then a change to it has no effect. */
+function isGone(entry: NetEntry | undefined): boolean {
+  if (entry === undefined) return false;
+  return entry.spent !== undefined || (entry.deleted !== undefined && entry.created === undefined);
+}
+
 class Reduction {
   readonly entries = new Map<string, NetEntry>();
   readonly #before: Before | undefined;
@@ -55,7 +61,7 @@ class Reduction {
 
   readonly keyOf = (kind: ResourceKind, id: string): string => {
     const key = resourceKey(kind, id);
-    const alias = this.#aliases.get(key);
+    const alias = this.#aliases.size === 0 ? undefined : this.#aliases.get(key);
     if (alias !== undefined) return alias;
     if (this.#before === undefined || this.entries.has(key)) return key;
     const known = this.#before.get(kind, id);
@@ -78,21 +84,17 @@ class Reduction {
         this.#tag(change);
         return;
       case "delete":
-        this.#delete(this.keyOf(change.kind, change.id), change.kind, this.#idOf(change.kind, change.id));
+        this.#delete(this.keyOf(change.kind, change.id), change.kind);
         return;
     }
   }
 
-  #idOf(kind: ResourceKind, id: ResourceId): ResourceId {
-    return this.keyOf(kind, id).slice(kind.length + 1) as ResourceId;
-  }
-
-  #entry(key: string, kind: ResourceKind, id: ResourceId): NetEntry {
-    let entry = this.entries.get(key);
+  #entry(key: string, kind: ResourceKind, known = this.entries.get(key)): NetEntry {
+    let entry = known;
     if (entry === undefined) {
       entry = {
         kind,
-        id,
+        id: key.slice(kind.length + 1) as ResourceId,
         span: extendSpan(undefined, this.#position),
         deleted: undefined,
         created: undefined,
@@ -107,19 +109,10 @@ class Reduction {
     return entry;
   }
 
-  /** True if an earlier change of the queue took it away: then a change to it has no effect. */
-  #gone(key: string): boolean {
-    const entry = this.entries.get(key);
-    return (
-      entry !== undefined &&
-      (entry.spent !== undefined || (entry.deleted !== undefined && entry.created === undefined))
-    );
-  }
-
   #create(change: CreateChange): void {
     const { type: _type, aliases = [], ...resource } = change;
     const key = resourceKey(change.kind, change.id);
-    const entry = this.#entry(key, change.kind, change.id);
+    const entry = this.#entry(key, change.kind);
     const former = entry.created?.resource;
     const known = entry.created?.aliases ?? new Set<ResourceId>();
     entry.created = { tick: this.#tick, resource: resource as Resource, aliases: known };
@@ -135,8 +128,9 @@ class Reduction {
 
   #update(change: UpdateChange): void {
     const key = this.keyOf(change.kind, change.id);
-    if (this.#gone(key) || Object.keys(change.set).length === 0) return;
-    const entry = this.#entry(key, change.kind, this.#idOf(change.kind, change.id));
+    const known = this.entries.get(key);
+    if (isGone(known) || Object.keys(change.set).length === 0) return;
+    const entry = this.#entry(key, change.kind, known);
     if (entry.created !== undefined) {
       const { resource } = entry.created;
       entry.created.resource = { ...resource, spec: { ...resource.spec, ...change.set } } as Resource;
@@ -152,9 +146,10 @@ class Reduction {
 
   #tag(change: TagChange): void {
     const key = this.keyOf(change.kind, change.id);
-    if (this.#gone(key)) return;
+    const known = this.entries.get(key);
+    if (isGone(known)) return;
     if (change.remove.length === 0 && Object.keys(change.set).length === 0) return;
-    const entry = this.#entry(key, change.kind, this.#idOf(change.kind, change.id));
+    const entry = this.#entry(key, change.kind, known);
     if (entry.created !== undefined) {
       const { resource } = entry.created;
       entry.created.resource = { ...resource, tags: withTags(resource.tags, change.set, change.remove) };
@@ -167,23 +162,25 @@ class Reduction {
   }
 
   /** As `EnvironmentState` does: links go with either end, and volumes with their server where a link says so. */
-  #delete(key: string, kind: ResourceKind, id: ResourceId): void {
-    if (this.#gone(key)) return;
+  #delete(key: string, kind: ResourceKind): void {
+    const known = this.entries.get(key);
+    if (isGone(known)) return;
     this.#tick += 1;
-    this.#end(key, kind, id);
-    for (const referrer of Array.from(this.referrersOf(key))) {
+    this.#end(key, this.#entry(key, kind, known));
+    const referrers = this.#referrers.get(key);
+    if (referrers === undefined) return;
+    for (const referrer of Array.from(referrers)) {
       const link = this.entries.get(referrer)?.created?.resource;
       if (link === undefined || !isLink(link.kind)) continue;
-      this.#delete(referrer, link.kind, link.id);
+      this.#delete(referrer, link.kind);
       if (kind === "server" && link.kind === "volumeAttachment" && link.spec.deleteOnTermination) {
         const volume = link.spec.volumeId;
-        this.#delete(resourceKey("volume", volume), "volume", volume);
+        this.#delete(resourceKey("volume", volume), "volume");
       }
     }
   }
 
-  #end(key: string, kind: ResourceKind, id: ResourceId): void {
-    const entry = this.#entry(key, kind, id);
+  #end(key: string, entry: NetEntry): void {
     entry.updated = undefined;
     entry.tagged = undefined;
     if (entry.created === undefined) {
@@ -218,13 +215,13 @@ class Reduction {
 
   /** A resource that the queue created refers to something else now than before. */
   #refer(key: string, former: Resource | undefined, present: Resource | undefined): void {
-    const ends = new Set(present === undefined ? [] : referenceKeys(present));
+    const ends = present === undefined ? [] : referenceKeys(present);
     for (const end of ends) {
       const referrers = this.#referrers.get(end) ?? new Set();
       this.#referrers.set(end, referrers.add(key));
     }
     for (const end of former === undefined ? [] : referenceKeys(former)) {
-      if (!ends.has(end)) this.#letGo(key, end);
+      if (!ends.includes(end)) this.#letGo(key, end);
     }
   }
 
