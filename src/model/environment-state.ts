@@ -21,8 +21,15 @@ export class EnvironmentState {
   /** Key of a resource -> keys of the links that refer to it. */
   readonly #links = new Map<string, Set<string>>();
 
-  static of(resources: Iterable<Resource>): EnvironmentState {
-    const state = new EnvironmentState();
+  readonly #onRemoved: ((resource: Resource) => void) | undefined;
+
+  /** `onRemoved` is told of each resource that goes, those that end with another one included. */
+  constructor(onRemoved?: (resource: Resource) => void) {
+    this.#onRemoved = onRemoved;
+  }
+
+  static of(resources: Iterable<Resource>, onRemoved?: (resource: Resource) => void): EnvironmentState {
+    const state = new EnvironmentState(onRemoved);
     for (const resource of resources) state.put(resource);
     return state;
   }
@@ -107,6 +114,7 @@ export class EnvironmentState {
     if (current === undefined) return;
     this.#unlink(key);
     this.#resources.delete(key);
+    this.#onRemoved?.(current);
     const links = this.#links.get(key);
     this.#links.delete(key);
     for (const linkKey of links ?? []) {

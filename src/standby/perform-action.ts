@@ -12,6 +12,7 @@ import type { CreateAction, DeleteAction, RetagAction, UpdateAction } from "./co
 import { mapReferences } from "./map-references.ts";
 import type { PairingBook } from "./pairing-book.ts";
 import type { Content, Pairing } from "./pairings.ts";
+import { isSynthetic } from "./translate.ts";
 
 export interface PerformerOptions {
   readonly cloud: Cloud;
@@ -137,7 +138,8 @@ export class Performer {
     const pairing = book.get(action.key);
     if (pairing === undefined) return;
     const id = pairing.standbyId;
-    if (id !== null && !action.implied) {
+    // After an exchange of roles, an address that the other side has as a property stands for nothing to delete here.
+    if (id !== null && !action.implied && !isSynthetic(id)) {
       if (pairing.state !== "deleting") await book.write({ ...pairing, state: "deleting" });
       await this.#attempt(action.priority, () => cloud.delete(action.kind, id, signal));
     }
