@@ -97,14 +97,15 @@ function limitAppends(path: string): number {
   return perSecond;
 }
 
-/** Rolling deployments over 2,000 places: launch, tag, resize, terminate, over and over. */
-function change(n: number): Change {
+/** Rolling deployments over 2,000 places: launch, tag, resize, terminate, over and over; cut off in the midst of one. */
+function change(entry: number): Change {
+  const n = entry + 3_000;
   const place = n % 2_000;
   const generation = Math.floor(n / 8_000);
   const id = resourceId(`i-${place}-${generation}`);
   switch (Math.floor(n / 2_000) % 4) {
     case 0:
-      return { ...launch(n), id } as Change;
+      return { ...launch(n), id };
     case 1:
       return { type: "tag", kind: "server", id, set: { tier: `t${n % 7}` }, remove: [] };
     case 2:

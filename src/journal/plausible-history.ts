@@ -124,7 +124,9 @@ export class PlausibleHistory {
         return { ...head, kind, id: this.#id("eip"), spec: {} };
       case "server":
         return this.#server(other, value, tags);
-      default:
+      case "securityGroupRule":
+      case "volumeAttachment":
+      case "addressAssociation":
         return this.#link(kind, other, value);
     }
   }
@@ -146,7 +148,11 @@ export class PlausibleHistory {
     return { type: "create", kind: "server", id: this.#id("i"), spec, tags };
   }
 
-  #link(kind: ResourceKind, other: number, value: number): CreateChange | undefined {
+  #link(
+    kind: "securityGroupRule" | "volumeAttachment" | "addressAssociation",
+    other: number,
+    value: number,
+  ): CreateChange | undefined {
     const head = { type: "create", tags: {} } as const;
     if (kind === "securityGroupRule") {
       const group = this.#some("securityGroup", other);
@@ -217,7 +223,10 @@ export class PlausibleHistory {
         if (value % 3 === 1) return [{ ...head, kind: target.kind, set: { power: "stopped" } }];
         return [{ ...head, kind: target.kind, set: { groupIds: group === undefined ? [] : [group.id] } }];
       }
-      default:
+      case "securityGroup":
+      case "keyPair":
+      case "address":
+      case "addressAssociation":
         return [];
     }
   }

@@ -69,7 +69,7 @@ test("and without the state before it, where each resource goes by one name", ()
       const own = rest.map(({ position, change }): PositionedChange => {
         if (change.type === "create") return { position, change };
         const id = before.get(change.kind, change.id)?.id ?? change.id;
-        return { position, change: { ...change, id } as Change };
+        return { position, change: { ...change, id } };
       });
       const whole = content(stateAfter(changesOf(history)));
       for (const change of changesOf(reduceChanges(own).changes)) before.apply(change);
