@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { systemClock } from "#kernel/clock.ts";
 import { isOperational } from "#kernel/errors.ts";
@@ -39,17 +42,18 @@ function outcome(over: Partial<CommandOutcome> = {}): CommandOutcome {
   };
 }
 
+const environmentRow = (epoch: number) => ({
+  id: shop,
+  active_site: "a",
+  standby_site: "b",
+  phase: "protected",
+  epoch,
+  updated_at: 0,
+});
+
 async function opened(epoch = 3): Promise<{ store: Store; journal: Journal }> {
   const store = await openSqliteStore({ path: ":memory:" });
-  const row = {
-    id: shop,
-    active_site: "a",
-    standby_site: "b",
-    phase: "protected",
-    epoch,
-    updated_at: 0,
-  };
-  await store.commit([{ query: store.db.insertInto("environment").values(row).compile() }]);
+  await store.commit([{ query: store.db.insertInto("environment").values(environmentRow(epoch)).compile() }]);
   return { store, journal: await openJournal(store, { clock: systemClock }) };
 }
 
@@ -213,4 +217,42 @@ test("trim removes what every reader has passed, and keeps numbering", async (t)
   const again = await openJournal(store, { clock: systemClock });
   assert.deepEqual(await again.recordIntent(intent("c5")), { seq: 5 });
   assert.deepEqual(await again.recordOutcome(shop, commandId("c5"), outcome()), { position: 4 });
+});
+
+test("a reader of another process's journal sees it move", async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "understudy-journal-"));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const path = join(directory, "store.db");
+  const store = await openSqliteStore({ path });
+  t.after(() => store.close());
+  await store.commit([{ query: store.db.insertInto("environment").values(environmentRow(3)).compile() }]);
+  const writer = await openJournal(store, { clock: systemClock });
+  const readOnly = await openSqliteStore({ path, readOnly: true });
+  t.after(() => readOnly.close());
+  const reader = await openJournal(readOnly, { clock: systemClock, pollMs: 5 });
+  const waiting = reader.changed(shop, 0, AbortSignal.timeout(10_000));
+  await writer.recordIntent(intent("c1"));
+  await writer.recordOutcome(shop, commandId("c1"), outcome());
+  await waiting;
+  assert.equal(await reader.head(shop), 1);
+  await assert.rejects(reader.recordIntent(intent("c2")), { code: "store.failing" });
+});
+
+test("numbers of a batch that found no space are used again once there is room", async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "understudy-journal-"));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const store = await openSqliteStore({ path: join(directory, "store.db"), maxPages: 100 });
+  t.after(() => store.close());
+  await store.commit([{ query: store.db.insertInto("environment").values(environmentRow(3)).compile() }]);
+  const journal = await openJournal(store, { clock: systemClock });
+  await journal.recordIntent(intent("c1"));
+  const tooLarge = ["c2", "c3"].map((id) => journal.recordIntent(intent(id, { input: "x".repeat(300_000) })));
+  for (const result of await Promise.allSettled(tooLarge)) {
+    assert.ok(result.status === "rejected" && isOperational(result.reason, "store.full"));
+  }
+  assert.deepEqual(await journal.recordIntent(intent("c4")), { seq: 2 });
+  assert.deepEqual(
+    (await journal.open(shop)).map((entry) => entry.intent.id),
+    ["c1", "c4"],
+  );
 });
