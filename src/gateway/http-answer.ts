@@ -5,14 +5,19 @@ import type { AnswerSink } from "./upstream.ts";
 
 /** How much of a refused request is still read and thrown away, so that its sender gets to see the answer. */
 const lingerBytes = 16 * 1024 * 1024;
+
 const lingerMs = 5_000;
+const smallBytes = 65_536;
 
 /** Headers go out as they are; a missing length is added, since the body is whole. */
 export function sendAnswer(response: ServerResponse, answer: Answer): void {
   if (response.destroyed || response.headersSent) return;
   response.sendDate = !hasHeader(answer.headers, "date");
   response.writeHead(answer.status, withLength(answer) as string[]);
-  response.end(answer.body);
+  const { body } = answer;
+  // As text of one byte a character, a small body leaves in one write with the head; as a buffer it needs a gathered one.
+  if (typeof body !== "string" && body.length < smallBytes) response.end(body.toString("latin1"), "latin1");
+  else response.end(body);
 }
 
 /**
