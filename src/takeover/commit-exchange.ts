@@ -1,7 +1,7 @@
 /** Makes an exchange of roles durable: statements for one commit. */
 import type { Clock } from "#kernel/clock.ts";
 import { loadState, writeResource } from "#environment/load-state.ts";
-import { environmentId, resourceId, type EnvironmentId, type ResourceId } from "#kernel/ids.ts";
+import { resourceId, type EnvironmentId, type ResourceId } from "#kernel/ids.ts";
 import { resourceKey } from "#model/environment-state.ts";
 import type { Resource, ResourceKind } from "#model/resource.ts";
 import { loadPairings, writePairing, type PairingScope } from "#standby/pairings.ts";

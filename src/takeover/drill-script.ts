@@ -1,9 +1,9 @@
 /** Drill: the whole environment is made in the standby site, in isolation, verified, and removed to the last piece. */
-import { resourceKinds, type ResourceKind } from "#model/resource.ts";
 import { OperationalError } from "#kernel/errors.ts";
-import { environmentId, type ResourceId } from "#kernel/ids.ts";
+import { environmentId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
 import { loadPairings } from "#standby/pairings.ts";
+import { findLeftovers, removeLeftovers } from "#standby/remove-leftovers.ts";
 import { convergeSite, describeReport } from "#takeover/converge-site.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { moveInput, progressSpeaker } from "#takeover/failover-script.ts";
@@ -76,43 +76,17 @@ async function cleanUp(stage: Stage, { run, signal }: StepContext): Promise<Step
     { from, to, scope: drillScope(run), desired: [], sizing: "fit", nameSuffix: `-${run.id}`, epoch: run.epoch },
     signal,
   );
-  const leftovers = await findLeftovers(stage, to, `${stage.settings.id}/${drillScope(run)}`, signal);
   const { cloud, limiter } = stage.site(to);
-  for (const { kind, id } of leftovers.toReversed()) {
-    await limiter.run(() => cloud.delete(kind, id, signal), { priority: 0, signal });
-  }
-  if (report.failed > 0) {
-    const [first] = report.failures;
-    throw new OperationalError("cloud.conflict", `the drill's resources are not all removed yet: ${first?.message ?? ""}`);
+  const leftovers = await findLeftovers(cloud, limiter, `${stage.settings.id}/${drillScope(run)}`, new Map(), signal);
+  const kept = await removeLeftovers(cloud, limiter, leftovers, signal);
+  if (report.failed + kept.length > 0) {
+    const why = report.failures[0]?.message ?? kept.map(({ kind, id }) => `${kind} ${id}`).join(", ");
+    throw new OperationalError("cloud.conflict", `the drill's resources are not all removed yet: ${why}`);
   }
   return {
     summary: `${report.deleted + leftovers.length} resources removed, nothing of the drill is left at ${to}`,
     result: { deleted: report.deleted, leftovers: leftovers.length },
   };
-}
-
-interface Leftover {
-  readonly kind: ResourceKind;
-  readonly id: ResourceId;
-}
-
-async function findLeftovers(stage: Stage, site: string, scope: string, signal: AbortSignal): Promise<readonly Leftover[]> {
-  const { cloud, limiter } = stage.site(site);
-  const found: Leftover[] = [];
-  for (const kind of resourceKinds) {
-    if (!cloud.facts.kinds[kind]) continue;
-    await limiter.run(
-      async () => {
-        for await (const page of cloud.list(kind, { scope }, signal)) {
-          for (const { resource, status } of page) {
-            if (status !== "deleting") found.push({ kind, id: resource.id });
-          }
-        }
-      },
-      { priority: 0, signal, once: true },
-    );
-  }
-  return found;
 }
 
 function conclude(results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {

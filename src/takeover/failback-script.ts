@@ -127,7 +127,6 @@ async function exchange(stage: Stage, { run, signal }: StepContext): Promise<Ste
 export async function scaleDown(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
   const record = await stage.record();
   const { settings } = stage;
-  await stage.reload(signal);
   const state = await stage.settledState(signal);
   const of = { environment: environmentId(settings.id), scope: mainScope };
   const pairings = await loadPairings(stage.store, of);

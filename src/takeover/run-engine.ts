@@ -59,6 +59,8 @@ export interface RunEnginePorts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** After each step is durable: what the step's effects changed may have to be read anew. */
+  readonly onStepDone: (signal: AbortSignal) => Promise<void>;
 }
 
 /** A rollback needs the site that was left; if that does not answer, a person decides. */
@@ -136,6 +138,7 @@ async function executeStep(ports: RunEnginePorts, execution: StepExecution): Pro
       const { summary, result = null, effects = [] } = await step.execute({ run, results, signal, say });
       await ledger.stepDone(run.id, ordinal, summary, result, effects);
       results.set(step.name, result);
+      await ports.onStepDone(signal);
       await say(`${step.name}: ${summary}`, { step: step.name, ms: Math.round(clock.monotonicMs() - begun) });
       return null;
     } catch (error) {

@@ -36,6 +36,4 @@ export interface Stage {
   /** Gives up asking about a command: it is closed as not acknowledged, and becomes a gap. */
   abandon(entry: JournalEntry): Promise<void>;
   recordGaps(gaps: readonly Gap[]): Promise<void>;
-  /** The record or the resources changed under the followers: they begin anew from what is durable. */
-  reload(signal: AbortSignal): Promise<void>;
 }

@@ -1,0 +1,394 @@
+/**
+ * One environment under protection: its followers, its traffic, its runs, and the watch over it. Everything it knows is
+ * durable; closed or killed at any moment, `open` goes on from there.
+ */
+import type { Cloud } from "#cloud/contract.ts";
+import { readCatalogue, refreshCatalogue } from "#environment/catalogue.ts";
+import { openJournalFollower, type JournalFollower } from "#environment/follow-journal.ts";
+import { recordGap } from "#environment/gaps.ts";
+import type { Journal } from "#journal/contract.ts";
+import type { Clock } from "#kernel/clock.ts";
+import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
+import { environmentId, siteId, type EnvironmentId } from "#kernel/ids.ts";
+import type { Log } from "#kernel/log.ts";
+import type { Random } from "#kernel/random.ts";
+import type { EnvironmentState } from "#model/environment-state.ts";
+import type { Run } from "#model/run.ts";
+import type { NoticeBoard } from "#health/notice-board.ts";
+import { loadPairings } from "#standby/pairings.ts";
+import { openStandbyFollower, type StandbyFollower } from "#standby/follow-standby.ts";
+import type { Store } from "#store/contract.ts";
+import { epochGuard, translationFor } from "#takeover/converge-site.ts";
+import { mainScope } from "#takeover/commit-exchange.ts";
+import type { RunRequest } from "#takeover/control.ts";
+import { ensureEnvironment, readEnvironment, type EnvironmentRecord } from "#takeover/environment-record.ts";
+import { counterpartIds } from "#takeover/exchange-roles.ts";
+import { decideNext, type Decision } from "#takeover/watch-environment.ts";
+import { executeRun } from "#takeover/run-engine.ts";
+import type { RunLedger, StoredRun } from "#takeover/run-ledger.ts";
+import { scriptOf } from "#takeover/script-of.ts";
+import type { EnvironmentSettings } from "#takeover/settings.ts";
+import type { Site, Stage } from "#takeover/stage.ts";
+import { prepareRun } from "#takeover/start-run.ts";
+import { fenceSite } from "#takeover/fence.ts";
+import { createTrafficDirector, type DirectedRoute, type TrafficDirector } from "#takeover/traffic-director.ts";
+
+export interface RuntimePorts {
+  readonly settings: EnvironmentSettings;
+  readonly store: Store;
+  readonly journal: Journal;
+  readonly ledger: RunLedger;
+  readonly notices: NoticeBoard;
+  readonly site: (name: string) => Site;
+  readonly routes: readonly DirectedRoute[];
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Told whenever the record changes: the gateway fences and follows by it. */
+  readonly onRecord: (record: EnvironmentRecord) => Promise<void>;
+}
+
+const catalogueEveryMs = 10 * 60_000;
+const catalogueRetryMs = 2_000;
+const directEveryMs = 10_000;
+
+export class EnvironmentRuntime {
+  readonly #ports: RuntimePorts;
+  readonly #id: EnvironmentId;
+  readonly #follower: JournalFollower;
+  readonly #director: TrafficDirector;
+  readonly #stage: Stage;
+  readonly #stop = new AbortController();
+  readonly #loops: Promise<void>[] = [];
+  #record: EnvironmentRecord;
+  #standby: StandbyFollower | undefined;
+  #run: StoredRun | undefined;
+  #running: Promise<void> = Promise.resolve();
+  #deciding = false;
+  /** Epoch whose former active site was fenced after it came back. */
+  #fencedLate: number | undefined;
+  #left: { readonly epoch: number; readonly byWitnesses: boolean } | undefined;
+
+  private constructor(ports: RuntimePorts, record: EnvironmentRecord, follower: JournalFollower) {
+    this.#ports = ports;
+    this.#id = environmentId(ports.settings.id);
+    this.#record = record;
+    this.#follower = follower;
+    const { store, clock, log, routes } = ports;
+    this.#director = createTrafficDirector({
+      environment: this.#id,
+      store,
+      clock,
+      log,
+      routes,
+      cloudOf: (site) => ports.site(site).cloud,
+      state: () => this.#follower.state,
+      counterparts: async () => counterpartIds(await loadPairings(store, { environment: this.#id, scope: mainScope })),
+    });
+    this.#stage = this.#createStage();
+  }
+
+  static async open(ports: RuntimePorts): Promise<EnvironmentRuntime> {
+    const { settings, store, journal, clock, log } = ports;
+    const record = await ensureEnvironment(store, clock, settings);
+    const holder: { runtime?: EnvironmentRuntime } = {};
+    const follower = await openJournalFollower({
+      environment: environmentId(settings.id),
+      store,
+      journal,
+      clock,
+      log,
+      cloud: () => holder.runtime?.activeCloud(),
+    });
+    const runtime = new EnvironmentRuntime(ports, record, follower);
+    holder.runtime = runtime;
+    return runtime;
+  }
+
+  /** Begins to follow, to direct traffic, and to finish what an earlier process began. */
+  async start(): Promise<void> {
+    await this.#ports.onRecord(this.#record);
+    const { signal } = this.#stop;
+    for (const site of new Set([this.#record.activeSite, this.#record.standbySite])) {
+      this.#loop("catalogue", this.#keepCatalogue(site));
+    }
+    this.#loop("traffic", this.#director.follow(directEveryMs, signal));
+    this.#loop("nudge", this.#nudgeOnChange());
+    const interrupted = (await this.#ports.ledger.running()).find((run) => run.environment === this.#id);
+    if (interrupted !== undefined) this.#execute(interrupted);
+    else await this.#openStandby();
+  }
+
+  get record(): EnvironmentRecord {
+    return this.#record;
+  }
+
+  get state(): EnvironmentState {
+    return this.#follower.state;
+  }
+
+  get position(): number {
+    return this.#follower.position;
+  }
+
+  get standby(): StandbyFollower | undefined {
+    return this.#standby;
+  }
+
+  get director(): TrafficDirector {
+    return this.#director;
+  }
+
+  get stage(): Stage {
+    return this.#stage;
+  }
+
+  get run(): StoredRun | undefined {
+    return this.#run;
+  }
+
+  /** The active site while the environment is where it belongs; `undefined` while it is moved or lost. */
+  activeCloud(): Cloud | undefined {
+    const { phase, activeSite } = this.#record;
+    return phase === "protected" || phase === "failed_over" ? this.#ports.site(activeSite).cloud : undefined;
+  }
+
+  /** Errors: `state.conflict`, `input.invalid`. */
+  async startRun(request: RunRequest): Promise<Run> {
+    const { ledger, store, clock } = this.#ports;
+    if (this.#run !== undefined) {
+      throw new OperationalError(
+        "state.conflict",
+        `environment "${this.#id}" is in a ${this.#run.kind} already: see "understudy run show ${this.#run.id}"`,
+      );
+    }
+    const { run, effects } = prepareRun(store, clock, await readEnvironment(store, this.#id), request);
+    const begun = await ledger.begin(run, effects);
+    this.#execute(begun);
+    return begun;
+  }
+
+  /** Resolves when no run is under way. */
+  idle(): Promise<void> {
+    return this.#running;
+  }
+
+  /** Called after every report of a witness: may fence, or begin a run. */
+  async evaluate(): Promise<void> {
+    if (this.#deciding || this.#run !== undefined || this.#stop.signal.aborted) return;
+    this.#deciding = true;
+    try {
+      const decision = decideNext(
+        this.#ports.settings,
+        this.#record,
+        this.#ports.notices.observations(this.#id),
+        this.#ports.clock.now(),
+        { fenced: this.#fencedLate === this.#record.epoch, leftByWitnesses: await this.#leftByWitnesses() },
+      );
+      await this.#carryOut(decision);
+    } catch (error) {
+      if (!isOperational(error)) throw error;
+      this.#ports.log.warn({ environment: this.#id, code: error.code }, publicMessage(error));
+    } finally {
+      this.#deciding = false;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new Error("the control plane is closing"));
+    await this.#running;
+    await this.#closeStandby();
+    await Promise.all(this.#loops);
+    await this.#follower[Symbol.asyncDispose]();
+  }
+
+  /** Who decides to leave decides to return: a person's failover is not undone by a policy. */
+  async #leftByWitnesses(): Promise<boolean> {
+    if (this.#record.phase !== "failed_over") return false;
+    const { epoch } = this.#record;
+    if (this.#left?.epoch !== epoch) {
+      const runs = await this.#ports.ledger.list(this.#id, 50);
+      const byWitnesses = runs.find(({ kind }) => kind === "failover")?.trigger === "witnesses";
+      this.#left = { epoch, byWitnesses };
+    }
+    return this.#left.byWitnesses;
+  }
+
+  async #carryOut(decision: Decision): Promise<void> {
+    switch (decision.next) {
+      case "nothing":
+        return;
+      case "run":
+        await this.startRun({
+          environment: this.#id,
+          kind: decision.kind,
+          by: decision.by,
+          reason: decision.reason,
+          force: false,
+        });
+        return;
+      case "fence_source":
+        await this.#fenceLate();
+        return;
+    }
+  }
+
+  /** A site that was dead when it was left has come back: two sides must not both work. */
+  async #fenceLate(): Promise<void> {
+    const { settings, store, ledger } = this.#ports;
+    const { standbySite, epoch } = this.#record;
+    const pairings = await loadPairings(store, { environment: this.#id, scope: mainScope });
+    const result = await fenceSite({
+      cloud: this.#ports.site(standbySite).cloud,
+      servers: [...counterpartIds(pairings).values()],
+      mode: settings.fence,
+      force: true,
+      answerWithinMs: 2000,
+      signal: this.#stop.signal,
+    });
+    if (!result.answered) return;
+    this.#fencedLate = epoch;
+    const message = `${standbySite} answers again: ${result.summary}`;
+    await ledger.event({ environment: this.#id, run: null, severity: "warning", message, fields: {} });
+  }
+
+  #execute(run: StoredRun): void {
+    this.#run = run;
+    this.#running = this.#runToEnd(run);
+  }
+
+  /** Rejects on a bug alone, and then the process is to end: what is durable stands, and its next start goes on from it. */
+  async #runToEnd(run: StoredRun): Promise<void> {
+    const { ledger, clock, random, log } = this.#ports;
+    const { signal } = this.#stop;
+    try {
+      await this.#closeStandby();
+      await this.#refreshRecord();
+      this.#director.nudge();
+      const onStepDone = (): Promise<void> => this.#refreshRecord();
+      await executeRun({ ledger, clock, random, log, onStepDone }, run, scriptOf(this.#stage, run), signal);
+      this.#run = undefined;
+      await this.#refreshRecord();
+      await this.#openStandby();
+      this.#director.nudge();
+    } catch (error) {
+      if (signal.aborted) return;
+      log.error({ environment: this.#id, run: run.id, err: error }, "a run broke off");
+      throw error;
+    }
+  }
+
+  /** The followers see a change of roles before anything else is done with it. */
+  async #refreshRecord(): Promise<void> {
+    const before = this.#record;
+    this.#record = await readEnvironment(this.#ports.store, this.#id);
+    if (before.activeSite !== this.#record.activeSite) await this.#follower.reload();
+    await this.#ports.onRecord(this.#record);
+  }
+
+  async #openStandby(): Promise<void> {
+    if (this.#record.phase !== "protected" || this.#standby !== undefined || this.#stop.signal.aborted) return;
+    const { store, journal, clock, random, log, settings } = this.#ports;
+    const { activeSite, standbySite, epoch } = this.#record;
+    const { cloud, limiter } = this.#ports.site(standbySite);
+    this.#standby = await openStandbyFollower({
+      environment: this.#id,
+      store,
+      journal,
+      clock,
+      random,
+      log,
+      cloud,
+      limiter,
+      follower: this.#follower,
+      policy: settings.reserve,
+      translation: async () => {
+        const known = await Promise.all([activeSite, standbySite].map((site) => readCatalogue(store, site)));
+        if (known.includes(undefined)) return undefined;
+        return translationFor(this.#stage, { from: activeSite, to: standbySite, sizing: "fit", nameSuffix: "" });
+      },
+      guard: () => Promise.resolve([epochGuard(this.#stage, epoch)]),
+    });
+  }
+
+  async #closeStandby(): Promise<void> {
+    const standby = this.#standby;
+    this.#standby = undefined;
+    await standby?.[Symbol.asyncDispose]();
+  }
+
+  #createStage(): Stage {
+    const { settings, store, journal, clock, random, log, site } = this.#ports;
+    return {
+      settings,
+      store,
+      clock,
+      random,
+      log,
+      director: this.#director,
+      site,
+      catalogue: async (name) => {
+        const known = await readCatalogue(store, siteId(name));
+        if (known !== undefined) return known.catalogue;
+        return refreshCatalogue(store, siteId(name), site(name).cloud, clock, AbortSignal.timeout(10_000));
+      },
+      record: () => readEnvironment(store, this.#id),
+      settledState: async (signal) => {
+        await this.#follower.waitFor(await journal.head(this.#id), signal);
+        return this.#follower.state;
+      },
+      openCommands: () => journal.open(this.#id),
+      abandon: async ({ intent }) => {
+        const operation = `${intent.service}:${intent.operation}`;
+        const message = `${operation} by ${intent.principal} was sent but never acknowledged before the site was lost: look whether it took effect when the site is back`;
+        await journal.recordOutcome(this.#id, intent.id, {
+          result: "refused",
+          status: null,
+          errorCode: "Understudy.Unacknowledged",
+          changes: [],
+          gaps: [{ code: "outcome.unknown", severity: "note", operation, message }],
+          resolvedLater: true,
+          at: clock.now(),
+        });
+      },
+      recordGaps: async (gaps) => {
+        if (gaps.length === 0) return;
+        await store.commit(gaps.map((gap) => recordGap(store, this.#id, gap, clock.now())));
+      },
+    };
+  }
+
+  async #keepCatalogue(site: string): Promise<void> {
+    const { store, clock, log } = this.#ports;
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      let restMs = catalogueEveryMs;
+      try {
+        await refreshCatalogue(store, siteId(site), this.#ports.site(site).cloud, clock, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!isOperational(error)) throw error;
+        log.debug({ site, code: error.code }, `what the site offers could not be read: ${error.message}`);
+        restMs = catalogueRetryMs;
+      }
+      await clock.sleep(restMs, signal);
+    }
+  }
+
+  async #nudgeOnChange(): Promise<void> {
+    for (;;) {
+      await this.#follower.changed(this.#follower.version, this.#stop.signal);
+      this.#director.nudge();
+    }
+  }
+
+  #loop(name: string, work: Promise<void>): void {
+    this.#loops.push(
+      work.catch((error: unknown) => {
+        if (this.#stop.signal.aborted) return;
+        this.#ports.log.error({ environment: this.#id, loop: name, err: error }, "a loop ended by itself");
+        throw error;
+      }),
+    );
+  }
+}

@@ -1,0 +1,179 @@
+/** The control plane over all environments: what the API asks, answered from verified parts. */
+import { listGaps } from "#environment/gaps.ts";
+import { readCatalogue } from "#environment/catalogue.ts";
+import type { NoticeBoard } from "#health/notice-board.ts";
+import { isFresh } from "#health/decide-failover.ts";
+import type { Journal } from "#journal/contract.ts";
+import type { Clock } from "#kernel/clock.ts";
+import { OperationalError } from "#kernel/errors.ts";
+import { environmentId, runId, siteId } from "#kernel/ids.ts";
+import type { ResourceKind } from "#model/resource.ts";
+import { loadPairings } from "#standby/pairings.ts";
+import { remainingQueue, type RemainingQueue } from "#standby/remaining-queue.ts";
+import type { Store } from "#store/contract.ts";
+import { mainScope } from "#takeover/commit-exchange.ts";
+import { translationFor } from "#takeover/converge-site.ts";
+import type { ControlPlane, EnvironmentStatus, Finding, Health, PairingView } from "#takeover/control.ts";
+import { servingSite } from "#takeover/environment-record.ts";
+import type { EnvironmentRuntime } from "#takeover/environment-runtime.ts";
+import type { RunLedger, TimelineEvent } from "#takeover/run-ledger.ts";
+
+export interface ControlPlanePorts {
+  readonly runtimes: ReadonlyMap<string, EnvironmentRuntime>;
+  readonly store: Store;
+  readonly journal: Journal;
+  readonly ledger: RunLedger;
+  readonly notices: NoticeBoard;
+  readonly clock: Clock;
+}
+
+const eventPollMs = 100;
+
+export function openControlPlane(ports: ControlPlanePorts): ControlPlane {
+  const { runtimes, store, journal, ledger, notices, clock } = ports;
+
+  function runtimeOf(environment: string): EnvironmentRuntime {
+    const runtime = runtimes.get(environment);
+    if (runtime !== undefined) return runtime;
+    const names = [...runtimes.keys()].join(", ") || "none";
+    throw new OperationalError("not_found", `there is no environment "${environment}"; the environments are: ${names}`);
+  }
+
+  return {
+    environments: () => [...runtimes.keys()],
+    status: (environment) => environmentStatus(ports, runtimeOf(environment)),
+    resources(environment) {
+      const all = [...runtimeOf(environment).state.resources()];
+      return Promise.resolve(all.map(({ kind, id, tags, spec }) => ({ kind, id, tags, spec })));
+    },
+    journal: (environment, limit, before) => journal.tail(runtimeOf(environment).record.id, limit, before),
+    async pairings(environment) {
+      runtimeOf(environment);
+      const rows = await store.db
+        .selectFrom("pairing")
+        .select(["scope", "kind", "active_id", "standby_id", "state"])
+        .where("environment", "=", environment)
+        .where((where) => where.or([where("scope", "=", mainScope), where("scope", "like", "drill-%")]))
+        .orderBy("scope")
+        .orderBy("kind")
+        .execute();
+      return rows.map((row) => ({
+        scope: row.scope,
+        kind: row.kind as ResourceKind,
+        activeId: row.active_id,
+        standbyId: row.standby_id,
+        state: row.state as PairingView["state"],
+      }));
+    },
+    gaps: (environment) => listGaps(store, runtimeOf(environment).record.id),
+    startRun: (request) => runtimeOf(request.environment).startRun(request),
+    async run(id) {
+      const run = await ledger.get(runId(id));
+      if (run === undefined) throw new OperationalError("not_found", `there is no run "${id}": see "understudy run list"`);
+      const { input: _input, ...view } = run;
+      return { ...view, steps: await ledger.steps(run.id) };
+    },
+    runs: (environment, limit) => ledger.list(environment, limit),
+    events: (environment, after, limit) => ledger.events(runtimeOf(environment).record.id, after, limit),
+    async eventsAfter(environment, after, waitMs, signal) {
+      const { id } = runtimeOf(environment).record;
+      const deadline = clock.monotonicMs() + waitMs;
+      for (;;) {
+        const events: readonly TimelineEvent[] = await ledger.events(id, after, 500);
+        if (events.length > 0 || signal.aborted || clock.monotonicMs() >= deadline) return events;
+        await clock.sleep(eventPollMs);
+      }
+    },
+    postNotices: (posted) => notices.post(posted),
+  };
+}
+
+async function environmentStatus(ports: ControlPlanePorts, runtime: EnvironmentRuntime): Promise<EnvironmentStatus> {
+  const { store, journal, notices, clock } = ports;
+  const { record, state } = runtime;
+  const { settings } = runtime.stage;
+  const counts = await journal.counts(record.id);
+  const pairings = await loadPairings(store, { environment: environmentId(record.id), scope: mainScope });
+  const gaps = await listGaps(store, record.id);
+  const resources: Partial<Record<ResourceKind, number>> = {};
+  let active = 0;
+  for (const { kind } of state.resources()) {
+    resources[kind] = (resources[kind] ?? 0) + 1;
+    if (kind === "server") active += 1;
+  }
+  const reserve = [...pairings.values()].filter(({ kind, state: at }) => kind === "server" && at === "paired").length;
+  const queue = await queueOf(ports, runtime);
+  const lag = await runtime.standby?.lag();
+  const now = clock.now();
+  const observations = notices.observations(record.id).filter((one) => isFresh(one, now, settings.staleAfterMs));
+  const silent = settings.witnesses.filter((name) => !observations.some((one) => one.witness === name));
+  const count = (severity: string): number => gaps.filter((gap) => gap.severity === severity).length;
+  const findings = [
+    ...silentFindings(silent, observations.length > 0),
+    ...(lag?.alarm == null ? [] : [error(lag.alarm)]),
+    ...(queue === null ? [error("what the sites offer is not known yet: neither may have answered since the start")] : []),
+    ...(counts.open > 0 ? [warning(`${counts.open} commands have no known outcome yet; the cloud is being asked`)] : []),
+    ...(count("lost") > 0 ? [warning(`${count("lost")} resources would be lost in a takeover: see "understudy gaps"`)] : []),
+    ...runtime.director.status().flatMap((route) => (route.error === null ? [] : [warning(`route ${route.route}: ${route.error}`)])),
+    ...(record.phase === "failed_over"
+      ? [warning(`${record.activeSite} serves without a standby until a failback or a swap`)]
+      : []),
+  ];
+  return {
+    id: record.id,
+    phase: record.phase,
+    epoch: record.epoch,
+    activeSite: record.activeSite,
+    standbySite: record.standbySite,
+    servingSite: servingSite(record),
+    health: healthOf(runtime, findings),
+    findings,
+    journal: counts,
+    behind: { state: counts.head - runtime.position, standby: lag?.positions ?? 0 },
+    resources,
+    servers: { active, reserve },
+    queue: {
+      creates: queue?.creates ?? 0,
+      updates: queue?.updates ?? 0,
+      deletes: queue?.deletes ?? 0,
+      estimatedSeconds: queue?.estimatedSeconds ?? 0,
+    },
+    gaps: { lost: count("lost"), degraded: count("degraded"), note: count("note") },
+    routes: runtime.director.status(),
+    witnesses: observations,
+    run: runtime.run === undefined ? null : { id: runtime.run.id, kind: runtime.run.kind },
+  };
+}
+
+/** Null while a site's catalogue has never been read: then nothing can be said. */
+async function queueOf(ports: ControlPlanePorts, runtime: EnvironmentRuntime): Promise<RemainingQueue | null> {
+  const { store } = ports;
+  const { activeSite, standbySite, id } = runtime.record;
+  const known = await Promise.all([activeSite, standbySite].map((site) => readCatalogue(store, siteId(site))));
+  if (known.includes(undefined)) return null;
+  const translation = await translationFor(runtime.stage, { from: activeSite, to: standbySite, sizing: "fit", nameSuffix: "" });
+  const pairings = await loadPairings(store, { environment: id, scope: mainScope });
+  const desired = [...runtime.state.resources()];
+  return remainingQueue({ desired, pairings, translation }, runtime.stage.site(standbySite).limiter.figures);
+}
+
+function healthOf(runtime: EnvironmentRuntime, findings: readonly Finding[]): Health {
+  if (runtime.run !== undefined && runtime.run.kind !== "drill") return "moving";
+  if (runtime.record.phase !== "protected") return "unprotected";
+  if (findings.some(({ severity }) => severity === "error")) return "unprotected";
+  return findings.some(({ severity }) => severity === "warning") ? "degraded" : "ready";
+}
+
+function silentFindings(silent: readonly string[], othersSpeak: boolean): readonly Finding[] {
+  if (silent.length === 0) return [];
+  const names = silent.join(", ");
+  return [warning(`${othersSpeak ? "no report from" : "no witness reports; silent:"} ${names}`)];
+}
+
+function error(message: string): Finding {
+  return { severity: "error", message };
+}
+
+function warning(message: string): Finding {
+  return { severity: "warning", message };
+}

@@ -1,0 +1,71 @@
+/** Which run may begin when, and what it takes with it from its first moment. Pure but for reading the clock. */
+import type { Clock } from "#kernel/clock.ts";
+import { OperationalError } from "#kernel/errors.ts";
+import type { Json } from "#kernel/json.ts";
+import type { EnvironmentPhase, RunKind } from "#model/run.ts";
+import type { Statement, Store } from "#store/contract.ts";
+import type { RunRequest } from "#takeover/control.ts";
+import { moveEnvironment, type EnvironmentRecord } from "#takeover/environment-record.ts";
+import type { MoveInput } from "#takeover/failover-script.ts";
+import type { NewRun } from "#takeover/run-ledger.ts";
+
+const allowed: Readonly<Record<RunKind, readonly EnvironmentPhase[]>> = {
+  // A failover that failed half-way is begun anew from where it stands.
+  failover: ["protected", "failing_over"],
+  failback: ["failed_over", "failing_back"],
+  swap: ["protected", "failed_over"],
+  drill: ["protected"],
+};
+
+const why: Readonly<Record<EnvironmentPhase, string>> = {
+  protected: "it is served by its active site, and there is nothing to return from",
+  failing_over: "a failover has moved it half-way: begin the failover again",
+  failed_over: "it has failed over: return with a failback, or make the new roles final with a swap",
+  failing_back: "a failback has stopped half-way: begin the failback again",
+};
+
+export interface PreparedRun {
+  readonly run: NewRun;
+  /** Part of the same commit as the run's first record. */
+  readonly effects: readonly Statement[];
+}
+
+/** Errors: `state.conflict` when the environment's phase does not allow the run; `input.invalid` for force without a reason. */
+export function prepareRun(store: Store, clock: Clock, record: EnvironmentRecord, request: RunRequest): PreparedRun {
+  const { kind, force } = request;
+  if (!allowed[kind].includes(record.phase)) {
+    throw new OperationalError("state.conflict", `environment "${record.id}" cannot begin a ${kind} now: ${why[record.phase]}`);
+  }
+  if (force && request.reason.trim().length < 3) {
+    throw new OperationalError("input.invalid", "to force a run, say why: the reason is kept with it");
+  }
+  const forGood = kind === "swap" && record.phase === "protected";
+  const input: MoveInput = { from: record.activeSite, to: record.standbySite, force, forGood };
+  const phase = phaseDuring(kind, record.phase);
+  const epoch = phase === null ? record.epoch : record.epoch + 1;
+  return {
+    run: {
+      environment: record.id,
+      kind,
+      trigger: request.by,
+      reason: request.reason,
+      epoch,
+      input: input as unknown as Json,
+    },
+    effects: phase === null ? [] : [moveEnvironment(store, clock, record, { phase, epoch })],
+  };
+}
+
+/** Null: the environment is not moved. */
+function phaseDuring(kind: RunKind, phase: EnvironmentPhase): EnvironmentPhase | null {
+  switch (kind) {
+    case "failover":
+      return "failing_over";
+    case "failback":
+      return "failing_back";
+    case "swap":
+      return phase === "protected" ? "failing_over" : phase;
+    case "drill":
+      return null;
+  }
+}
