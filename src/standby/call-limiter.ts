@@ -43,6 +43,8 @@ const measureMs = 1000;
 /** A rate that was found is approached to this part of it, then probed slowly. */
 const backOff = 0.94;
 const probePerSecond = 0.015;
+/** The longer a pace holds, the bolder the probe (as in CUBIC, RFC 9438): it doubles every second up to this. */
+const boldestProbePerSecond = 0.25;
 const largestWindow = 512;
 /** So many throttled answers to one call mean that the site does not recover. */
 const throttledAttempts = 50;
@@ -180,7 +182,9 @@ class AdaptiveLimiter implements CallLimiter {
     const now = this.#clock.monotonicMs();
     const elapsedS = (now - this.#paceSetAt) / 1000;
     this.#paceSetAt = now;
-    const grown = this.#pace * (1 + probePerSecond * elapsedS);
+    const heldS = Math.max(0, now - this.#paceSetFor) / 1000;
+    const probe = Math.min(boldestProbePerSecond, probePerSecond * 2 ** Math.min(heldS, 10));
+    const grown = this.#pace * (1 + probe * elapsedS);
     this.#pace = this.#published === null ? grown : Math.min(this.#published, grown);
   }
 
