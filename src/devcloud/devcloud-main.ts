@@ -1,10 +1,10 @@
 /** `node src/devcloud/devcloud-main.ts --dialect ec2 --port 4566 --data DIR`: prints one JSON line when ready, serves until SIGTERM. */
 import { parseArgs } from "node:util";
-import { readFaults, startDevcloud } from "#devcloud/start-devcloud.ts";
+import { type DialectName, dialectKinds, readFaults, startDevcloud } from "#devcloud/start-devcloud.ts";
 import { errorCodes, isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import { type Log, type LogFields } from "#kernel/log.ts";
 
-const usage = `usage: devcloud-main --dialect ec2 --data DIR [--port P] [--host H] [--region R]
+const usage = `usage: devcloud-main --dialect NAME --data DIR [--port P] [--host H] [--region R]
   [--address-base 127.40.0.0/16] [--compute process|none] [--access-key-id ID] [--faults FILE]
   [--latency-ms N] [--jitter-ms N] [--boot-ms N]`;
 
@@ -29,6 +29,8 @@ function number(name: string, text: string | undefined): number | undefined {
   return Number(text);
 }
 
+const isDialect = (name: string): name is DialectName => Object.hasOwn(dialectKinds, name);
+
 async function main(): Promise<void> {
   const text = { type: "string" } as const;
   const { values } = parseArgs({
@@ -48,7 +50,10 @@ async function main(): Promise<void> {
     },
   });
   const { dialect, data, compute, faults } = values;
-  if (dialect !== "ec2") throw new OperationalError("input.invalid", `--dialect must be ec2\n${usage}`);
+  if (dialect === undefined || !isDialect(dialect)) {
+    const names = Object.keys(dialectKinds).join(" or ");
+    throw new OperationalError("input.invalid", `--dialect must be ${names}\n${usage}`);
+  }
   if (data === undefined) throw new OperationalError("input.invalid", `--data is missing\n${usage}`);
   if (compute !== undefined && compute !== "process" && compute !== "none") {
     throw new OperationalError("input.invalid", `--compute must be process or none\n${usage}`);

@@ -4,16 +4,14 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { Cloud } from "#devcloud/core/cloud.ts";
 import type { Compute } from "#devcloud/core/compute.ts";
-import type { Dialect } from "#devcloud/core/dialect.ts";
+import type { Account, Dialect, DialectKind } from "#devcloud/core/dialect.ts";
 import { defaultLifecycle, startLifecycle, type LifecycleOptions } from "#devcloud/core/lifecycle.ts";
 import { openCloud } from "#devcloud/core/open-cloud.ts";
 import type { Quotas } from "#devcloud/core/quotas.ts";
 import { AddressRelays } from "#devcloud/compute/address-relays.ts";
 import { openNoCompute } from "#devcloud/compute/no-compute.ts";
 import { openProcessCompute } from "#devcloud/compute/process-compute.ts";
-import { ec2Catalog } from "#devcloud/ec2/ec2-catalog.ts";
-import { openEc2Dialect } from "#devcloud/ec2/ec2-dialect.ts";
-import { ec2Ids } from "#devcloud/ec2/ec2-id-scheme.ts";
+import { ec2Kind } from "#devcloud/ec2/ec2-kind.ts";
 import type { AdminContext } from "#devcloud/front/admin-api.ts";
 import { startApiServer } from "#devcloud/front/api-server.ts";
 import { CallCounters } from "#devcloud/front/call-counters.ts";
@@ -26,23 +24,28 @@ import { silentLog, type Log } from "#kernel/log.ts";
 import { systemRandom, type Random } from "#kernel/random.ts";
 import type { Secret } from "#kernel/secret.ts";
 
+/** Every dialect that devcloud speaks. */
+export const dialectKinds = { ec2: ec2Kind } as const satisfies Readonly<Record<string, DialectKind>>;
+
+export type DialectName = keyof typeof dialectKinds;
+
 export interface DevcloudOptions {
-  readonly dialect: "ec2";
+  readonly dialect: DialectName;
   /** Records, secrets and servers' files; made if absent. */
   readonly dataDir: string;
   /** Default 127.0.0.1. */
   readonly host?: string;
   /** Default 0: any free port. */
   readonly port?: number;
-  /** Default us-east-1. */
+  /** Default: the dialect's own, e.g. us-east-1. */
   readonly region?: string;
   /** Default 127.40.0.0/16. Two clouds on one machine need different ones. */
   readonly addressBase?: string;
   /** Default `process`. */
   readonly compute?: "process" | "none";
-  /** Default `AKIADEVCLOUD00000001`; its secret is in `secretKeyFile`. */
+  /** Access key id or user name; default: the dialect's own. Its secret is in `secretKeyFile`. */
   readonly accessKeyId?: string;
-  /** Default 000000000000. */
+  /** Account or project id; default: the dialect's own. */
   readonly accountId?: string;
   readonly quotas?: Partial<Quotas>;
   readonly latency?: LatencySpec;
@@ -72,45 +75,44 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
   const { dataDir } = options;
   const log = options.log ?? silentLog;
   const clock = options.clock ?? systemClock;
-  const region = options.region ?? "us-east-1";
-  const accessKeyId = options.accessKeyId ?? "AKIADEVCLOUD00000001";
+  const kind: DialectKind = dialectKinds[options.dialect];
+  const region = options.region ?? kind.defaults.region;
   const adminTokenFile = join(dataDir, "admin-token");
   const secretKeyFile = join(dataDir, "secret-key");
   const adminToken = await openSecretFile(adminTokenFile);
-  const secretAccessKey = await openSecretFile(secretKeyFile);
+  const account: Account = {
+    id: options.accountId ?? kind.defaults.accountId,
+    user: options.accessKeyId ?? kind.defaults.user,
+    secret: await openSecretFile(secretKeyFile),
+  };
   const cloud = openCloud({
     dataDir,
-    ids: ec2Ids,
-    catalog: ec2Catalog(region),
+    ids: kind.ids,
+    catalog: kind.catalog(region),
     clock,
     random: options.random ?? systemRandom,
     ...(options.addressBase === undefined ? {} : { addressBase: options.addressBase }),
     ...(options.quotas === undefined ? {} : { quotas: options.quotas }),
   });
   const compute = options.compute === "none" ? openNoCompute() : openProcessCompute({ dataDir, clock });
-  const accountId = options.accountId ?? "000000000000";
-  const dialect = await openEc2Dialect(cloud, compute, { accountId, accessKeyId, secretAccessKey });
+  const dialect = await kind.open(cloud, compute, account);
   if (cloud.data.tables.network.size === 0) cloud.data.transact(() => dialect.bootstrap(cloud));
   await cloud.data.durable();
   const running = await serveCloud(options, cloud, compute, dialect, adminToken, log);
   const credentialsFile = join(dataDir, "credentials");
-  await writeFile(
-    credentialsFile,
-    `[default]\naws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secretAccessKey.reveal()}\nregion = ${region}\n`,
-    { mode: 0o600 },
-  );
+  await writeFile(credentialsFile, kind.credentials(account, region, running.endpoint), { mode: 0o600 });
   return {
     endpoint: running.endpoint,
     region,
     dialect: dialect.name,
-    accessKeyId,
-    secretAccessKey,
+    accessKeyId: account.user,
+    secretAccessKey: account.secret,
     adminToken,
     ready: {
       endpoint: running.endpoint,
       dialect: dialect.name,
       region,
-      accessKeyId,
+      accessKeyId: account.user,
       secretKeyFile,
       credentialsFile,
       adminTokenFile,

@@ -2,7 +2,9 @@
  * What a dialect is to the rest of devcloud: it turns an HTTP request into one named call on the core, and injected
  * failures into answers that its clients know. It keeps no state that matters: that is the core's.
  */
-import type { Cloud } from "./cloud.ts";
+import type { Secret } from "#kernel/secret.ts";
+import type { Catalog, Cloud, IdScheme } from "./cloud.ts";
+import type { Compute } from "./compute.ts";
 
 export interface ApiRequest {
   readonly method: string;
@@ -44,4 +46,25 @@ export interface Dialect {
   fail(failure: InjectedFailure, operation: string | null): ApiResponse;
   /** Fills a new (or reset) cloud with what every account has; part of a transaction. */
   bootstrap(cloud: Cloud): void;
+}
+
+/** The one account of the cloud. */
+export interface Account {
+  /** EC2: twelve digits. OpenStack: the project's id. */
+  readonly id: string;
+  /** EC2: access key id. OpenStack: user name. */
+  readonly user: string;
+  /** EC2: secret access key. OpenStack: password. */
+  readonly secret: Secret;
+}
+
+/** A dialect before there is a cloud: start-devcloud.ts keeps one of each. */
+export interface DialectKind {
+  readonly name: string;
+  readonly ids: IdScheme;
+  readonly defaults: { readonly region: string; readonly user: string; readonly accountId: string };
+  catalog(region: string): Catalog;
+  open(cloud: Cloud, compute: Compute, account: Account): Promise<Dialect>;
+  /** Content of the file (0600) that the dialect's own clients read their credentials from. */
+  credentials(account: Account, region: string, endpoint: string): string;
 }

@@ -121,9 +121,18 @@ export const addressOperations = {
     ec2: Ec2,
     input: Api.AssociateAddressCommandInput,
   ): Answer<Api.AssociateAddressCommandOutput> {
+    const addressId = named(ec2, input).id;
+    const portId = targetPort(ec2, input);
+    const { networkId } = find(ec2.cloud, "port", portId);
+    if (ec2.cloud.data.tables.gateway.countBy("network", networkId) === 0) {
+      throw new AwsProtocolError(
+        "Gateway.NotAttached",
+        `Network ${networkId} is not attached to any internet gateway`,
+      );
+    }
     const address = associateAddress(ec2.cloud, {
-      addressId: named(ec2, input).id,
-      portId: targetPort(ec2, input),
+      addressId,
+      portId,
       ...(input.AllowReassociation === undefined ? {} : { reassociate: input.AllowReassociation }),
     });
     return { AssociationId: address.association?.id };
