@@ -10,11 +10,13 @@ import type { Random } from "#kernel/random.ts";
 import type { Journal } from "#journal/contract.ts";
 import type { CommandOutcome, Intent } from "#model/command.ts";
 import type { Answer, Caller, ChangeCommand, CloudAnswer, Dialect, Problem, Verdict } from "./dialect.ts";
+import { editWhole } from "./edit-answer.ts";
 import type { EnvironmentLane, Upstream } from "./environment-lane.ts";
 import type { FenceView, GatewayLimits } from "./gateway-options.ts";
 import type { StatsRecorder } from "./gateway-stats.ts";
 import type { OpenCommands } from "./open-commands.ts";
 import type { Hold, LockKeys } from "./resource-locks.ts";
+import { exchangeSigned } from "./send-signed.ts";
 
 export interface ChangePorts {
   readonly journal: Journal;
@@ -147,9 +149,7 @@ async function runLocked(run: Run, hold: Hold): Promise<ChangeEnd> {
       if (ours !== undefined) lane.unanswered.remember(caller.principal, command, ours, ports.clock.now());
     };
     presence.onGone(remember);
-    const forwarding = forward(run, intent, upstream, handOver);
-    // What a token names needs no telling apart from what others make at the same time.
-    const end = await (token === null ? lane.underWay.track(command.operation, forwarding) : forwarding);
+    const end = await lane.underWay.track(command.operation, forward(run, intent, upstream, handOver));
     if (end.kind === "problem" && end.problem.kind !== "unreachable") remember();
     return end;
   } finally {
@@ -164,8 +164,8 @@ async function forward(
   handOver: (intent: Intent, outcome: CommandOutcome | null) => void,
 ): Promise<ChangeEnd> {
   const { ports, dialect, command, lane, token } = run;
-  const signed = dialect.sign(command.service, command.outgoing(token), upstream.service);
-  const exchange = await upstream.connections.exchange(signed, ports.limits.changeAnswerBytes);
+  const sending = { ...upstream, dialect, name: command.service, request: command.outgoing(token) };
+  const exchange = await exchangeSigned(sending, ports.limits.changeAnswerBytes);
   if (!exchange.ok && exchange.sent) {
     ports.log.warn(
       { command: intent.id, operation: intent.operation, error: exchange.error },
@@ -176,7 +176,7 @@ async function forward(
     return problem({ kind: "no_answer", environment: lane.id, operation: command.operation });
   }
   const outcome = exchange.ok
-    ? outcomeOf(verdictOf(run, exchange.answer), exchange.answer.status, ports.clock.now())
+    ? outcomeOf(await verdictOf(run, exchange.answer), exchange.answer.status, ports.clock.now())
     : outcomeOf(notSent, null, ports.clock.now());
   if (outcome.result === "unknown") {
     await recordUnknown(run, intent, outcome.status);
@@ -195,7 +195,7 @@ async function forward(
     ports.stats.changes[outcome.result] += 1;
   }
   return exchange.ok
-    ? { kind: "answer", answer: exchange.answer }
+    ? { kind: "answer", answer: editWhole(exchange.answer, command.edit) }
     : problem({ kind: "unreachable", environment: lane.id });
 }
 
@@ -213,9 +213,10 @@ async function recordUnknown(run: Run, intent: Intent, status: number | null): P
   }
 }
 
-function verdictOf(run: Run, answer: CloudAnswer): Verdict {
+async function verdictOf(run: Run, answer: CloudAnswer): Promise<Verdict> {
+  const { lane, dialect, command } = run;
   try {
-    return run.command.interpret(answer);
+    return await command.interpret(answer, (service, request) => lane.ask(dialect, service, request));
   } catch (error) {
     // The cloud has done something; not understanding its answer must not lose that.
     run.ports.log.error(

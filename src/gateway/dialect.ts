@@ -77,6 +77,8 @@ export interface SignedRequest {
   readonly path: string;
   readonly headers: FlatHeaders;
   readonly body: Buffer | string;
+  /** `https://compute.example:8774`, where it is not the upstream's endpoint: a cloud may have a host for each service. */
+  readonly origin?: string;
 }
 
 /** Real credentials of a cloud; which kind is the dialect's own business. Secrets inside are `Secret`. */
@@ -104,6 +106,16 @@ export interface CloudAnswer {
   readonly body: Buffer;
 }
 
+/** An answer on its way to the caller with the cloud's own addresses in it replaced; `push` and `end` give what may go on now. */
+export interface EditedAnswer {
+  readonly headers: FlatHeaders;
+  push(chunk: Buffer): Buffer;
+  end(): Buffer;
+}
+
+/** Undefined: this answer goes on as it is. */
+export type EditAnswer = (headers: FlatHeaders) => EditedAnswer | undefined;
+
 /** What a cloud's answer says about a change. */
 export interface Verdict {
   /** `unknown`: the answer does not tell (a server error, or a document that is not the protocol's). */
@@ -128,8 +140,11 @@ export interface ChangeCommand {
   /** The operation has a token: the gateway gives one where the caller did not. */
   readonly takesToken: boolean;
   readonly locks: LockKeys;
+  /** Absent: the cloud's answer goes on as it is. */
+  readonly edit?: EditAnswer;
   outgoing(token: string | null): OutgoingRequest;
-  interpret(answer: CloudAnswer): Verdict;
+  /** May ask the cloud for what its answer leaves out. A rejection counts as `unknown`. */
+  interpret(answer: CloudAnswer, ask: AskCloud): Verdict | Promise<Verdict>;
 }
 
 export type Classified =
@@ -139,6 +154,7 @@ export type Classified =
       readonly service: UpstreamName;
       readonly operation: string;
       readonly outgoing: OutgoingRequest;
+      readonly edit?: EditAnswer;
     }
   | { readonly kind: "change"; readonly command: ChangeCommand };
 
@@ -192,7 +208,17 @@ export interface Dialect {
   /** A refusal that needs no body (missing or unknown credentials, a skewed clock); undefined to go on. */
   admit(head: RequestHead): Answer | undefined | Promise<Answer | undefined>;
   authenticate(request: GatewayRequest): Authentication | Promise<Authentication>;
-  sign(service: UpstreamName, request: OutgoingRequest, upstream: UpstreamService): SignedRequest;
+  /** A promise where credentials have to be got first; it rejects with a `cloud.*` error, and then nothing was sent. */
+  sign(
+    service: UpstreamName,
+    request: OutgoingRequest,
+    upstream: UpstreamService,
+  ): SignedRequest | Promise<SignedRequest>;
+  /**
+   * Whether the cloud turned the request away, with nothing done, only because credentials that `sign` had put in are no
+   * longer good, and signing again gets new ones. The request is then sent once more.
+   */
+  outlived?(status: number, request: SignedRequest, upstream: UpstreamService): boolean;
   /** The locks of a recorded command, so that after a restart it holds what it held before. */
   locksOf(intent: Intent): LockKeys | Promise<LockKeys>;
   /** Asks the cloud what became of a command. Rejects if the cloud cannot be asked now. */

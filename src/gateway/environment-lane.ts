@@ -12,6 +12,7 @@ import type {
 import type { GatewayLimits } from "./gateway-options.ts";
 import { ResourceLocks } from "./resource-locks.ts";
 import { MadeResources } from "./made-resources.ts";
+import { exchangeSigned } from "./send-signed.ts";
 import { Turns } from "./turns.ts";
 import { UnderWay } from "./under-way.ts";
 import { UnansweredTokens } from "./unanswered-tokens.ts";
@@ -64,7 +65,7 @@ export class EnvironmentLane {
     dialect: Dialect,
     name: UpstreamName,
     request: OutgoingRequest,
-    signal: AbortSignal,
+    signal?: AbortSignal,
   ): Promise<CloudAnswer> {
     const upstream = this.upstream(name);
     if (upstream === undefined) {
@@ -73,8 +74,8 @@ export class EnvironmentLane {
         `environment ${this.id} has no endpoint for ${name} to ask now`,
       );
     }
-    const signed = dialect.sign(name, request, upstream.service);
-    const exchange = await upstream.connections.exchange(signed, this.#limits.changeAnswerBytes, signal);
+    const sending = { ...upstream, dialect, name, request };
+    const exchange = await exchangeSigned(sending, this.#limits.changeAnswerBytes, signal);
     if (exchange.ok) return exchange.answer;
     throw new OperationalError("cloud.unreachable", `the cloud of environment ${this.id} does not answer`, {
       detail: exchange.error.message,

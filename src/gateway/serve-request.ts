@@ -3,9 +3,11 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { EnvironmentId } from "#kernel/ids.ts";
 import { type ChangePorts, type Presence, runChange } from "./change-path.ts";
 import type { Caller, Classified, Dialect, GatewayRequest, Problem, RequestHead } from "./dialect.ts";
+import { editingSink } from "./edit-answer.ts";
 import type { EnvironmentLane } from "./environment-lane.ts";
 import { sendAndClose, sendAnswer, sinkOf } from "./http-answer.ts";
 import { readBody, requestHead } from "./request-body.ts";
+import { streamSigned } from "./send-signed.ts";
 
 export interface FrontPorts extends ChangePorts {
   readonly dialects: readonly Dialect[];
@@ -108,7 +110,7 @@ async function serveWhole(visit: Visit, request: GatewayRequest): Promise<void> 
 async function serveRead(
   visit: Visit,
   lane: EnvironmentLane,
-  { service, outgoing }: Classified & { kind: "read" },
+  { service, outgoing, edit }: Classified & { kind: "read" },
 ): Promise<void> {
   const { ports, dialect, response } = visit;
   const upstream = lane.upstream(service);
@@ -123,9 +125,10 @@ async function serveRead(
     return;
   }
   ports.stats.reads += 1;
-  const signed = dialect.sign(service, outgoing, upstream.service);
-  const end = await upstream.connections.stream(signed, sinkOf(response));
+  const sending = { ...upstream, dialect, name: service, request: outgoing };
+  const end = await streamSigned(sending, editingSink(sinkOf(response), edit));
   if (end.ok) return;
+  ports.log.warn({ environment: lane.id, error: end.error }, "a read got no whole answer from the cloud");
   ports.stats.brokenReads += 1;
   // A part of the answer is out: only cutting the connection tells the caller that the rest is missing.
   if (end.started) response.destroy();

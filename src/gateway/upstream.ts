@@ -46,12 +46,16 @@ const perHop: ReadonlySet<string> = new Set([
 ]);
 
 export class UpstreamConnections {
-  readonly #pool: Pool;
+  readonly #options: Pool.Options;
   readonly #answerTimeoutMs: number;
+  readonly #home: string;
+  /** By origin: the endpoint's own, and those that signed requests name. */
+  readonly #pools = new Map<string, Pool>();
+  #closed = false;
 
   constructor(service: UpstreamService, limits: UpstreamLimits) {
     this.#answerTimeoutMs = limits.answerTimeoutMs;
-    this.#pool = new Pool(new URL(service.endpoint).origin, {
+    this.#options = {
       connections: limits.connections,
       pipelining: 1,
       headersTimeout: limits.answerTimeoutMs,
@@ -60,34 +64,49 @@ export class UpstreamConnections {
         timeout: limits.connectTimeoutMs,
         ...(service.ca === undefined ? {} : { ca: service.ca }),
       },
-    });
+    };
+    this.#home = new URL(service.endpoint).origin;
   }
 
   /** Sends, and reads the answer whole, up to `maxBytes`. Never rejects. */
   exchange(request: SignedRequest, maxBytes: number, signal?: AbortSignal): Promise<Exchange> {
     return new Promise((resolve) => {
-      this.#pool.dispatch(this.#options(request), new WholeAnswer(maxBytes, signal, resolve));
+      this.#poolFor(request).dispatch(this.#dispatch(request), new WholeAnswer(maxBytes, signal, resolve));
     });
   }
 
   /** Sends, and passes the answer on piece by piece at the pace of the sink. Never rejects. */
   stream(request: SignedRequest, sink: AnswerSink): Promise<StreamEnd> {
     return new Promise((resolve) => {
-      this.#pool.dispatch(this.#options(request), new StreamedAnswer(sink, resolve));
+      this.#poolFor(request).dispatch(this.#dispatch(request), new StreamedAnswer(sink, resolve));
     });
   }
 
   /** Ends idle connections; those in use end when their request does, or after `graceMs`. */
   async close(graceMs: number): Promise<void> {
-    const timer = setTimeout(() => void this.#pool.destroy(), graceMs);
+    this.#closed = true;
+    const pools = [...this.#pools.values()];
+    const timer = setTimeout(() => {
+      for (const pool of pools) void pool.destroy();
+    }, graceMs);
     try {
-      await this.#pool.close();
+      await Promise.all(pools.map((pool) => pool.close()));
     } finally {
       clearTimeout(timer);
     }
   }
 
-  #options(request: SignedRequest): Dispatcher.DispatchOptions {
+  #poolFor({ origin = this.#home }: SignedRequest): Pool {
+    let pool = this.#pools.get(origin);
+    if (pool === undefined) {
+      pool = new Pool(origin, this.#options);
+      if (this.#closed) void pool.close();
+      this.#pools.set(origin, pool);
+    }
+    return pool;
+  }
+
+  #dispatch(request: SignedRequest): Dispatcher.DispatchOptions {
     return {
       method: request.method,
       path: request.path,
