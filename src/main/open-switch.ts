@@ -42,7 +42,14 @@ export async function openSwitch(route: RouteConfig, place: SwitchPlace): Promis
     const { server, zone, record, ttl, key } = through.dns;
     const secret = resolveSecret(key.secret, place.folder);
     return new DnsUpdateSwitch(
-      { server, zone, name: record, ttlSeconds: Math.ceil(ttl / 1000), port, key: { name: key.name, secret } },
+      {
+        server,
+        zone,
+        name: record,
+        ttlSeconds: Math.ceil(ttl / 1000),
+        port,
+        key: { name: key.name, secret },
+      },
       { epochs },
     );
   }

@@ -8,7 +8,10 @@ export function createPinoLog(level: string): Log {
       level,
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
-      redact: { paths: ["authorization", "*.authorization", "headers.authorization", "password", "*.password"], censor: "***" },
+      redact: {
+        paths: ["authorization", "*.authorization", "headers.authorization", "password", "*.password"],
+        censor: "***",
+      },
     },
     pino.destination({ dest: 2, sync: true }),
   );

@@ -21,7 +21,11 @@ export interface ExchangeStatements {
 }
 
 /** To be made when everything acknowledged is folded; the environment's row is the caller's to move, in the same commit. */
-export async function exchangeStatements(store: Store, clock: Clock, environment: EnvironmentId): Promise<ExchangeStatements> {
+export async function exchangeStatements(
+  store: Store,
+  clock: Clock,
+  environment: EnvironmentId,
+): Promise<ExchangeStatements> {
   const of: PairingScope = { environment, scope: mainScope };
   const { state, position, aliases } = await loadState(store, environment);
   const pairings = await loadPairings(store, of);
@@ -64,7 +68,12 @@ interface Kept {
   readonly content: object;
 }
 
-function keepStatement(store: Store, environment: string, { scope, kind, id, content }: Kept, now: number): Statement {
+function keepStatement(
+  store: Store,
+  environment: string,
+  { scope, kind, id, content }: Kept,
+  now: number,
+): Statement {
   const row = {
     environment,
     scope,
@@ -80,7 +89,10 @@ function keepStatement(store: Store, environment: string, { scope, kind, id, con
   return { query: store.db.insertInto("pairing").values(row).compile() };
 }
 
-async function readAliases(store: Store, environment: string): Promise<ReadonlyMap<string, readonly ResourceId[]>> {
+async function readAliases(
+  store: Store,
+  environment: string,
+): Promise<ReadonlyMap<string, readonly ResourceId[]>> {
   const rows = await store.db
     .selectFrom("pairing")
     .select(["kind", "active_id", "applied"])
@@ -88,7 +100,10 @@ async function readAliases(store: Store, environment: string): Promise<ReadonlyM
     .where("scope", "=", aliasScope)
     .execute();
   return new Map(
-    rows.map((row) => [resourceKey(row.kind as ResourceKind, row.active_id), JSON.parse(row.applied) as ResourceId[]]),
+    rows.map((row) => [
+      resourceKey(row.kind as ResourceKind, row.active_id),
+      JSON.parse(row.applied) as ResourceId[],
+    ]),
   );
 }
 

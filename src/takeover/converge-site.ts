@@ -29,7 +29,11 @@ export interface SiteConvergence {
 const passes = 3;
 
 /** Errors: `cloud.*` when the site took nothing at all; what it refused in part is in the report. */
-export async function convergeSite(stage: Stage, wanted: SiteConvergence, signal: AbortSignal): Promise<ConvergenceReport> {
+export async function convergeSite(
+  stage: Stage,
+  wanted: SiteConvergence,
+  signal: AbortSignal,
+): Promise<ConvergenceReport> {
   const of: PairingScope = { environment: environmentId(stage.settings.id), scope: wanted.scope };
   const translation = await translationFor(stage, wanted);
   const { cloud, limiter } = stage.site(wanted.to);
@@ -44,13 +48,22 @@ export async function convergeSite(stage: Stage, wanted: SiteConvergence, signal
       cloudScope: wanted.scope === "main" ? settings.id : `${settings.id}/${wanted.scope}`,
       guard: [epochGuard(stage, wanted.epoch)],
     };
-    const report = await converge(plan, pairings, target, { cloud, store, clock, random, log, limiter, ...onProgress }, signal);
+    const report = await converge(
+      plan,
+      pairings,
+      target,
+      { cloud, store, clock, random, log, limiter, ...onProgress },
+      signal,
+    );
     total = total === undefined ? report : addReports(total, report);
     if (report.failed === 0) return total;
     const achieved = report.created + report.updated + report.retagged + report.deleted + report.confirmed;
     const [first] = report.failures;
     if (achieved === 0 && first !== undefined && isSilence(first.code)) {
-      throw new OperationalError("cloud.unreachable", `site "${wanted.to}" takes no commands: ${first.message}`);
+      throw new OperationalError(
+        "cloud.unreachable",
+        `site "${wanted.to}" takes no commands: ${first.message}`,
+      );
     }
     if (pass >= passes) return total;
   }
@@ -100,7 +113,10 @@ export function epochGuard(stage: Stage, epoch: number): Statement {
       .compile(),
     expectRows: 1,
     onMismatch: () =>
-      new OperationalError("state.fenced", `environment "${stage.settings.id}" has left epoch ${epoch}: another run has moved it`),
+      new OperationalError(
+        "state.fenced",
+        `environment "${stage.settings.id}" has left epoch ${epoch}: another run has moved it`,
+      ),
   };
 }
 

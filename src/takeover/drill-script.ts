@@ -48,7 +48,12 @@ async function build(stage: Stage, { run, signal, say }: StepContext): Promise<S
   );
   return {
     summary: describeReport(report),
-    result: { created: report.created, failed: report.failed + report.skipped, ms: report.elapsedMs, calls: report.calls },
+    result: {
+      created: report.created,
+      failed: report.failed + report.skipped,
+      ms: report.elapsedMs,
+      calls: report.calls,
+    },
   };
 }
 
@@ -65,7 +70,10 @@ async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepR
     signal,
   });
   const bad = checks.filter(({ problem }) => problem !== null).length;
-  return { summary: describeChecks(checks), result: { servers: checks.length, bad, named: describeChecks(checks) } };
+  return {
+    summary: describeChecks(checks),
+    result: { servers: checks.length, bad, named: describeChecks(checks) },
+  };
 }
 
 /** By the pairings first, then by the scope that everything made for the drill bears: nothing of it may stay. */
@@ -73,11 +81,25 @@ async function cleanUp(stage: Stage, { run, signal }: StepContext): Promise<Step
   const { from, to } = moveInput(run.input);
   const report = await convergeSite(
     stage,
-    { from, to, scope: drillScope(run), desired: [], sizing: "fit", nameSuffix: `-${run.id}`, epoch: run.epoch },
+    {
+      from,
+      to,
+      scope: drillScope(run),
+      desired: [],
+      sizing: "fit",
+      nameSuffix: `-${run.id}`,
+      epoch: run.epoch,
+    },
     signal,
   );
   const { cloud, limiter } = stage.site(to);
-  const leftovers = await findLeftovers(cloud, limiter, `${stage.settings.id}/${drillScope(run)}`, new Map(), signal);
+  const leftovers = await findLeftovers(
+    cloud,
+    limiter,
+    `${stage.settings.id}/${drillScope(run)}`,
+    new Map(),
+    signal,
+  );
   const kept = await removeLeftovers(cloud, limiter, leftovers, signal);
   if (report.failed + kept.length > 0) {
     const why = report.failures[0]?.message ?? kept.map(({ kind, id }) => `${kind} ${id}`).join(", ");

@@ -31,7 +31,11 @@ import type { EnvironmentSettings } from "#takeover/settings.ts";
 import type { Site, Stage } from "#takeover/stage.ts";
 import { prepareRun } from "#takeover/start-run.ts";
 import { fenceSite } from "#takeover/fence.ts";
-import { createTrafficDirector, type DirectedRoute, type TrafficDirector } from "#takeover/traffic-director.ts";
+import {
+  createTrafficDirector,
+  type DirectedRoute,
+  type TrafficDirector,
+} from "#takeover/traffic-director.ts";
 
 export interface RuntimePorts {
   readonly settings: EnvironmentSettings;
@@ -83,7 +87,8 @@ export class EnvironmentRuntime {
       routes,
       cloudOf: (site) => ports.site(site).cloud,
       state: () => this.#follower.state,
-      counterparts: async () => counterpartIds(await loadPairings(store, { environment: this.#id, scope: mainScope })),
+      counterparts: async () =>
+        counterpartIds(await loadPairings(store, { environment: this.#id, scope: mainScope })),
     });
     this.#stage = this.#createStage();
   }
@@ -287,7 +292,8 @@ export class EnvironmentRuntime {
   }
 
   async #openStandby(): Promise<void> {
-    if (this.#record.phase !== "protected" || this.#standby !== undefined || this.#stop.signal.aborted) return;
+    if (this.#record.phase !== "protected" || this.#standby !== undefined || this.#stop.signal.aborted)
+      return;
     const { store, journal, clock, random, log, settings } = this.#ports;
     const { activeSite, standbySite, epoch } = this.#record;
     const { cloud, limiter } = this.#ports.site(standbySite);
@@ -305,7 +311,12 @@ export class EnvironmentRuntime {
       translation: async () => {
         const known = await Promise.all([activeSite, standbySite].map((site) => readCatalogue(store, site)));
         if (known.includes(undefined)) return undefined;
-        return translationFor(this.#stage, { from: activeSite, to: standbySite, sizing: "fit", nameSuffix: "" });
+        return translationFor(this.#stage, {
+          from: activeSite,
+          to: standbySite,
+          sizing: "fit",
+          nameSuffix: "",
+        });
       },
       guard: () => Promise.resolve([epochGuard(this.#stage, epoch)]),
     });

@@ -17,7 +17,11 @@ export interface Exchanged {
 }
 
 /** @param returning what an earlier exchange kept apart, where this one leads back to its side */
-export function exchangeRoles(state: EnvironmentState, pairings: Pairings, returning: readonly Resource[]): Exchanged {
+export function exchangeRoles(
+  state: EnvironmentState,
+  pairings: Pairings,
+  returning: readonly Resource[],
+): Exchanged {
   const resources: Resource[] = [...returning];
   const exchanged: Pairing[] = [];
   for (const pairing of pairings.values()) {

@@ -39,7 +39,10 @@ export function failbackScript(stage: Stage): RunScript {
             // The roles are exchanged already: what is left to do is the reserve's own follower's work.
             return { summary: "the environment has returned; only its reserve is not in order yet" };
           }
-          const move = moveEnvironment(stage.store, stage.clock, record, { phase: "failed_over", epoch: record.epoch + 1 });
+          const move = moveEnvironment(stage.store, stage.clock, record, {
+            phase: "failed_over",
+            epoch: record.epoch + 1,
+          });
           return { summary: "the copy goes on serving and takes commands again", effects: [move] };
         },
       },
@@ -52,7 +55,8 @@ export function failbackScript(stage: Stage): RunScript {
 async function survey(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { to } = moveInput(run.input);
   const found = await surveyCounterparts(stage, stage.site(to), run.epoch, signal);
-  const missing = found.missing.length === 0 ? "all are there" : `missing: ${found.missing.slice(0, 10).join(", ")}`;
+  const missing =
+    found.missing.length === 0 ? "all are there" : `missing: ${found.missing.slice(0, 10).join(", ")}`;
   return {
     summary: `${found.looked} resources looked up at ${to}: ${missing}; ${found.stopped.length} servers are stopped`,
     result: { looked: found.looked, missing: found.missing.length, stopped: found.stopped.length },
@@ -85,12 +89,18 @@ async function bringUpToDate(stage: Stage, { run, signal, say }: StepContext): P
       `${report.failed + report.skipped} resources could not be brought up to date at ${to}${why}; the copy goes on serving`,
     );
   }
-  return { summary: describeReport(report), result: { created: report.created, updated: report.updated, calls: report.calls } };
+  return {
+    summary: describeReport(report),
+    result: { created: report.created, updated: report.updated, calls: report.calls },
+  };
 }
 
 async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { to } = moveInput(run.input);
-  const pairings = await loadPairings(stage.store, { environment: environmentId(stage.settings.id), scope: mainScope });
+  const pairings = await loadPairings(stage.store, {
+    environment: environmentId(stage.settings.id),
+    scope: mainScope,
+  });
   const checks = await verifyServers({
     cloud: stage.site(to).cloud,
     clock: stage.clock,
@@ -102,9 +112,13 @@ async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepR
   });
   const bad = checks.filter(({ problem }) => problem !== null);
   if (bad.length > 0) {
-    throw new OperationalError("environment.incomplete", `${to} is not fit to serve yet: ${describeChecks(checks)}`, {
-      retry: "later",
-    });
+    throw new OperationalError(
+      "environment.incomplete",
+      `${to} is not fit to serve yet: ${describeChecks(checks)}`,
+      {
+        retry: "later",
+      },
+    );
   }
   return { summary: describeChecks(checks), result: { servers: checks.length } };
 }
@@ -115,7 +129,11 @@ async function exchange(stage: Stage, { run, signal }: StepContext): Promise<Ste
   await stage.settledState(signal);
   const record = await stage.record();
   const exchanged = await exchangeStatements(store, clock, environmentId(settings.id));
-  const move = moveEnvironment(store, clock, record, { phase: "protected", activeSite: to, standbySite: from });
+  const move = moveEnvironment(store, clock, record, {
+    phase: "protected",
+    activeSite: to,
+    standbySite: from,
+  });
   return {
     summary: `${to} is the active site again, with ${exchanged.resources} resources`,
     result: { resources: exchanged.resources },

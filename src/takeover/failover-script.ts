@@ -72,7 +72,9 @@ async function settle(stage: Stage, { results, signal, say }: StepContext): Prom
   const open = await stage.openCommands();
   for (const entry of open) {
     await stage.abandon(entry);
-    await say(`${entry.intent.operation} by ${entry.intent.principal} was never acknowledged and is not carried over`);
+    await say(
+      `${entry.intent.operation} by ${entry.intent.principal} was never acknowledged and is not carried over`,
+    );
   }
   const state = await stage.settledState(signal);
   return {
@@ -96,7 +98,10 @@ async function routeToReserve(stage: Stage, { signal }: StepContext): Promise<St
   const rest = routes.filter((route) => route.error !== null);
   const waiting = rest.map((route) => `${route.route} waits for its first server`).join(", ");
   const said = moved.map((route) => `${route.route} -> ${route.backends} at ${site}`).join(", ");
-  return { summary: [said, waiting].filter((text) => text !== "").join("; "), result: { moved: moved.length } };
+  return {
+    summary: [said, waiting].filter((text) => text !== "").join("; "),
+    result: { moved: moved.length },
+  };
 }
 
 async function drain(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
@@ -119,12 +124,20 @@ async function drain(stage: Stage, { run, signal, say }: StepContext): Promise<S
   await stage.recordGaps(report.gaps);
   return {
     summary: describeReport(report),
-    result: { created: report.created, failed: report.failed + report.skipped, calls: report.calls, ms: report.elapsedMs },
+    result: {
+      created: report.created,
+      failed: report.failed + report.skipped,
+      calls: report.calls,
+      ms: report.elapsedMs,
+    },
   };
 }
 
 /** Tells at most once a second, and points new servers at their users as they come. */
-export function progressSpeaker(stage: Stage, say: StepContext["say"]): (progress: ConvergenceProgress) => void {
+export function progressSpeaker(
+  stage: Stage,
+  say: StepContext["say"],
+): (progress: ConvergenceProgress) => void {
   let last = stage.clock.monotonicMs();
   return ({ total, done, failed, skipped }) => {
     const now = stage.clock.monotonicMs();
@@ -140,7 +153,10 @@ export function progressSpeaker(stage: Stage, say: StepContext["say"]): (progres
 
 async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { to } = moveInput(run.input);
-  const pairings = await loadPairings(stage.store, { environment: environmentId(stage.settings.id), scope: mainScope });
+  const pairings = await loadPairings(stage.store, {
+    environment: environmentId(stage.settings.id),
+    scope: mainScope,
+  });
   const checks = await verifyServers({
     cloud: stage.site(to).cloud,
     clock: stage.clock,
@@ -186,7 +202,11 @@ async function commit(stage: Stage, { run, signal }: StepContext): Promise<StepR
   };
 }
 
-function conclude(stage: Stage, results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {
+function conclude(
+  stage: Stage,
+  results: ReadonlyMap<string, Json>,
+  ended: "done" | "rolled_back" | "failed",
+): Conclusion {
   if (ended !== "done") {
     return { state: ended, error: null, effects: [] };
   }
@@ -211,7 +231,10 @@ function rollbackSteps(stage: Stage): readonly Step[] {
         await cloud.identify(signal);
         const { stopped = [] } = (results.get("fence") ?? {}) as Partial<FenceResult>;
         for (const id of stopped) {
-          await limiter.run(() => cloud.update("server", id, { power: "running" }, signal), { priority: 1, signal });
+          await limiter.run(() => cloud.update("server", id, { power: "running" }, signal), {
+            priority: 1,
+            signal,
+          });
         }
         return { summary: `${stopped.length} servers started again at ${from}` };
       },
@@ -220,7 +243,10 @@ function rollbackSteps(stage: Stage): readonly Step[] {
       name: "undo: reopen",
       execute: async () => {
         const record = await stage.record();
-        const move = moveEnvironment(stage.store, stage.clock, record, { phase: "protected", epoch: record.epoch + 1 });
+        const move = moveEnvironment(stage.store, stage.clock, record, {
+          phase: "protected",
+          epoch: record.epoch + 1,
+        });
         return { summary: "commands are taken again", effects: [move] };
       },
     },

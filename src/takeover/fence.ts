@@ -27,7 +27,12 @@ export interface FenceRequest {
 }
 
 /** These say that nothing answers there; every other error is an answer. */
-const silence: ReadonlySet<ErrorCode> = new Set(["cloud.unreachable", "cloud.timeout", "cloud.failing", "cloud.protocol"]);
+const silence: ReadonlySet<ErrorCode> = new Set([
+  "cloud.unreachable",
+  "cloud.timeout",
+  "cloud.failing",
+  "cloud.protocol",
+]);
 
 /**
  * Errors: `state.conflict` when the site answers but servers could not be stopped and it was not forced: going on would leave
@@ -36,7 +41,12 @@ const silence: ReadonlySet<ErrorCode> = new Set(["cloud.unreachable", "cloud.tim
 export async function fenceSite(request: FenceRequest): Promise<FenceResult> {
   const { cloud, servers, mode, signal } = request;
   if (mode === "epoch_only") {
-    return { answered: true, stopped: [], unfenced: [], summary: "commands are refused by epoch; servers are left running" };
+    return {
+      answered: true,
+      stopped: [],
+      unfenced: [],
+      summary: "commands are refused by epoch; servers are left running",
+    };
   }
   const problem = await firstAnswer(cloud, request.answerWithinMs, signal);
   if (problem !== null && silence.has(problem.code)) {
@@ -64,10 +74,19 @@ export async function fenceSite(request: FenceRequest): Promise<FenceResult> {
     );
   }
   const rest = unfenced.length === 0 ? "" : `, ${unfenced.length} left running by force`;
-  return { answered: true, stopped, unfenced, summary: `${stopped.length} servers stopped at the active site${rest}` };
+  return {
+    answered: true,
+    stopped,
+    unfenced,
+    summary: `${stopped.length} servers stopped at the active site${rest}`,
+  };
 }
 
-async function firstAnswer(cloud: Cloud, withinMs: number, signal: AbortSignal): Promise<OperationalError | null> {
+async function firstAnswer(
+  cloud: Cloud,
+  withinMs: number,
+  signal: AbortSignal,
+): Promise<OperationalError | null> {
   const patience = AbortSignal.timeout(withinMs);
   try {
     await cloud.identify(AbortSignal.any([signal, patience]));
@@ -85,7 +104,11 @@ interface StopResult {
   readonly error: string | null;
 }
 
-async function stopAll(cloud: Cloud, servers: readonly ResourceId[], signal: AbortSignal): Promise<readonly StopResult[]> {
+async function stopAll(
+  cloud: Cloud,
+  servers: readonly ResourceId[],
+  signal: AbortSignal,
+): Promise<readonly StopResult[]> {
   const waiting = [...servers];
   const results: StopResult[] = [];
   const worker = async (): Promise<void> => {

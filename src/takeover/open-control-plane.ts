@@ -36,7 +36,10 @@ export function openControlPlane(ports: ControlPlanePorts): ControlPlane {
     const runtime = runtimes.get(environment);
     if (runtime !== undefined) return runtime;
     const names = [...runtimes.keys()].join(", ") || "none";
-    throw new OperationalError("not_found", `there is no environment "${environment}"; the environments are: ${names}`);
+    throw new OperationalError(
+      "not_found",
+      `there is no environment "${environment}"; the environments are: ${names}`,
+    );
   }
 
   return {
@@ -69,7 +72,8 @@ export function openControlPlane(ports: ControlPlanePorts): ControlPlane {
     startRun: (request) => runtimeOf(request.environment).startRun(request),
     async run(id) {
       const run = await ledger.get(runId(id));
-      if (run === undefined) throw new OperationalError("not_found", `there is no run "${id}": see "understudy run list"`);
+      if (run === undefined)
+        throw new OperationalError("not_found", `there is no run "${id}": see "understudy run list"`);
       const { input: _input, ...view } = run;
       return { ...view, steps: await ledger.steps(run.id) };
     },
@@ -88,7 +92,10 @@ export function openControlPlane(ports: ControlPlanePorts): ControlPlane {
   };
 }
 
-async function environmentStatus(ports: ControlPlanePorts, runtime: EnvironmentRuntime): Promise<EnvironmentStatus> {
+async function environmentStatus(
+  ports: ControlPlanePorts,
+  runtime: EnvironmentRuntime,
+): Promise<EnvironmentStatus> {
   const { store, journal, notices, clock } = ports;
   const { record, state } = runtime;
   const { settings } = runtime.stage;
@@ -101,20 +108,32 @@ async function environmentStatus(ports: ControlPlanePorts, runtime: EnvironmentR
     resources[kind] = (resources[kind] ?? 0) + 1;
     if (kind === "server") active += 1;
   }
-  const reserve = [...pairings.values()].filter(({ kind, state: at }) => kind === "server" && at === "paired").length;
+  const reserve = [...pairings.values()].filter(
+    ({ kind, state: at }) => kind === "server" && at === "paired",
+  ).length;
   const queue = await queueOf(ports, runtime);
   const lag = await runtime.standby?.lag();
   const now = clock.now();
-  const observations = notices.observations(record.id).filter((one) => isFresh(one, now, settings.staleAfterMs));
+  const observations = notices
+    .observations(record.id)
+    .filter((one) => isFresh(one, now, settings.staleAfterMs));
   const silent = settings.witnesses.filter((name) => !observations.some((one) => one.witness === name));
   const count = (severity: string): number => gaps.filter((gap) => gap.severity === severity).length;
   const findings = [
     ...silentFindings(silent, observations.length > 0),
     ...(lag?.alarm == null ? [] : [error(lag.alarm)]),
-    ...(queue === null ? [error("what the sites offer is not known yet: neither may have answered since the start")] : []),
-    ...(counts.open > 0 ? [warning(`${counts.open} commands have no known outcome yet; the cloud is being asked`)] : []),
-    ...(count("lost") > 0 ? [warning(`${count("lost")} resources would be lost in a takeover: see "understudy gaps"`)] : []),
-    ...runtime.director.status().flatMap((route) => (route.error === null ? [] : [warning(`route ${route.route}: ${route.error}`)])),
+    ...(queue === null
+      ? [error("what the sites offer is not known yet: neither may have answered since the start")]
+      : []),
+    ...(counts.open > 0
+      ? [warning(`${counts.open} commands have no known outcome yet; the cloud is being asked`)]
+      : []),
+    ...(count("lost") > 0
+      ? [warning(`${count("lost")} resources would be lost in a takeover: see "understudy gaps"`)]
+      : []),
+    ...runtime.director
+      .status()
+      .flatMap((route) => (route.error === null ? [] : [warning(`route ${route.route}: ${route.error}`)])),
     ...(record.phase === "failed_over"
       ? [warning(`${record.activeSite} serves without a standby until a failback or a swap`)]
       : []),
@@ -146,12 +165,22 @@ async function environmentStatus(ports: ControlPlanePorts, runtime: EnvironmentR
 }
 
 /** Null while a site's catalogue has never been read: then nothing can be said. */
-async function queueOf(ports: ControlPlanePorts, runtime: EnvironmentRuntime): Promise<RemainingQueue | null> {
+async function queueOf(
+  ports: ControlPlanePorts,
+  runtime: EnvironmentRuntime,
+): Promise<RemainingQueue | null> {
   const { store } = ports;
   const { activeSite, standbySite, id } = runtime.record;
-  const known = await Promise.all([activeSite, standbySite].map((site) => readCatalogue(store, siteId(site))));
+  const known = await Promise.all(
+    [activeSite, standbySite].map((site) => readCatalogue(store, siteId(site))),
+  );
   if (known.includes(undefined)) return null;
-  const translation = await translationFor(runtime.stage, { from: activeSite, to: standbySite, sizing: "fit", nameSuffix: "" });
+  const translation = await translationFor(runtime.stage, {
+    from: activeSite,
+    to: standbySite,
+    sizing: "fit",
+    nameSuffix: "",
+  });
   const pairings = await loadPairings(store, { environment: id, scope: mainScope });
   const desired = [...runtime.state.resources()];
   return remainingQueue({ desired, pairings, translation }, runtime.stage.site(standbySite).limiter.figures);

@@ -166,12 +166,10 @@ export async function openRunLedger(ports: LedgerPorts): Promise<RunLedger> {
             .insertInto("run_step")
             .values({ run, ordinal, name, ...fresh })
             .onConflict((conflict) =>
-              conflict
-                .columns(["run", "ordinal"])
-                .doUpdateSet((update) => ({
-                  state: "running",
-                  attempts: update("run_step.attempts", "+", 1),
-                })),
+              conflict.columns(["run", "ordinal"]).doUpdateSet((update) => ({
+                state: "running",
+                attempts: update("run_step.attempts", "+", 1),
+              })),
             )
             .compile(),
         },

@@ -31,10 +31,18 @@ export interface PreparedRun {
 }
 
 /** Errors: `state.conflict` when the environment's phase does not allow the run; `input.invalid` for force without a reason. */
-export function prepareRun(store: Store, clock: Clock, record: EnvironmentRecord, request: RunRequest): PreparedRun {
+export function prepareRun(
+  store: Store,
+  clock: Clock,
+  record: EnvironmentRecord,
+  request: RunRequest,
+): PreparedRun {
   const { kind, force } = request;
   if (!allowed[kind].includes(record.phase)) {
-    throw new OperationalError("state.conflict", `environment "${record.id}" cannot begin a ${kind} now: ${why[record.phase]}`);
+    throw new OperationalError(
+      "state.conflict",
+      `environment "${record.id}" cannot begin a ${kind} now: ${why[record.phase]}`,
+    );
   }
   if (force && request.reason.trim().length < 3) {
     throw new OperationalError("input.invalid", "to force a run, say why: the reason is kept with it");

@@ -6,7 +6,13 @@ import { collect } from "#cloud/contract.ts";
 import { environmentId } from "#kernel/ids.ts";
 import type { ResourceKind, ServerSpec } from "#model/resource.ts";
 import { resourceKinds } from "#model/resource.ts";
-import { erasePairing, loadPairings, writePairing, type Pairing, type PairingScope } from "#standby/pairings.ts";
+import {
+  erasePairing,
+  loadPairings,
+  writePairing,
+  type Pairing,
+  type PairingScope,
+} from "#standby/pairings.ts";
 import { isSynthetic } from "#standby/translate.ts";
 import type { Statement } from "#store/contract.ts";
 import { mainScope } from "#takeover/commit-exchange.ts";
@@ -21,7 +27,12 @@ export interface Survey {
 }
 
 /** Errors: `cloud.*` when the site can't be read: nothing is corrected then. */
-export async function surveyCounterparts(stage: Stage, site: Site, epoch: number, signal: AbortSignal): Promise<Survey> {
+export async function surveyCounterparts(
+  stage: Stage,
+  site: Site,
+  epoch: number,
+  signal: AbortSignal,
+): Promise<Survey> {
   const { store, clock } = stage;
   const of: PairingScope = { environment: environmentId(stage.settings.id), scope: mainScope };
   const pairings = [...(await loadPairings(store, of)).values()].filter(
@@ -58,8 +69,9 @@ async function observe(
   signal: AbortSignal,
 ): Promise<ReadonlyMap<string, string>> {
   const ids = pairings.flatMap(({ standbyId }) => standbyId ?? []);
-  const call = (): Promise<readonly { readonly resource: { readonly id: string }; readonly status: string }[]> =>
-    collect(site.cloud.list(kind, { ids }, signal));
+  const call = (): Promise<
+    readonly { readonly resource: { readonly id: string }; readonly status: string }[]
+  > => collect(site.cloud.list(kind, { ids }, signal));
   const seen = await site.limiter.run(call, { priority: 0, signal });
   return new Map(seen.map(({ resource, status }) => [resource.id, status]));
 }

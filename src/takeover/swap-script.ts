@@ -38,15 +38,23 @@ async function commitRoles(stage: Stage): Promise<StepResult> {
 async function releaseOldSite(stage: Stage, context: StepContext): Promise<StepResult> {
   const { standbySite } = await stage.record();
   try {
-    await stage.site(standbySite).cloud.identify(AbortSignal.any([context.signal, AbortSignal.timeout(2000)]));
+    await stage
+      .site(standbySite)
+      .cloud.identify(AbortSignal.any([context.signal, AbortSignal.timeout(2000)]));
   } catch (error) {
     context.signal.throwIfAborted();
     if (!isOperational(error) && !(error instanceof Error && error.name === "TimeoutError")) throw error;
-    return { summary: `${standbySite} does not answer yet; it is scaled down to a reserve when it does`, result: { failed: 0 } };
+    return {
+      summary: `${standbySite} does not answer yet; it is scaled down to a reserve when it does`,
+      result: { failed: 0 },
+    };
   }
   return scaleDown(stage, context);
 }
 
-function concludeRoles(_results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {
+function concludeRoles(
+  _results: ReadonlyMap<string, Json>,
+  ended: "done" | "rolled_back" | "failed",
+): Conclusion {
   return { state: ended === "done" ? "succeeded" : ended, error: null, effects: [] };
 }

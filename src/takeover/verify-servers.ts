@@ -31,7 +31,9 @@ export async function verifyServers(request: VerifyRequest): Promise<readonly Se
   const { cloud, clock, state, counterparts, signal } = request;
   const deadline = clock.monotonicMs() + request.patienceMs;
   let pending = expectedServers(state, counterparts);
-  const checks: ServerCheck[] = pending.filter(({ at }) => at === null).map(({ id, name }) => ({ id, name, problem: "it has no counterpart" }));
+  const checks: ServerCheck[] = pending
+    .filter(({ at }) => at === null)
+    .map(({ id, name }) => ({ id, name, problem: "it has no counterpart" }));
   pending = pending.filter(({ at }) => at !== null);
   for (;;) {
     const ids = pending.flatMap(({ at }) => at ?? []);
@@ -40,12 +42,19 @@ export async function verifyServers(request: VerifyRequest): Promise<readonly Se
       pending.map(async (server) => {
         const observed = found.get(server.at ?? "");
         if (observed === undefined) return { server, problem: "the site does not know it" };
-        if (observed.status !== "ready") return { server, problem: `it is ${observed.status}${observed.fault ? `: ${observed.fault}` : ""}` };
-        const ports = request.routes.filter(({ select }) => isSelected(server.tags, select)).map(({ port }) => port);
+        if (observed.status !== "ready")
+          return {
+            server,
+            problem: `it is ${observed.status}${observed.fault ? `: ${observed.fault}` : ""}`,
+          };
+        const ports = request.routes
+          .filter(({ select }) => isSelected(server.tags, select))
+          .map(({ port }) => port);
         for (const port of ports) {
           const backend = backendOf(observed, port);
           if (backend === undefined) return { server, problem: "it has no address to reach it by" };
-          if (!(await accepts(backend.host, port, signal))) return { server, problem: `port ${port} does not accept connections` };
+          if (!(await accepts(backend.host, port, signal)))
+            return { server, problem: `port ${port} does not accept connections` };
         }
         return { server, problem: null };
       }),
@@ -56,7 +65,10 @@ export async function verifyServers(request: VerifyRequest): Promise<readonly Se
     const failing = looked.filter(({ problem }) => problem !== null);
     if (failing.length === 0) return checks;
     if (clock.monotonicMs() >= deadline) {
-      return [...checks, ...failing.map(({ server, problem }) => ({ id: server.id, name: server.name, problem }))];
+      return [
+        ...checks,
+        ...failing.map(({ server, problem }) => ({ id: server.id, name: server.name, problem })),
+      ];
     }
     pending = failing.map(({ server }) => server);
     await clock.sleep(pauseMs, signal);
@@ -70,7 +82,10 @@ interface ExpectedServer {
   readonly at: ResourceId | null;
 }
 
-function expectedServers(state: EnvironmentState, counterparts: ReadonlyMap<string, ResourceId> | null): ExpectedServer[] {
+function expectedServers(
+  state: EnvironmentState,
+  counterparts: ReadonlyMap<string, ResourceId> | null,
+): ExpectedServer[] {
   const expected: ExpectedServer[] = [];
   for (const resource of state.resources()) {
     if (resource.kind !== "server" || resource.spec.power !== "running") continue;

@@ -40,17 +40,28 @@ export function decideNext(
   }
   if (record.phase !== "failed_over") return { next: "nothing" };
   if (settings.returnPolicy === "swap" && past.leftByWitnesses) {
-    return { next: "run", kind: "swap", by: "return policy", reason: "the return policy is to swap the roles" };
+    return {
+      next: "run",
+      kind: "swap",
+      by: "return policy",
+      reason: "the return policy is to swap the roles",
+    };
   }
   const aboutSource = observations.filter(
     (one) => noticeCodes[one.code].about === "source" && concerns(one, record.standbySite),
   );
-  const answers = aboutSource.some((one) => !one.raised && isFresh(one, now, settings.staleAfterMs) && noneRaised(aboutSource, one));
+  const answers = aboutSource.some(
+    (one) => !one.raised && isFresh(one, now, settings.staleAfterMs) && noneRaised(aboutSource, one),
+  );
   if (!past.fenced && answers) return { next: "fence_source" };
   if (settings.returnPolicy !== "wait" || !past.leftByWitnesses) return { next: "nothing" };
   // More than half of the witnesses, and at least as many as it takes to leave.
-  const quorum = Math.max(Math.floor(settings.witnesses.length / 2) + 1, ...settings.triggers.map(({ witnesses }) => witnesses));
-  if (!sourceIsBack(aboutSource, quorum, settings.stableForMs, now, settings.staleAfterMs)) return { next: "nothing" };
+  const quorum = Math.max(
+    Math.floor(settings.witnesses.length / 2) + 1,
+    ...settings.triggers.map(({ witnesses }) => witnesses),
+  );
+  if (!sourceIsBack(aboutSource, quorum, settings.stableForMs, now, settings.staleAfterMs))
+    return { next: "nothing" };
   const reason = `${record.standbySite} has answered ${quorum} witnesses for ${settings.stableForMs} ms`;
   return { next: "run", kind: "failback", by: "return policy", reason };
 }
