@@ -52,6 +52,8 @@ export interface DevcloudOptions {
   readonly rateLimits?: RateLimitSpec;
   readonly faults?: readonly FaultSpec[];
   readonly lifecycle?: Partial<LifecycleOptions>;
+  /** Between SIGTERM and SIGKILL of a server's processes, in milliseconds; default 5000. */
+  readonly stopGraceMs?: number;
   readonly log?: Log;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -94,7 +96,14 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
     ...(options.addressBase === undefined ? {} : { addressBase: options.addressBase }),
     ...(options.quotas === undefined ? {} : { quotas: options.quotas }),
   });
-  const compute = options.compute === "none" ? openNoCompute() : openProcessCompute({ dataDir, clock });
+  const compute =
+    options.compute === "none"
+      ? openNoCompute()
+      : openProcessCompute({
+          dataDir,
+          clock,
+          ...(options.stopGraceMs === undefined ? {} : { stopGraceMs: options.stopGraceMs }),
+        });
   const dialect = await kind.open(cloud, compute, account);
   if (cloud.data.tables.network.size === 0) cloud.data.transact(() => dialect.bootstrap(cloud));
   await cloud.data.durable();

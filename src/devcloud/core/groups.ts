@@ -66,7 +66,8 @@ export interface RuleInput extends Naming {
 
 /** Two rules with the same content are the same rule. */
 export function ruleContent(rule: Omit<RuleInput, "name" | "tags" | "extra" | "description">): string {
-  const peer = rule.peer.kind === "group" ? rule.peer.groupId : rule.peer.cidr;
+  const peer =
+    rule.peer.kind === "group" ? `${rule.peer.groupId}${rule.peer.family === 6 ? "/6" : ""}` : rule.peer.cidr;
   return [rule.direction, rule.protocol, rule.fromPort ?? "*", rule.toPort ?? "*", peer].join("|");
 }
 

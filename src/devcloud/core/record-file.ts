@@ -1,5 +1,5 @@
 /** The records on disk: one SQLite table of JSON rows, written in groups, each group one transaction and one fsync. */
-import { mkdirSync } from "node:fs";
+import { closeSync, mkdirSync, openSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { OperationalError } from "#kernel/errors.ts";
@@ -18,10 +18,23 @@ export class RecordFile {
   readonly #upsert: StatementSync;
   readonly #delete: StatementSync;
 
+  /** Errors: `store.version`, `store.failing`, `state.conflict` while another process has it open. */
   constructor(path: string) {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    // User data may hold secrets; SQLite gives its other files the same mode.
+    closeSync(openSync(path, "a", 0o600));
     this.#db = new DatabaseSync(path);
-    this.#db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA locking_mode = EXCLUSIVE");
+    try {
+      this.#db.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+    } catch (error) {
+      this.#db.close();
+      if (!/locked|busy/i.test(error instanceof Error ? error.message : "")) throw storeError(error);
+      throw new OperationalError(
+        "state.conflict",
+        `another devcloud uses ${dirname(path)}: stop it, or give this one its own data directory`,
+        { cause: error },
+      );
+    }
     const version = this.#db.prepare("PRAGMA user_version").get()?.["user_version"];
     if (version !== 0 && version !== FORMAT) {
       this.#db.close();

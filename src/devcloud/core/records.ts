@@ -79,7 +79,8 @@ export interface GroupRecord extends BaseRecord {
 
 export type RulePeer =
   | { readonly kind: "cidr4" | "cidr6"; readonly cidr: string }
-  | { readonly kind: "group"; readonly groupId: string };
+  /** `family`: of its members' addresses, where a rule is for one only (OpenStack). */
+  | { readonly kind: "group"; readonly groupId: string; readonly family?: 4 | 6 };
 
 export interface RuleRecord extends BaseRecord {
   readonly groupId: string;

@@ -107,3 +107,14 @@ export async function ask(address: string): Promise<{ name: string; pid: number 
     return undefined;
   }
 }
+
+/** Neither running nor a zombie that its new parent has not yet collected. */
+export function isGone(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2).startsWith("Z");
+  } catch {
+    // No such process.
+    return true;
+  }
+}

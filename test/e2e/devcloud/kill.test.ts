@@ -15,17 +15,7 @@ import {
   waitUntilInstanceRunning,
   waitUntilInstanceStopped,
 } from "@aws-sdk/client-ec2";
-import { admin, ask, end, makeDataDir, spawnDevcloud, until, webServer } from "./devcloud-process.ts";
-
-const isGone = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0);
-    return false;
-  } catch {
-    // ESRCH
-    return true;
-  }
-};
+import { admin, ask, end, isGone, makeDataDir, spawnDevcloud, until, webServer } from "./devcloud-process.ts";
 
 void test("a killed cloud takes its servers along and has everything again when it returns", async () => {
   using data = makeDataDir();
