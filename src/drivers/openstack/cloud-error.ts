@@ -60,6 +60,7 @@ function verdictOn(service: OpenstackService, error: OpenstackError, asked: numb
     case 404:
       return { code: "cloud.not_found" };
     case 405:
+    case 406:
     case 501:
       return { code: "cloud.unsupported" };
     case 409:
@@ -67,7 +68,8 @@ function verdictOn(service: OpenstackService, error: OpenstackError, asked: numb
         ? { code: "cloud.quota", advice: "raise the project's quota or free resources" }
         : { code: "cloud.conflict" };
     case 413:
-      return quota && asked === undefined ? { code: "cloud.quota" } : { code: "cloud.throttled" };
+      // Cinder's quota errors come with a Retry-After of 0.
+      return quota && !asked ? { code: "cloud.quota" } : { code: "cloud.throttled" };
     case 429:
       return { code: "cloud.throttled" };
     case 503:

@@ -3,7 +3,8 @@
  * - Nova, Cinder: `{"itemNotFound": {"code": 404, "message": "..."}}`
  * - Neutron: `{"NeutronError": {"type": "NetworkNotFound", "message": "...", "detail": ""}}`
  * - Keystone, and the token middleware before Nova, Neutron and Cinder: `{"error": {"code", "title", "message"}}`
- * - Glance, and routes that no service has: plain text or HTML by WebOb
+ * - Glance, and routes that no service has, by WebOb: `{"message": "...<br />", "code": "404 Not Found", "title": "Not Found"}`
+ *   to a client that accepts JSON, else HTML or plain text
  * Recorded from real services in `fixtures/errors.json`.
  */
 import type { OpenstackService } from "./keystone.ts";
@@ -46,6 +47,7 @@ const titles: Readonly<Record<number, string>> = {
 };
 
 const maxMessage = 2_000;
+const maxCode = 100;
 
 function bounded(text: string): string {
   const flat = text.replace(/\s+/g, " ").trim();
@@ -62,19 +64,19 @@ function text(value: unknown): string | undefined {
 
 const entities: Readonly<Record<string, string>> = { amp: "&", lt: "<", gt: ">", quot: '"', "#x27": "'" };
 
+function withoutMarkup(markup: string): string {
+  const plain = markup
+    .slice(0, 8 * maxMessage)
+    .replace(/<title>[^<]*<\/title>|<h1>[^<]*<\/h1>/g, " ")
+    .replace(/<[^<>]*>/g, " ")
+    .replace(/&(amp|lt|gt|quot|#x27);/g, (_, name: string) => entities[name] ?? " ");
+  return bounded(plain);
+}
+
 /** WebOb's HTML and plain text: a title line, then the explanation. */
 function fromMarkup(status: number, body: string): OpenstackError {
-  const start = body.slice(0, 8 * maxMessage);
-  const withoutTitle = start.replace(/<title>[^<]*<\/title>|<h1>[^<]*<\/h1>/g, " ");
-  const plain = withoutTitle
-    .replace(/<[^>]*>/g, " ")
-    .replace(/&(amp|lt|gt|quot|#x27);/g, (_, name: string) => entities[name] ?? " ");
-  const message = bounded(plain).replace(new RegExp(`^${status} [A-Z][A-Za-z ]{2,30}(?= [A-Z]|$)`), "");
-  return {
-    status,
-    code: `HTTP ${status}`,
-    message: bounded(message) || (titles[status] ?? `HTTP ${status}`),
-  };
+  const message = withoutMarkup(body.replace(/^\d{3} [A-Za-z -]{2,40}\s*\n/, ""));
+  return { status, code: `HTTP ${status}`, message: message || (titles[status] ?? `HTTP ${status}`) };
 }
 
 function fromJson(status: number, body: unknown): OpenstackError | undefined {
@@ -82,7 +84,11 @@ function fromJson(status: number, body: unknown): OpenstackError | undefined {
   const neutron = body["NeutronError"];
   if (isObject(neutron)) {
     const message = text(neutron["message"]) ?? "";
-    return { status, code: text(neutron["type"]) ?? "NeutronError", message: bounded(message) };
+    return {
+      status,
+      code: (text(neutron["type"]) ?? "NeutronError").slice(0, maxCode),
+      message: bounded(message),
+    };
   }
   // Very old Neutron: {"NeutronError": "text"}.
   if (typeof neutron === "string") return { status, code: "NeutronError", message: bounded(neutron) };
@@ -90,15 +96,27 @@ function fromJson(status: number, body: unknown): OpenstackError | undefined {
     if (!isObject(fault)) continue;
     const message = text(fault["message"]);
     if (message === undefined) continue;
-    const code = name === "error" ? (text(fault["title"]) ?? name) : name;
-    return { status, code: bounded(code).slice(0, 100), message: bounded(message) };
+    const code = name === "error" ? (text(fault["title"]) ?? name) : name || `HTTP ${status}`;
+    return { status, code: code.slice(0, maxCode), message: bounded(message) };
+  }
+  const flat = text(body["message"]);
+  if (flat !== undefined) {
+    return {
+      status,
+      code: (text(body["title"]) ?? `HTTP ${status}`).slice(0, maxCode),
+      message: withoutMarkup(flat),
+    };
   }
   // Version negotiation answers {"errors": [{"title", "detail"}]}.
   const errors = body["errors"];
   const first: unknown = Array.isArray(errors) ? errors[0] : undefined;
   if (isObject(first)) {
     const message = text(first["detail"]) ?? text(first["title"]) ?? "";
-    return { status, code: text(first["code"]) ?? `HTTP ${status}`, message: bounded(message) };
+    return {
+      status,
+      code: (text(first["code"]) ?? `HTTP ${status}`).slice(0, maxCode),
+      message: bounded(message),
+    };
   }
   return undefined;
 }
@@ -121,12 +139,14 @@ function escapeMarkup(raw: string): string {
 
 /**
  * Writes an error as the service itself would. `code` counts for Neutron (its type) only; the others
- * derive it from the status. `retryAfterSeconds` goes into Nova's and Cinder's `overLimit`, besides the header.
+ * derive it from the status. `retryAfterSeconds` goes into Nova's and Cinder's `overLimit`, besides the header; `accept` is
+ * the client's: Glance answers HTML to those that do not ask for JSON.
  */
 export function encodeOpenstackError(
   service: OpenstackService,
   error: OpenstackError,
   retryAfterSeconds?: number,
+  accept = "",
 ): EncodedError {
   const { status, message } = error;
   const title = titles[status] ?? "Error";
@@ -136,9 +156,11 @@ export function encodeOpenstackError(
   });
   if (service === "image") {
     const heading = `${status} ${title}`;
+    const markup = `${escapeMarkup(message)}<br /><br />\n\n\n`;
+    if (accept.includes("application/json")) return json({ message: markup, code: heading, title });
     return {
       contentType: "text/html; charset=UTF-8",
-      body: `<html>\n <head>\n  <title>${heading}</title>\n </head>\n <body>\n  <h1>${heading}</h1>\n  ${escapeMarkup(message)}<br /><br />\n\n\n\n </body>\n</html>`,
+      body: `<html>\n <head>\n  <title>${heading}</title>\n </head>\n <body>\n  <h1>${heading}</h1>\n  ${markup}\n </body>\n</html>`,
     };
   }
   if (service === "identity" || status === 401) return json({ error: { code: status, message, title } });

@@ -141,10 +141,10 @@ function match(route: readonly string[], segments: readonly string[]): Matched |
 }
 
 /** `/{collection}/{id}`, and whatever else: what looks like an id is one, so that an operation's name stays finite. */
-function generic(segments: readonly string[]): Matched {
+function generic(method: string, segments: readonly string[]): Matched {
   const params: string[] = [];
   const parts = segments.slice(0, 8).map((segment, index) => {
-    const isId = idPattern.test(segment) || (index === 1 && segments.length === 2);
+    const isId = idPattern.test(segment) || (method !== "POST" && index === 1 && segments.length === 2);
     if (!isId) return segment.slice(0, 60);
     params.push(decode(segment));
     return "{id}";
@@ -176,7 +176,7 @@ export function openstackOperation(method: string, path: string, body?: unknown)
   const known = routeTable.get(service) ?? [];
   let matched: Matched | undefined;
   for (const route of known) matched ??= match(route, segments);
-  const { text, params } = matched ?? generic(segments);
+  const { text, params } = matched ?? generic(method, segments);
   const action = method === "POST" && text.endsWith("/{id}/action") ? actionName(body) : undefined;
   const reads =
     method === "GET" ||
