@@ -12,7 +12,7 @@ import { OperationalError, isOperational } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import { securityGroupRuleId } from "#model/resource.ts";
 import { ruleResourceFromEc2 } from "#wire/ec2/ec2-resources.ts";
-import { permissionToEc2 } from "#wire/ec2/ec2-rules.ts";
+import { permissionToEc2, rulesFromPermissions } from "#wire/ec2/ec2-rules.ts";
 import type { Ec2Connection } from "./ec2-connection.ts";
 import { filters } from "./ec2-connection.ts";
 import type { Ec2Kind } from "./ec2-kind.ts";
@@ -50,9 +50,12 @@ export function ec2SecurityRules(ec2: Ec2Connection): Ec2Kind<"securityGroupRule
     tagTarget: async (id, signal) => (await find(id, signal))?.SecurityGroupRuleId,
     create: async (request, signal) => {
       const { kind, spec, tags } = request;
+      const permission = permissionToEc2(spec);
+      // EC2's own form of the rule has the id under which it is found again.
+      const [canonical = spec] = rulesFromPermissions(spec.groupId, spec.direction, [permission]).rules;
       const input = {
         GroupId: spec.groupId,
-        IpPermissions: [permissionToEc2(spec)],
+        IpPermissions: [permission],
         TagSpecifications: markedTags(request, "security-group-rule"),
       };
       const authorized: Promise<unknown> =
@@ -67,7 +70,8 @@ export function ec2SecurityRules(ec2: Ec2Connection): Ec2Kind<"securityGroupRule
       await authorized.catch((error: unknown) => {
         if (!isRemote(error, "InvalidPermission.Duplicate")) throw error;
       });
-      return observed<"securityGroupRule">({ kind, id: securityGroupRuleId(spec), spec, tags });
+      const id = securityGroupRuleId(canonical);
+      return observed<"securityGroupRule">({ kind, id, spec: canonical, tags });
     },
     update: async (id, set, signal) => {
       const { description, ...others } = set;

@@ -22,13 +22,14 @@ export function protocolToEc2(protocol: string): string {
 
 const hasPorts: ReadonlySet<string> = new Set(["tcp", "udp", "icmp", "icmpv6"]);
 
-/** -1 stands for every port (icmp: every type); the model leaves both away then. */
+/** -1, and for tcp and udp the whole range, stand for every port (icmp: every type): the model has neither then. */
 function portsFromEc2(
   protocol: string,
   from: number | undefined,
   to: number | undefined,
 ): Pick<SecurityGroupRuleSpec, "fromPort" | "toPort"> {
   if (!hasPorts.has(protocol) || from === undefined || from === -1) return {};
+  if ((protocol === "tcp" || protocol === "udp") && from === 0 && to === 65_535) return {};
   return { fromPort: from, ...(to === undefined ? {} : { toPort: to }) };
 }
 
