@@ -51,7 +51,6 @@ for (const concurrency of [4, 16, 64, 200]) {
     assert.ok(early >= 0.7 * 200, figures);
     assert.ok(shareLate <= 0.04, figures);
     assert.ok(share <= 0.08, figures);
-    console.log(figures);
   });
 }
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import type { Cloud } from "#cloud/contract.ts";
 import { memoryCatalogue } from "#drivers/memory/memory-catalogue.ts";
 import { createMemoryCloud } from "#drivers/memory/memory-cloud.ts";

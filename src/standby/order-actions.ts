@@ -3,14 +3,14 @@ import { invariant } from "#kernel/invariant.ts";
 import { resourceKey } from "#model/environment-state.ts";
 import type { Resource, ResourceKind } from "#model/resource.ts";
 import { referencesOf } from "#model/resource.ts";
-import type { ConvergenceAction, DeleteAction, Dependency, Wanted } from "./convergence-plan.ts";
+import type { ConvergenceAction, DeleteAction, Dependency, UpdateAction } from "./convergence-plan.ts";
 import { parseIpv4Prefix, prefixesOverlap } from "./ipv4-prefix.ts";
 import type { Pairing, Pairings } from "./pairings.ts";
 import { pairingKey } from "./pairings.ts";
 
 interface ActionsOfKey {
   create?: ConvergenceAction;
-  update?: ConvergenceAction;
+  update?: UpdateAction;
   confirm?: ConvergenceAction;
   delete?: DeleteAction;
 }
@@ -20,6 +20,7 @@ function byKey(actions: readonly ConvergenceAction[]): Map<string, ActionsOfKey>
   for (const action of actions) {
     const entry = index.get(action.key) ?? {};
     if (action.type === "delete") entry.delete = action;
+    else if (action.type === "update") entry.update = action;
     else if (action.type !== "retag") entry[action.type] = action;
     index.set(action.key, entry);
   }
@@ -56,20 +57,20 @@ function referencedKeys(pairing: Pairing, keyOfStandbyId: ReadonlyMap<string, st
 /** Fills in `waitsFor` and `priority`; answers with the figures of the whole. */
 export function orderActions(
   actions: readonly ConvergenceAction[],
-  wanted: ReadonlyMap<string, Wanted>,
   pairings: Pairings,
 ): { readonly calls: number; readonly depth: number } {
   const index = byKey(actions);
   for (const action of actions) {
     if (action.type === "create") orderCreate(action, index);
     if (action.type === "update") {
-      orderOnReferences(action, action.target.spec, index);
+      if (action.fields.includes("groupIds"))
+        orderOnReferences(action, action.target.spec, index, "securityGroup");
       const own = index.get(action.key);
       after(action, own?.confirm ?? own?.create, "ready");
     }
     if (action.type === "retag") after(action, index.get(action.key)?.create);
   }
-  orderDeletes(index, wanted, pairings);
+  orderDeletes(index, pairings);
   orderClaims(actions, pairings);
   return rank(actions);
 }
@@ -89,11 +90,12 @@ function orderOnReferences(
   action: ConvergenceAction,
   spec: Resource["spec"],
   index: ReadonlyMap<string, ActionsOfKey>,
+  only?: ResourceKind,
 ): void {
   const until = needsReadyEnds(action.kind) ? "ready" : "done";
   for (const end of referencesOf({ kind: action.kind, id: action.activeId, spec } as Resource)) {
     const of = index.get(resourceKey(end.kind, end.id));
-    if (of === undefined) continue;
+    if (of === undefined || (only !== undefined && end.kind !== only)) continue;
     after(action, of.create ?? (until === "ready" ? of.confirm : undefined), until);
   }
 }
@@ -106,11 +108,7 @@ function hostKey(pairing: Pairing): string | undefined {
 }
 
 /** What refers to a resource goes, or lets go of it, before the resource goes. */
-function orderDeletes(
-  index: ReadonlyMap<string, ActionsOfKey>,
-  wanted: ReadonlyMap<string, Wanted>,
-  pairings: Pairings,
-): void {
+function orderDeletes(index: ReadonlyMap<string, ActionsOfKey>, pairings: Pairings): void {
   const keyOfStandbyId = new Map<string, string>();
   for (const pairing of pairings.values()) {
     if (pairing.standbyId === null) continue;
@@ -124,7 +122,10 @@ function orderDeletes(
       // What ends with another goes after that one, and before its own other end.
       if (own?.delete?.implied === true && endKey === hostKey(pairing)) after(own.delete, end);
       else if (own?.delete !== undefined) after(end, own.delete);
-      else if (own?.update !== undefined && wanted.has(pairingKey(pairing))) after(end, own.update);
+      else if (end.kind === "securityGroup" && own?.update?.fields.includes("groupIds") === true) {
+        // A server can let go of a group; every other reference is for life.
+        after(end, own.update);
+      }
     }
   }
   for (const { delete: gone } of index.values()) {

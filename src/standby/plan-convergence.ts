@@ -36,7 +36,7 @@ export function planConvergence(input: ConvergenceInput): ConvergencePlan {
   );
   for (const one of wanted.values()) draft.converge(one);
   for (const pairing of input.pairings.values()) draft.remove(pairing);
-  const { calls, depth } = orderActions(draft.actions, wanted, input.pairings);
+  const { calls, depth } = orderActions(draft.actions, input.pairings);
   return { actions: draft.actions, gaps, calls, depth };
 }
 
