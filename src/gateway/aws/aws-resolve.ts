@@ -54,7 +54,7 @@ async function askEc2(
   if (answer.status < 500 && code !== undefined && /\.NotFound$|^InvalidAMIID|\.Unknown$/.test(code))
     return {};
   throw new OperationalError("cloud.failing", `the cloud answered ${name} with status ${answer.status}`, {
-    ...(code === undefined ? {} : { remoteCode: code }),
+    detail: `error code ${code ?? "none"}`,
   });
 }
 
