@@ -139,7 +139,7 @@ export class JournalFollower {
       if (this.#stop.signal.aborted) return;
       this.#failure = error;
       this.#options.log.error(
-        { environment: this.#options.environment, error },
+        { environment: this.#options.environment, err: error },
         "following the journal ended",
       );
       this.#stop.abort(error);

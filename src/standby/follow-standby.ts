@@ -150,7 +150,10 @@ export class StandbyFollower {
     } catch (error) {
       if (this.#stop.signal.aborted) return;
       this.#failure = error;
-      this.#options.log.error({ environment: this.#options.environment, error }, "keeping the standby ended");
+      const { log, environment } = this.#options;
+      // A run has moved the environment: whoever started it opens a new follower when it is over.
+      if (isOperational(error, "state.fenced")) log.info({ environment }, "the standby is kept no longer");
+      else log.error({ environment, err: error }, "keeping the standby ended");
       this.#stop.abort(error);
     }
   }
