@@ -32,7 +32,7 @@ export async function conformanceTests(options: ConformanceTests): Promise<void>
   const sizes = chooseSizes(catalogue, options.sizes);
   for (const one of cloudConformance()) {
     if (whyNotApplicable(one, cloud.facts, harness) !== null) continue;
-    test(`${options.name}: ${one.name}`, async () => {
+    void test(`${options.name}: ${one.name}`, async () => {
       const scope = `conformance-${ports.random.hex(4)}`;
       const bench = new ConformanceBench(cloud, scope, ports, limits, signal);
       try {

@@ -18,7 +18,7 @@ const request = {
   mayExist: false,
 } as const;
 
-test("a lost request is not applied, a lost answer is, and neither says so", async () => {
+void test("a lost request is not applied, a lost answer is, and neither says so", async () => {
   for (const [type, made] of [
     ["lose_request", 0],
     ["lose_answer", 1],
@@ -35,7 +35,7 @@ test("a lost request is not applied, a lost answer is, and neither says so", asy
   }
 });
 
-test("a script meets only the calls that it is for", async () => {
+void test("a script meets only the calls that it is for", async () => {
   const memory = createMemoryCloud({ clock: systemClock, random: systemRandom });
   const plan = scriptedFaults([{ type: "throttle", retryAfterMs: 7 }], ({ method }) => method === "create");
   const cloud = createFaultyCloud(memory, systemClock, plan);

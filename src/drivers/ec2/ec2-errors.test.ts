@@ -8,7 +8,7 @@ const service = (name: string, httpStatusCode = 400) => ({
   $metadata: { httpStatusCode },
 });
 
-test("EC2's codes become the contract's", () => {
+void test("EC2's codes become the contract's", () => {
   const cases: [string, number, string, string, string][] = [
     ["RequestLimitExceeded", 503, "cloud.throttled", "throttled", "not_applied"],
     ["Throttling", 400, "cloud.throttled", "throttled", "not_applied"],
@@ -39,7 +39,7 @@ test("EC2's codes become the contract's", () => {
   }
 });
 
-test("a socket that broke after the request was sent leaves a change open; one that never came about does not", () => {
+void test("a socket that broke after the request was sent leaves a change open; one that never came about does not", () => {
   const cases: [object, string, string][] = [
     [{ code: "ECONNREFUSED", message: "connect ECONNREFUSED" }, "cloud.unreachable", "not_applied"],
     [{ code: "ENOTFOUND", message: "getaddrinfo" }, "cloud.unreachable", "not_applied"],
@@ -54,7 +54,7 @@ test("a socket that broke after the request was sent leaves a change open; one t
   }
 });
 
-test("a peer that asks for patience is heard", () => {
+void test("a peer that asks for patience is heard", () => {
   const error = ec2Error(
     { ...service("RequestLimitExceeded", 503), $response: { headers: { "retry-after": "3" } } },
     "RunInstances",

@@ -5,6 +5,19 @@ export type OneAtATime = <T>(
   work: (first: boolean) => Promise<T>,
 ) => Promise<T>;
 
+/** Its failure is told to its own caller, not to the one that waits here. */
+function settledOrAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason as Error);
+    const onSettled = (): void => {
+      signal.removeEventListener("abort", onAbort);
+      resolve();
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    work.then(onSettled, onSettled);
+  });
+}
+
 /** `first` tells whether no work under the key came before, as far as it was still held. */
 export function oneAtATime(): OneAtATime {
   const tails = new Map<string, Promise<unknown>>();
@@ -12,9 +25,7 @@ export function oneAtATime(): OneAtATime {
     signal.throwIfAborted();
     const before = tails.get(key);
     const run = (async () => {
-      // Its failure is told to its own caller.
-      await before?.catch(() => undefined);
-      signal.throwIfAborted();
+      if (before !== undefined) await settledOrAborted(before, signal);
       return work(before === undefined);
     })();
     tails.set(key, run);

@@ -17,7 +17,7 @@ const network = (token: string) =>
     mayExist: true,
   }) as const;
 
-test("the same token makes one resource, at once or one after the other", async () => {
+void test("the same token makes one resource, at once or one after the other", async () => {
   const cloud = createMemoryCloud({ ...ports, latencyMs: 2 });
   const made = await Promise.all([1, 2, 3].map(() => cloud.create(network("t1"), signal)));
   const again = await cloud.create(network("t1"), signal);
@@ -26,7 +26,7 @@ test("the same token makes one resource, at once or one after the other", async 
   assert.equal(cloud.inspect.callsOf("create"), 4);
 });
 
-test("a network with a subnet is kept, and quotas and overlaps are refused", async () => {
+void test("a network with a subnet is kept, and quotas and overlaps are refused", async () => {
   const cloud = createMemoryCloud({ ...ports, quotas: { network: 1 } });
   const { resource } = await cloud.create(network("n"), signal);
   const subnet = (token: string, cidr: string) =>
@@ -54,7 +54,7 @@ test("a network with a subnet is kept, and quotas and overlaps are refused", asy
   assert.deepEqual(cloud.inspect.resources(), []);
 });
 
-test("calls above the rate are throttled and told how long to wait", async () => {
+void test("calls above the rate are throttled and told how long to wait", async () => {
   let now = 0;
   const clock = { now: () => now, monotonicMs: () => now, sleep: async () => {} };
   const cloud = createMemoryCloud({ clock, random: systemRandom, callsPerSecond: 10, burst: 1 });
@@ -68,7 +68,7 @@ test("calls above the rate are throttled and told how long to wait", async () =>
   assert.equal(cloud.inspect.throttled, 1);
 });
 
-test("deleting a server takes its attachments and the volumes that end with it", async () => {
+void test("deleting a server takes its attachments and the volumes that end with it", async () => {
   const cloud = createMemoryCloud(ports);
   const common = { tags: {}, scope: "shop", mayExist: false } as const;
   const server = await cloud.create(

@@ -63,7 +63,7 @@ function launched(ids: readonly string[], more: object = {}) {
 const ids = (state: EnvironmentState): string[] =>
   [...state.resources()].map(({ kind, id }) => `${kind} ${id}`).sort();
 
-test("a network reaches the internet once a gateway is attached; the plain default route says nothing new", () => {
+void test("a network reaches the internet once a gateway is attached; the plain default route says nothing new", () => {
   const { state, gaps } = play([
     vpc,
     subnet,
@@ -87,7 +87,7 @@ test("a network reaches the internet once a gateway is attached; the plain defau
   assert.deepEqual(gaps, []);
 });
 
-test("RunInstances makes one server an instance, and follows its subnet's public addresses", () => {
+void test("RunInstances makes one server an instance, and follows its subnet's public addresses", () => {
   const { state, gaps } = play([
     vpc,
     subnet,
@@ -133,7 +133,7 @@ test("RunInstances makes one server an instance, and follows its subnet's public
   assert.deepEqual(gaps, []);
 });
 
-test("the network interface form of RunInstances says the same", () => {
+void test("the network interface form of RunInstances says the same", () => {
   const input = {
     ImageId: "ami-1",
     NetworkInterfaces: [
@@ -157,7 +157,7 @@ test("the network interface form of RunInstances says the same", () => {
   assert.deepEqual(gaps, []);
 });
 
-test("what a launch cannot carry over is one gap of the server, as bad as its worst part", () => {
+void test("what a launch cannot carry over is one gap of the server, as bad as its worst part", () => {
   const input = {
     LaunchTemplate: { LaunchTemplateId: "lt-1" },
     IamInstanceProfile: { Name: "web" },
@@ -170,7 +170,7 @@ test("what a launch cannot carry over is one gap of the server, as bad as its wo
   assert.match(gaps[0]?.message ?? "", /launch template.*|instance profile/);
 });
 
-test("servers are stopped, changed, started and terminated, with their links", () => {
+void test("servers are stopped, changed, started and terminated, with their links", () => {
   const { state, unknown } = play([
     vpc,
     subnet,
@@ -205,7 +205,7 @@ test("servers are stopped, changed, started and terminated, with their links", (
   assert.deepEqual(unknown, []);
 });
 
-test("an address that moves leaves its old server, and goes by each of its names", () => {
+void test("an address that moves leaves its old server, and goes by each of its names", () => {
   const moves = [
     vpc,
     subnet,
@@ -228,7 +228,7 @@ test("an address that moves leaves its old server, and goes by each of its names
   }
 });
 
-test("rules come in every form, with one id, and go in every form", () => {
+void test("rules come in every form, with one id, and go in every form", () => {
   const forms: object[] = [
     { GroupId: "sg-1", IpProtocol: "tcp", FromPort: 80, ToPort: 80, CidrIp: "0.0.0.0/0" },
     {
@@ -283,7 +283,7 @@ test("rules come in every form, with one id, and go in every form", () => {
   assert.deepEqual(ids(byId.state), ["network vpc-1", "securityGroup sg-1", egress]);
 });
 
-test("a modified rule is another rule under the same sgr id", () => {
+void test("a modified rule is another rule under the same sgr id", () => {
   const rule = { GroupId: "sg-1", IsEgress: false, IpProtocol: "tcp", CidrIpv4: "10.0.0.0/8" };
   const { state, gaps } = play([
     vpc,
@@ -312,7 +312,7 @@ test("a modified rule is another rule under the same sgr id", () => {
   assert.deepEqual(gaps, []);
 });
 
-test("prefix lists and groups without an id are lost rules by name", () => {
+void test("prefix lists and groups without an id are lost rules by name", () => {
   const { changes, gaps } = ec2Changes(
     "AuthorizeSecurityGroupEgress",
     {
@@ -328,7 +328,7 @@ test("prefix lists and groups without an id are lost rules by name", () => {
   assert.match(gaps[0]?.message ?? "", /pl-1/);
 });
 
-test("tags find their resource by the id's prefix, and a value spares tags that differ", () => {
+void test("tags find their resource by the id's prefix, and a value spares tags that differ", () => {
   const made = [
     vpc,
     group,
@@ -354,7 +354,7 @@ test("tags find their resource by the id's prefix, and a value spares tags that 
   assert.deepEqual(after(undefined), {});
 });
 
-test("an imported key pair has its public key, a generated one has none, and no secret is kept", () => {
+void test("an imported key pair has its public key, a generated one has none, and no secret is kept", () => {
   const imported = ec2Changes(
     "ImportKeyPair",
     { KeyName: "ops", PublicKeyMaterial: Buffer.from("ssh-ed25519 AAAA ops\n").toString("base64") },
@@ -372,7 +372,7 @@ test("an imported key pair has its public key, a generated one has none, and no 
   assert.ok(!JSON.stringify(generated).includes("PRIVATE"));
 });
 
-test("what has no counterpart is a gap with a weight; reads are nothing", () => {
+void test("what has no counterpart is a gap with a weight; reads are nothing", () => {
   const severity = (operation: string) => ec2Changes(operation, {}, {}).gaps[0]?.severity;
   assert.equal(severity("CreateNatGateway"), "lost");
   assert.equal(severity("CreateSomethingNew"), "lost");

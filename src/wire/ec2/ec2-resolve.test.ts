@@ -23,7 +23,7 @@ const made = (resolution: Ec2Resolution): string[] =>
     ? resolution.changes.map(({ type, kind, id }) => `${type} ${kind} ${id}`)
     : [];
 
-test("RunInstances is told by its token", () => {
+void test("RunInstances is told by its token", () => {
   const plan = planEc2Resolution({ operation: "RunInstances", input: {}, token: "tok", at });
   assert.deepEqual(plan, {
     questions: [
@@ -55,7 +55,7 @@ test("RunInstances is told by its token", () => {
   assert.equal(judge("RunInstances", {}, []).result, "undecided");
 });
 
-test("a create without a token: one new match is it, none is none, several stay undecided", () => {
+void test("a create without a token: one new match is it, none is none, several stay undecided", () => {
   const input = {
     CidrBlock: "10.0.0.0/16",
     TagSpecifications: [{ ResourceType: "vpc", Tags: [{ Key: "Name", Value: "shop" }] }],
@@ -76,7 +76,7 @@ test("a create without a token: one new match is it, none is none, several stay 
   assert.match(open.gap.message, /vpc-1, vpc-2/);
 });
 
-test("a volume of long ago is not the one that was just made", () => {
+void test("a volume of long ago is not the one that was just made", () => {
   const volume = (VolumeId: string, CreateTime: string) => ({
     VolumeId,
     Size: 5,
@@ -88,7 +88,7 @@ test("a volume of long ago is not the one that was just made", () => {
   assert.deepEqual(made(found), ["create volume vol-2"]);
 });
 
-test("a name that another command took is not this command's doing", () => {
+void test("a name that another command took is not this command's doing", () => {
   const answer = { SecurityGroups: [{ GroupId: "sg-1", GroupName: "web", VpcId: "vpc-1" }] };
   const input = { GroupName: "web", Description: "web", VpcId: "vpc-1" };
   assert.equal(judge("CreateSecurityGroup", input, [answer], { knownIds: known("sg-1") }).result, "refused");
@@ -98,7 +98,7 @@ test("a name that another command took is not this command's doing", () => {
   ]);
 });
 
-test("deletes, power and attachments are told by the state", () => {
+void test("deletes, power and attachments are told by the state", () => {
   const cases: [string, object, object, Ec2Resolution["result"]][] = [
     ["DeleteVpc", { VpcId: "vpc-1" }, { Vpcs: [] }, "applied"],
     ["DeleteVpc", { VpcId: "vpc-1" }, { Vpcs: [{ VpcId: "vpc-1" }] }, "refused"],
@@ -141,7 +141,7 @@ test("deletes, power and attachments are told by the state", () => {
   }
 });
 
-test("of several servers, only those that were terminated are gone", () => {
+void test("of several servers, only those that were terminated are gone", () => {
   const answer = {
     Reservations: [
       {
@@ -157,7 +157,7 @@ test("of several servers, only those that were terminated are gone", () => {
   assert.equal(judge("TerminateInstances", { InstanceIds: ["i-2"] }, [answer]).result, "refused");
 });
 
-test("rules are compared by content, all or none", () => {
+void test("rules are compared by content, all or none", () => {
   const input = {
     GroupId: "sg-1",
     IpPermissions: [
@@ -189,7 +189,7 @@ test("rules are compared by content, all or none", () => {
   assert.equal(revoked([second]).result, "refused");
 });
 
-test("tags are told per resource", () => {
+void test("tags are told per resource", () => {
   const Tags = [{ Key: "tier", Value: "web" }];
   const answer = { Tags: [{ ResourceId: "i-1", Key: "tier", Value: "web" }] };
   const set = judge("CreateTags", { Resources: ["i-1", "i-2"], Tags }, [answer]);
@@ -198,12 +198,12 @@ test("tags are told per resource", () => {
   assert.equal(judge("DeleteTags", { Resources: ["i-2"], Tags }, [answer]).result, "applied");
 });
 
-test("what cannot be asked about stays open, with the weight of what it would have meant", () => {
+void test("what cannot be asked about stays open, with the weight of what it would have meant", () => {
   const open = judge("CreateNatGateway", {}, []);
   assert.ok(open.result === "undecided" && open.gap.severity === "lost");
 });
 
-test("questions are asked over all pages", async () => {
+void test("questions are asked over all pages", async () => {
   const asked: object[] = [];
   const pages: Record<string, object> = {
     first: { Vpcs: [{ VpcId: "vpc-1", CidrBlock: "10.0.0.0/16" }], NextToken: "second" },

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ec2ResourceIds } from "./ec2-resource-ids.ts";
 
-test("RunInstances writes nothing that others could: many may run side by side", () => {
+void test("RunInstances writes nothing that others could: many may run side by side", () => {
   const ids = ec2ResourceIds("RunInstances", {
     ImageId: "ami-1",
     SubnetId: "subnet-1",
@@ -12,7 +12,7 @@ test("RunInstances writes nothing that others could: many may run side by side",
   assert.deepEqual(ids, { written: [], read: ["ami-1", "subnet-1", "sg-1", "sg-2"] });
 });
 
-test("a command writes what it changes, and reads what it only names", () => {
+void test("a command writes what it changes, and reads what it only names", () => {
   assert.deepEqual(ec2ResourceIds("DeleteSubnet", { SubnetId: "subnet-1" }).written, ["subnet-1"]);
   assert.deepEqual(ec2ResourceIds("AttachVolume", { VolumeId: "vol-1", InstanceId: "i-1" }).written, [
     "vol-1",
@@ -30,7 +30,7 @@ test("a command writes what it changes, and reads what it only names", () => {
   assert.deepEqual(own, { written: ["sg-1"], read: [] });
 });
 
-test("of an operation without a table entry, everything that looks like an id is written", () => {
+void test("of an operation without a table entry, everything that looks like an id is written", () => {
   const ids = ec2ResourceIds("CreateNatGateway", {
     SubnetId: "subnet-0a1b2c3d4e5f60718",
     AllocationId: "eipalloc-0a1b2c3d",

@@ -31,7 +31,7 @@ const rule = fc
     peer,
   }));
 
-test("a rule said to EC2 and heard back is the same rule with the same id", () => {
+void test("a rule said to EC2 and heard back is the same rule with the same id", () => {
   fc.assert(
     fc.property(rule, (spec) => {
       const back = rulesFromPermissions(spec.groupId, spec.direction, [permissionToEc2(spec)]);

@@ -185,7 +185,7 @@ async function buildShop(ec2: EC2): Promise<ResourceId> {
   return plain as ResourceId;
 }
 
-test("the fold of all translated commands is what the cloud shows", async (t) => {
+void test("the fold of all translated commands is what the cloud shows", async (t) => {
   const recorder = record();
   const plainServer = await buildShop(recorder.ec2);
   assert.deepEqual(recorder.unknown, []);

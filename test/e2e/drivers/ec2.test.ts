@@ -70,7 +70,7 @@ const networkRequest = (scope: string) =>
 
 /** A network takes four changes: each in turn is applied without its answer arriving. */
 for (const operation of ["CreateVpc", "CreateInternetGateway", "AttachInternetGateway", "CreateRoute"]) {
-  test(`ec2: a network whose ${operation} was not answered is finished, not doubled`, () =>
+  void test(`ec2: a network whose ${operation} was not answered is finished, not doubled`, () =>
     withCloud(async (cloud, scope) => {
       await devcloud.admin("POST", "faults", { operation, effect: "fail-after", answer: "cut", count: 1 });
       const request = networkRequest(scope);
@@ -89,7 +89,7 @@ for (const operation of ["CreateVpc", "CreateInternetGateway", "AttachInternetGa
     }));
 }
 
-test("ec2: a server error after a change leaves its outcome open, after a read it does not", () =>
+void test("ec2: a server error after a change leaves its outcome open, after a read it does not", () =>
   withCloud(async (cloud, scope) => {
     await devcloud.admin("POST", "faults", { operation: "CreateVpc", effect: "refuse", count: 1 });
     await assert.rejects(
@@ -103,7 +103,7 @@ test("ec2: a server error after a change leaves its outcome open, after a read i
     );
   }));
 
-test("ec2: quota and capacity are told apart", () =>
+void test("ec2: quota and capacity are told apart", () =>
   withCloud(async (cloud, scope) => {
     for (const [code, wanted] of [
       ["VpcLimitExceeded", "cloud.quota"],
@@ -121,7 +121,7 @@ test("ec2: quota and capacity are told apart", () =>
     }
   }));
 
-test("ec2: an endpoint that nobody serves is unreachable, and nothing was sent", async () => {
+void test("ec2: an endpoint that nobody serves is unreachable, and nothing was sent", async () => {
   const cloud = open({ endpoint: "http://127.0.0.1:9" });
   await assert.rejects(
     cloud.create(networkRequest("none"), signal),
@@ -130,7 +130,7 @@ test("ec2: an endpoint that nobody serves is unreachable, and nothing was sent",
   await cloud.close();
 });
 
-test("ec2: an interrupted resize is finished, and the server runs again", () =>
+void test("ec2: an interrupted resize is finished, and the server runs again", () =>
   withCloud(async (cloud, scope) => {
     const common = { tags: {}, scope, mayExist: false } as const;
     const network = await cloud.create(networkRequest(scope), signal);
