@@ -120,24 +120,34 @@ export class ShopOwner {
     const ec2 = this.#ec2;
     const name = "shop";
     const TagSpecifications = [{ ResourceType: "vpc" as const, Tags: [{ Key: "Name", Value: name }] }];
-    const vpc = await this.#change(ec2.send(new CreateVpcCommand({ CidrBlock: "10.20.0.0/16", TagSpecifications })));
+    const vpc = await this.#change(
+      ec2.send(new CreateVpcCommand({ CidrBlock: "10.20.0.0/16", TagSpecifications })),
+    );
     const VpcId = id(vpc.Vpc?.VpcId);
     this.expected.networks.add(name);
     const gateway = await this.#change(ec2.send(new CreateInternetGatewayCommand({})));
     const GatewayId = id(gateway.InternetGateway?.InternetGatewayId);
     await this.#change(ec2.send(new AttachInternetGatewayCommand({ VpcId, InternetGatewayId: GatewayId })));
-    const tables = await ec2.send(new DescribeRouteTablesCommand({ Filters: [{ Name: "vpc-id", Values: [VpcId] }] }));
+    const tables = await ec2.send(
+      new DescribeRouteTablesCommand({ Filters: [{ Name: "vpc-id", Values: [VpcId] }] }),
+    );
     const RouteTableId = id(tables.RouteTables?.[0]?.RouteTableId);
-    await this.#change(ec2.send(new CreateRouteCommand({ RouteTableId, GatewayId, DestinationCidrBlock: "0.0.0.0/0" })));
+    await this.#change(
+      ec2.send(new CreateRouteCommand({ RouteTableId, GatewayId, DestinationCidrBlock: "0.0.0.0/0" })),
+    );
     for (const [index, tier] of this.#tiers.entries()) {
       const tags = [{ ResourceType: "subnet" as const, Tags: [{ Key: "Name", Value: tier.name }] }];
       const made = await this.#change(
-        ec2.send(new CreateSubnetCommand({ VpcId, CidrBlock: `10.20.${index + 1}.0/24`, TagSpecifications: tags })),
+        ec2.send(
+          new CreateSubnetCommand({ VpcId, CidrBlock: `10.20.${index + 1}.0/24`, TagSpecifications: tags }),
+        ),
       );
       const SubnetId = id(made.Subnet?.SubnetId);
       this.#subnetIds.set(tier.name, SubnetId);
       this.expected.subnets.add(tier.name);
-      await this.#change(ec2.send(new ModifySubnetAttributeCommand({ SubnetId, MapPublicIpOnLaunch: { Value: true } })));
+      await this.#change(
+        ec2.send(new ModifySubnetAttributeCommand({ SubnetId, MapPublicIpOnLaunch: { Value: true } })),
+      );
       await this.#createGroup(VpcId, tier);
     }
     await this.#change(ec2.send(new CreateKeyPairCommand({ KeyName: "shop", KeyType: "ed25519" })));
@@ -148,15 +158,25 @@ export class ShopOwner {
     const ec2 = this.#ec2;
     const name = `shop-${tier.name}`;
     const made = await this.#change(
-      ec2.send(new CreateSecurityGroupCommand({ VpcId, GroupName: name, Description: `the shop's ${tier.name} tier` })),
+      ec2.send(
+        new CreateSecurityGroupCommand({
+          VpcId,
+          GroupName: name,
+          Description: `the shop's ${tier.name} tier`,
+        }),
+      ),
     );
     const GroupId = id(made.GroupId);
     this.#groupIds.set(tier.name, GroupId);
     const open = (port: number): IpPermission[] => [
       { IpProtocol: "tcp", FromPort: port, ToPort: port, IpRanges: [{ CidrIp: "0.0.0.0/0" }] },
     ];
-    await this.#change(ec2.send(new AuthorizeSecurityGroupIngressCommand({ GroupId, IpPermissions: open(tier.port) })));
-    await this.#change(ec2.send(new AuthorizeSecurityGroupIngressCommand({ GroupId, IpPermissions: open(22) })));
+    await this.#change(
+      ec2.send(new AuthorizeSecurityGroupIngressCommand({ GroupId, IpPermissions: open(tier.port) })),
+    );
+    await this.#change(
+      ec2.send(new AuthorizeSecurityGroupIngressCommand({ GroupId, IpPermissions: open(22) })),
+    );
     // Thought better of it.
     await this.#change(ec2.send(new RevokeSecurityGroupIngressCommand({ GroupId, IpPermissions: open(22) })));
     this.expected.groups.set(name, new Set([tier.port]));
@@ -181,7 +201,10 @@ export class ShopOwner {
             SecurityGroupIds: [id(this.#groupIds.get(tierName))],
             UserData: userData(tier),
             TagSpecifications: [
-              { ResourceType: "instance", Tags: Object.entries(tags).map(([Key, Value]) => ({ Key, Value })) },
+              {
+                ResourceType: "instance",
+                Tags: Object.entries(tags).map(([Key, Value]) => ({ Key, Value })),
+              },
             ],
           }),
         ),
@@ -194,12 +217,20 @@ export class ShopOwner {
   async addVolumes(names: readonly string[]): Promise<void> {
     for (const name of names) {
       const made = await this.#change(
-        this.#ec2.send(new CreateVolumeCommand({ AvailabilityZone: await this.#zoneOf(name), Size: 2, VolumeType: "gp3" })),
+        this.#ec2.send(
+          new CreateVolumeCommand({ AvailabilityZone: await this.#zoneOf(name), Size: 2, VolumeType: "gp3" }),
+        ),
       );
       const VolumeId = id(made.VolumeId);
       await this.#volumeIs(VolumeId, "available");
       await this.#change(
-        this.#ec2.send(new AttachVolumeCommand({ VolumeId, InstanceId: id(this.#instanceIds.get(name)), Device: "/dev/sdf" })),
+        this.#ec2.send(
+          new AttachVolumeCommand({
+            VolumeId,
+            InstanceId: id(this.#instanceIds.get(name)),
+            Device: "/dev/sdf",
+          }),
+        ),
       );
       this.#expect(name, { volumes: 1 });
     }
@@ -220,7 +251,9 @@ export class ShopOwner {
       const InstanceId = id(this.#instanceIds.get(name));
       await this.#change(this.#ec2.send(new StopInstancesCommand({ InstanceIds: [InstanceId] })));
       await this.#allAre("stopped", [InstanceId]);
-      await this.#change(this.#ec2.send(new ModifyInstanceAttributeCommand({ InstanceId, InstanceType: { Value: type } })));
+      await this.#change(
+        this.#ec2.send(new ModifyInstanceAttributeCommand({ InstanceId, InstanceType: { Value: type } })),
+      );
       await this.#change(this.#ec2.send(new StartInstancesCommand({ InstanceIds: [InstanceId] })));
       this.#expect(name, { type });
     }
@@ -229,8 +262,12 @@ export class ShopOwner {
   async retag(names: readonly string[]): Promise<void> {
     for (const name of names) {
       const Resources = [id(this.#instanceIds.get(name))];
-      await this.#change(this.#ec2.send(new CreateTagsCommand({ Resources, Tags: [{ Key: "release", Value: "1" }] })));
-      await this.#change(this.#ec2.send(new CreateTagsCommand({ Resources, Tags: [{ Key: "release", Value: "2" }] })));
+      await this.#change(
+        this.#ec2.send(new CreateTagsCommand({ Resources, Tags: [{ Key: "release", Value: "1" }] })),
+      );
+      await this.#change(
+        this.#ec2.send(new CreateTagsCommand({ Resources, Tags: [{ Key: "release", Value: "2" }] })),
+      );
       await this.#change(this.#ec2.send(new DeleteTagsCommand({ Resources, Tags: [{ Key: "owner" }] })));
       const { owner: _removed, ...tags } = this.#known(name).tags;
       this.#expect(name, { tags: { ...tags, release: "2" } });
@@ -246,7 +283,9 @@ export class ShopOwner {
   /** Made and unmade: the reserve must never see any of it. */
   async changeMind(): Promise<void> {
     const zone = await this.#zoneOf("db-1");
-    const volume = await this.#change(this.#ec2.send(new CreateVolumeCommand({ AvailabilityZone: zone, Size: 1 })));
+    const volume = await this.#change(
+      this.#ec2.send(new CreateVolumeCommand({ AvailabilityZone: zone, Size: 1 })),
+    );
     const VolumeId = id(volume.VolumeId);
     await this.#volumeIs(VolumeId, "available");
     const InstanceId = id(this.#instanceIds.get("db-1"));
@@ -262,7 +301,10 @@ export class ShopOwner {
 
   /** All servers that should run do, with an address to reach them. */
   async allRunning(): Promise<void> {
-    await this.#allAre("running", [...this.expected.servers.keys()].map((name) => id(this.#instanceIds.get(name))));
+    await this.#allAre(
+      "running",
+      [...this.expected.servers.keys()].map((name) => id(this.#instanceIds.get(name))),
+    );
   }
 
   async instances(): Promise<readonly Instance[]> {
@@ -281,7 +323,10 @@ export class ShopOwner {
   async #allAre(state: string, ids: readonly string[]): Promise<void> {
     await until(
       `${ids.length} servers to be ${state}`,
-      async () => (await this.instances()).filter((one) => ids.includes(one.InstanceId ?? "") && one.State?.Name !== state),
+      async () =>
+        (await this.instances()).filter(
+          (one) => ids.includes(one.InstanceId ?? "") && one.State?.Name !== state,
+        ),
       (others) => others.length === 0,
       20_000,
     );
@@ -290,7 +335,8 @@ export class ShopOwner {
   async #volumeIs(VolumeId: string, state: string): Promise<void> {
     await until(
       `volume ${VolumeId} to be ${state}`,
-      async () => (await this.#ec2.send(new DescribeVolumesCommand({ VolumeIds: [VolumeId] }))).Volumes?.[0]?.State,
+      async () =>
+        (await this.#ec2.send(new DescribeVolumesCommand({ VolumeIds: [VolumeId] }))).Volumes?.[0]?.State,
       (seen) => seen === state,
       10_000,
     );

@@ -38,7 +38,8 @@ async function visit(url: string): Promise<Answer> {
   try {
     const { statusCode, body } = await request(url, { signal: AbortSignal.timeout(2000), reset: true });
     const text = await body.text();
-    const { tiers } = statusCode === 200 ? (JSON.parse(text) as { tiers: readonly { id: string }[] }) : { tiers: [] };
+    const { tiers } =
+      statusCode === 200 ? (JSON.parse(text) as { tiers: readonly { id: string }[] }) : { tiers: [] };
     // The page is whole only if all three tiers had a part in it.
     const server = tiers.length === 3 ? (tiers[0]?.id ?? null) : null;
     return { at: performance.now(), ok: server !== null, server };

@@ -26,7 +26,9 @@ export async function until<T>(
     const seen = await look();
     if (done(seen)) return seen;
     if (performance.now() > deadline) {
-      throw new Error(`waited ${limitMs / 1000} s for ${what}; last seen: ${JSON.stringify(seen).slice(0, 2000)}`);
+      throw new Error(
+        `waited ${limitMs / 1000} s for ${what}; last seen: ${JSON.stringify(seen).slice(0, 2000)}`,
+      );
     }
     await new Promise((resolve) => setTimeout(resolve, 100));
   }

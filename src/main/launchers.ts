@@ -1,5 +1,6 @@
 /** The long-lived commands, put together. Their parts are loaded when they are asked for: `status` needs no driver. */
-import { join } from "node:path";
+import { mkdirSync } from "node:fs";
+import { join, resolve } from "node:path";
 import type {
   AccessKeyView,
   DevcloudFlags,
@@ -75,7 +76,7 @@ async function devcloudUp(
   }
   const devcloud = await startDevcloud({
     dialect: flags.dialect as keyof typeof dialectKinds,
-    dataDir: flags.data,
+    dataDir: resolve(flags.data),
     port: flags.port,
     compute: flags.compute,
     log,
@@ -188,6 +189,7 @@ function createKeyStore(): KeyStore {
   const open = async (path: string) => {
     const { openAccessKeys } = await import("#gateway/access-keys.ts");
     const { config } = readConfig(path);
+    mkdirSync(config.data, { recursive: true, mode: 0o700 });
     const keys = await openAccessKeys(join(config.data, "access-keys.json"), {
       clock: systemClock,
       random: systemRandom,

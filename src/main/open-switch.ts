@@ -1,4 +1,5 @@
 /** From a route's configuration to the switch that it names. */
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { RouteConfig } from "#config/config-schema.ts";
 import { resolveSecret } from "#config/resolve-secret.ts";
@@ -22,6 +23,7 @@ export interface SwitchPlace {
 
 export async function openSwitch(route: RouteConfig, place: SwitchPlace): Promise<TrafficSwitch> {
   const { through, name, port } = route;
+  mkdirSync(join(place.data, "traffic"), { recursive: true, mode: 0o700 });
   const state = join(place.data, "traffic", `${place.environment}-${name}.json`);
   const epochs = fileEpochRecord(state);
   if ("forwarder" in through) {

@@ -1,5 +1,6 @@
 /** A run is one durable execution of a failover, failback, swap or drill. */
 import type { EnvironmentId, RunId } from "#kernel/ids.ts";
+import type { Json } from "#kernel/json.ts";
 
 export const runKinds = ["failover", "failback", "swap", "drill"] as const;
 export type RunKind = (typeof runKinds)[number];
@@ -48,4 +49,6 @@ export interface RunStep {
   readonly finishedAt: number | null;
   /** One line for the timeline. */
   readonly summary: string | null;
+  /** What later steps and people may want to know of it: figures, ids. */
+  readonly result: Json | null;
 }

@@ -16,6 +16,8 @@ import type { EnvironmentState } from "#model/environment-state.ts";
 import type { Run } from "#model/run.ts";
 import type { NoticeBoard } from "#health/notice-board.ts";
 import { loadPairings } from "#standby/pairings.ts";
+import { countDrained } from "#standby/count-drained.ts";
+import { remainingQueue } from "#standby/remaining-queue.ts";
 import { openStandbyFollower, type StandbyFollower } from "#standby/follow-standby.ts";
 import type { Store } from "#store/contract.ts";
 import { epochGuard, translationFor } from "#takeover/converge-site.ts";
@@ -361,6 +363,16 @@ export class EnvironmentRuntime {
           resolvedLater: true,
           at: clock.now(),
         });
+      },
+      countDrained: async (from, to) => {
+        const translation = await translationFor(this.#stage, { from, to, sizing: "fit", nameSuffix: "" });
+        const pairings = await loadPairings(store, { environment: this.#id, scope: mainScope });
+        const { state } = this.#follower;
+        const { keys } = remainingQueue(
+          { desired: [...state.resources()], pairings, translation },
+          site(to).limiter.figures,
+        );
+        return countDrained(journal, this.#id, state, keys);
       },
       recordGaps: async (gaps) => {
         if (gaps.length === 0) return;

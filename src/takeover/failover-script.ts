@@ -42,7 +42,7 @@ export function failoverScript(stage: Stage): RunScript {
       { name: "route-to-reserve", execute: (context) => routeToReserve(stage, context) },
       { name: "drain", execute: (context) => drain(stage, context) },
       { name: "verify", execute: (context) => verify(stage, context) },
-      { name: "route-all", execute: (context) => routeAll(stage, context) },
+      { name: "route-all", execute: (context) => routeWhatStands(stage, context) },
       { name: "commit", execute: (context) => commit(stage, context) },
     ],
     rollback: rollbackSteps(stage),
@@ -152,7 +152,7 @@ export function progressSpeaker(
 }
 
 async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
-  const { to } = moveInput(run.input);
+  const { from, to } = moveInput(run.input);
   const pairings = await loadPairings(stage.store, {
     environment: environmentId(stage.settings.id),
     scope: mainScope,
@@ -167,9 +167,16 @@ async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepR
     signal,
   });
   const bad = checks.filter(({ problem }) => problem !== null);
+  const { commands, drained } = await stage.countDrained(from, to);
   return {
-    summary: describeChecks(checks),
-    result: { servers: checks.length, bad: bad.length, named: describeChecks(checks) },
+    summary: `${describeChecks(checks)}; ${drained} of ${commands} commands are in force at ${to}`,
+    result: {
+      servers: checks.length,
+      bad: bad.length,
+      named: describeChecks(checks),
+      commandsRecorded: commands,
+      commandsDrained: drained,
+    },
   };
 }
 
@@ -181,6 +188,17 @@ export async function routeAll(stage: Stage, { signal }: Pick<StepContext, "sign
     throw new OperationalError("traffic.unreachable", `not every route leads to ${site} yet: ${named}`);
   }
   const said = routes.map((route) => `${route.route} -> ${route.backends} at ${site}`).join(", ");
+  return { summary: said === "" ? "there are no routes to move" : said };
+}
+
+/** A route that no server could be made for is named as missing; it does not keep the others from their users. */
+async function routeWhatStands(stage: Stage, context: StepContext): Promise<StepResult> {
+  const { bad } = context.results.get("verify") as { bad: number };
+  if (bad === 0) return routeAll(stage, context);
+  const { site, routes } = await stage.director.direct(context.signal);
+  const said = routes
+    .map((route) => `${route.route} -> ${route.error ?? `${route.backends} at ${site}`}`)
+    .join(", ");
   return { summary: said === "" ? "there are no routes to move" : said };
 }
 

@@ -284,6 +284,7 @@ function toStep(row: RunStepTable): RunStep {
     startedAt: row.started_at,
     finishedAt: row.finished_at,
     summary: row.summary,
+    result: row.result === null ? null : (JSON.parse(row.result) as Json),
   };
 }
 

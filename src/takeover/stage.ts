@@ -35,5 +35,7 @@ export interface Stage {
   openCommands(): Promise<readonly JournalEntry[]>;
   /** Gives up asking about a command: it is closed as not acknowledged, and becomes a gap. */
   abandon(entry: JournalEntry): Promise<void>;
+  /** How many of the recorded commands the site `to` reflects now. */
+  countDrained(from: string, to: string): Promise<{ readonly commands: number; readonly drained: number }>;
   recordGaps(gaps: readonly Gap[]): Promise<void>;
 }
