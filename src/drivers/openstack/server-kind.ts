@@ -3,7 +3,7 @@
  * can be filtered by. Disks beside the image's are asked for in the create itself (block_device_mapping_v2), not made and
  * attached afterwards: one call, nothing half-made to find after a crash, and Nova ends them with their server.
  */
-import { OperationalError } from "#kernel/errors.ts";
+import { OperationalError, isOperational } from "#kernel/errors.ts";
 import type { BlockDevice, ServerSpec, Tags } from "#model/resource.ts";
 import type { CreateRequest } from "#cloud/contract.ts";
 import { serverCreatedSchema, serverSchema } from "#wire/openstack/nova.ts";
@@ -112,8 +112,16 @@ async function post(
     ...(spec.zone === undefined ? {} : { availability_zone: spec.zone }),
     ...blockDevices(imageRef, spec.blockDevices),
   };
-  const answer = await calls.change("POST", "compute", "/servers", { server }, serverCreatedSchema);
-  return answer.server.id;
+  try {
+    const answer = await calls.change("POST", "compute", "/servers", { server }, serverCreatedSchema);
+    return answer.server.id;
+  } catch (error) {
+    // A port whose server was refused would keep an address; one that stays after a crash goes with its subnet.
+    const refused = isOperational(error) && error.outcome === "not_applied" && !calls.signal.aborted;
+    if (refused && placement.portId !== undefined)
+      await calls.remove("network", `/ports/${placement.portId}`);
+    throw error;
+  }
 }
 
 async function found(page: readonly NovaServer[], calls: Calls): Promise<Found<"server">[]> {

@@ -23,6 +23,8 @@ export interface Placement {
   readonly networks: "auto" | readonly Readonly<Record<string, string>>[];
   /** False when the groups are on the port already. */
   readonly groupsOnServer: boolean;
+  /** The port that was made for this server, where one was needed. */
+  readonly portId?: string;
 }
 
 async function markedPort(mark: string, calls: Calls): Promise<NeutronPort | undefined> {
@@ -68,7 +70,7 @@ export async function placeServer(
   const mark = markerText(marker);
   const known = mayExist ? await markedPort(mark, calls) : undefined;
   const port = known ?? (await makePort(spec, uuid, mark, calls));
-  return { networks: [{ port: port.id }], groupsOnServer: false };
+  return { networks: [{ port: port.id }], groupsOnServer: false, portId: port.id };
 }
 
 /** Floating addresses by the port that they lead to. */

@@ -192,4 +192,9 @@ void test("what names something that is not there is refused in words", async ()
   await assert.rejects(refused({ subnetId, type: "no-such-flavor" }), { code: "cloud.not_found" });
   await assert.rejects(refused({ subnetId, imageId: "no-such-image" }), { code: "cloud.not_found" });
   await assert.rejects(refused({ subnetId, keyName: "no-such-key" }), { code: "cloud.not_found" });
+  // The port that was made for the refused server went with the refusal: the subnet is free to go.
+  const spec = { networkId, cidr: "10.96.3.0/24", publicAddresses: false };
+  const third = await make("subnet", spec);
+  await assert.rejects(refused({ subnetId: third, keyName: "no-such-key" }), { code: "cloud.not_found" });
+  await cloud.delete("subnet", third, signal);
 });
