@@ -20,7 +20,8 @@ export interface VerifiedToken extends TokenFacts {
   readonly key: AccessKeyWithSecret;
 }
 
-const form = /^uk1\.([A-Z0-9]{16,32})\.([0-9a-z]{1,10})\.([0-9a-z]{1,10})\.([0-9a-f]{24})\.([A-Za-z0-9_-]{43})$/;
+const form =
+  /^uk1\.([A-Z0-9]{16,32})\.([0-9a-z]{1,10})\.([0-9a-z]{1,10})\.([0-9a-f]{24})\.([A-Za-z0-9_-]{43})$/;
 
 export function newTokenFacts(now: number, lifetimeMs: number, random: Random): TokenFacts {
   // Keystone's times have no parts of seconds that clients would keep: both ends are whole seconds.

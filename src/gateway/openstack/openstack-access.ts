@@ -96,7 +96,7 @@ export class KeystoneAccess implements OpenstackAccess {
     if (kept !== undefined && kept.expiresAt - renewBeforeMs > clock.now()) return kept.grant;
     const failure = this.#failure;
     if (failure !== undefined && clock.monotonicMs() - failure.at < pauseAfterFailureMs) {
-      return Promise.reject(failure.error as Error);
+      return Promise.reject(failure.error);
     }
     this.#renewing ??= this.#renew().finally(() => {
       this.#renewing = undefined;
@@ -137,7 +137,10 @@ export class KeystoneAccess implements OpenstackAccess {
     }
     const { project: scope, catalog, expires_at: expires } = decoded.value.token;
     if (scope === undefined) {
-      throw new OperationalError("config.missing", "the cloud's credentials have no project: name one for this site");
+      throw new OperationalError(
+        "config.missing",
+        "the cloud's credentials have no project: name one for this site",
+      );
     }
     const expiresAt = Date.parse(expires);
     return {
@@ -173,7 +176,8 @@ export class KeystoneAccess implements OpenstackAccess {
       let size = 0;
       for await (const chunk of answer.body as AsyncIterable<Buffer>) {
         size += chunk.length;
-        if (size > maxBodyLength) throw new OperationalError("cloud.protocol", "Keystone's answer is too large");
+        if (size > maxBodyLength)
+          throw new OperationalError("cloud.protocol", "Keystone's answer is too large");
         chunks.push(chunk);
       }
       const token = answer.headers["x-subject-token"];
@@ -184,10 +188,14 @@ export class KeystoneAccess implements OpenstackAccess {
       };
     } catch (cause) {
       if (cause instanceof OperationalError) throw cause;
-      throw new OperationalError("cloud.unreachable", `the cloud's Keystone at ${url.origin} does not answer`, {
-        detail: String(cause),
-        cause,
-      });
+      throw new OperationalError(
+        "cloud.unreachable",
+        `the cloud's Keystone at ${url.origin} does not answer`,
+        {
+          detail: String(cause),
+          cause,
+        },
+      );
     }
   }
 }
@@ -212,5 +220,7 @@ function refusal(url: URL, status: number, text: string): OperationalError {
       { detail },
     );
   }
-  return new OperationalError("cloud.failing", `the cloud's Keystone at ${url.origin} answered ${status}`, { detail });
+  return new OperationalError("cloud.failing", `the cloud's Keystone at ${url.origin} answered ${status}`, {
+    detail,
+  });
 }

@@ -32,7 +32,10 @@ export function linkRewriter(roots: ServiceRoots, base: string): EditAnswer {
       const lower = name.toLowerCase();
       if (lower === "content-type") type = value;
       if (lower === "location" || lower === "content-location") {
-        edited.push(name, value.replace(rewriter.address, (...found) => placeOf(rewriter, found)));
+        edited.push(
+          name,
+          value.replace(rewriter.address, (...found) => placeOf(rewriter, found)),
+        );
       } else edited.push(name, value);
     }
     const isJson = /^application\/(?:[a-z0-9.+-]*\+)?json\b/i.test(type);

@@ -6,7 +6,12 @@ export type ForwardedService = Exclude<OpenstackService, "identity">;
 /** The cloud's addresses without version and project, by service. */
 export type ServiceRoots = ReadonlyMap<OpenstackService, URL>;
 
-export const forwardedServices = ["compute", "network", "image", "volume"] as const satisfies readonly ForwardedService[];
+export const forwardedServices = [
+  "compute",
+  "network",
+  "image",
+  "volume",
+] as const satisfies readonly ForwardedService[];
 
 export const servicePrefixes: Readonly<Record<OpenstackService, string>> = {
   identity: "/identity",
@@ -47,7 +52,10 @@ export function servedPath(path: string): ServedPath | undefined {
 export function serviceRoot(endpoint: string): URL | undefined {
   const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol)) return undefined;
-  return new URL(url.pathname.replace(/\/v\d+(?:\.\d+)?(?:\/[^/]*)?\/*$/, "").replace(/\/+$/, "") || "/", url.origin);
+  return new URL(
+    url.pathname.replace(/\/v\d+(?:\.\d+)?(?:\/[^/]*)?\/*$/, "").replace(/\/+$/, "") || "/",
+    url.origin,
+  );
 }
 
 /** Path and query of a target. */
@@ -61,7 +69,8 @@ export function splitTarget(target: string): { readonly path: string; readonly q
  * a path with an encoded slash or a dot segment could be another one to the cloud than to this gateway.
  */
 export function isPlainPath(path: string): boolean {
-  if (!/^\/[\x21-\x7e]*$/.test(path) || /[\\{}#"<>^`|;]|%(?![0-9a-f]{2})|%2f|%5c|%00/i.test(path)) return false;
+  if (!/^\/[\x21-\x7e]*$/.test(path) || /[\\{}#"<>^`|;]|%(?![0-9a-f]{2})|%2f|%5c|%00/i.test(path))
+    return false;
   const segments = path.split("/").slice(1);
   return segments.every((segment, index) => {
     if (segment === "") return index === segments.length - 1;
