@@ -1,11 +1,17 @@
 /** `node src/devcloud/devcloud-main.ts --dialect ec2 --port 4566 --data DIR`: prints one JSON line when ready, serves until SIGTERM. */
 import { parseArgs } from "node:util";
-import { type DialectName, dialectKinds, readFaults, startDevcloud } from "#devcloud/start-devcloud.ts";
+import {
+  type DialectName,
+  dialectKinds,
+  readFaults,
+  readLimits,
+  startDevcloud,
+} from "#devcloud/start-devcloud.ts";
 import { errorCodes, isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import { type Log, type LogFields } from "#kernel/log.ts";
 
 const usage = `usage: devcloud-main --dialect NAME --data DIR [--port P] [--host H] [--region R]
-  [--address-base 127.40.0.0/16] [--compute process|none] [--access-key-id ID] [--faults FILE]
+  [--address-base 127.40.0.0/16] [--compute process|none] [--access-key-id ID] [--faults FILE] [--limits FILE]
   [--latency-ms N] [--jitter-ms N] [--boot-ms N]`;
 
 function stderrLog(bound: LogFields = {}): Log {
@@ -44,12 +50,13 @@ async function main(): Promise<void> {
       compute: text,
       "access-key-id": text,
       faults: text,
+      limits: text,
       "latency-ms": text,
       "jitter-ms": text,
       "boot-ms": text,
     },
   });
-  const { dialect, data, compute, faults } = values;
+  const { dialect, data, compute, faults, limits } = values;
   if (dialect === undefined || !isDialect(dialect)) {
     const names = Object.keys(dialectKinds).join(" or ");
     throw new OperationalError("input.invalid", `--dialect must be ${names}\n${usage}`);
@@ -58,16 +65,18 @@ async function main(): Promise<void> {
   if (compute !== undefined && compute !== "process" && compute !== "none") {
     throw new OperationalError("input.invalid", `--compute must be process or none\n${usage}`);
   }
+  const fixedMs = number("latency-ms", values["latency-ms"]);
+  const jitterMs = number("jitter-ms", values["jitter-ms"]);
   const bootMs = number("boot-ms", values["boot-ms"]);
   const devcloud = await startDevcloud({
     dialect,
     dataDir: data,
     port: number("port", values.port) ?? 0,
     log: stderrLog(),
-    latency: {
-      fixedMs: number("latency-ms", values["latency-ms"]) ?? 0,
-      jitterMs: number("jitter-ms", values["jitter-ms"]) ?? 0,
-    },
+    ...(limits === undefined ? {} : await readLimits(limits)),
+    ...(fixedMs === undefined && jitterMs === undefined
+      ? {}
+      : { latency: { fixedMs: fixedMs ?? 0, jitterMs: jitterMs ?? 0 } }),
     ...(values.host === undefined ? {} : { host: values.host }),
     ...(values.region === undefined ? {} : { region: values.region }),
     ...(values["address-base"] === undefined ? {} : { addressBase: values["address-base"] }),

@@ -7,15 +7,23 @@ import type { Compute } from "#devcloud/core/compute.ts";
 import type { Account, Dialect, DialectKind } from "#devcloud/core/dialect.ts";
 import { defaultLifecycle, startLifecycle, type LifecycleOptions } from "#devcloud/core/lifecycle.ts";
 import { openCloud } from "#devcloud/core/open-cloud.ts";
-import type { Quotas } from "#devcloud/core/quotas.ts";
+import { defaultQuotas, type Quotas } from "#devcloud/core/quotas.ts";
+import type { QuotaName } from "#devcloud/core/refusal.ts";
 import { AddressRelays } from "#devcloud/compute/address-relays.ts";
 import { openNoCompute } from "#devcloud/compute/no-compute.ts";
 import { openProcessCompute } from "#devcloud/compute/process-compute.ts";
 import { ec2Kind } from "#devcloud/ec2/ec2-kind.ts";
+import { openstackKind } from "#devcloud/openstack/openstack-kind.ts";
 import type { AdminContext } from "#devcloud/front/admin-api.ts";
 import { startApiServer } from "#devcloud/front/api-server.ts";
 import { CallCounters } from "#devcloud/front/call-counters.ts";
-import { RateLimits, type LatencySpec, type RateLimitSpec } from "#devcloud/front/call-limits.ts";
+import {
+  latencySpec,
+  RateLimits,
+  rateLimitSpec,
+  type LatencySpec,
+  type RateLimitSpec,
+} from "#devcloud/front/call-limits.ts";
 import { FaultRules, faultList, type FaultSpec } from "#devcloud/front/fault-rules.ts";
 import { openSecretFile } from "#devcloud/front/secret-file.ts";
 import { systemClock, type Clock } from "#kernel/clock.ts";
@@ -25,7 +33,9 @@ import { systemRandom, type Random } from "#kernel/random.ts";
 import type { Secret } from "#kernel/secret.ts";
 
 /** Every dialect that devcloud speaks. */
-export const dialectKinds = { ec2: ec2Kind } as const satisfies Readonly<Record<string, DialectKind>>;
+export const dialectKinds = { ec2: ec2Kind, openstack: openstackKind } as const satisfies Readonly<
+  Record<string, DialectKind>
+>;
 
 export type DialectName = keyof typeof dialectKinds;
 
@@ -94,7 +104,7 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
     clock,
     random: options.random ?? systemRandom,
     ...(options.addressBase === undefined ? {} : { addressBase: options.addressBase }),
-    ...(options.quotas === undefined ? {} : { quotas: options.quotas }),
+    quotas: { ...kind.defaults.quotas, ...options.quotas },
   });
   const compute =
     options.compute === "none"
@@ -174,17 +184,39 @@ async function serveCloud(
 }
 
 /** The faults of a `--faults` file: a JSON list. Errors: `config.missing`, `config.invalid`. */
-export async function readFaults(path: string): Promise<FaultSpec[]> {
+export function readFaults(path: string): Promise<FaultSpec[]> {
+  return readSettings(path, faultList);
+}
+
+const limitsSpec = z.strictObject({
+  quotas: z.partialRecord(z.enum(Object.keys(defaultQuotas) as QuotaName[]), z.int().min(0)).optional(),
+  latency: latencySpec.optional(),
+  rateLimits: rateLimitSpec.optional(),
+});
+
+/** The limits of a `--limits` file: a JSON object. Errors: `config.missing`, `config.invalid`. */
+export async function readLimits(
+  path: string,
+): Promise<Pick<DevcloudOptions, "quotas" | "latency" | "rateLimits">> {
+  const { quotas, latency, rateLimits } = await readSettings(path, limitsSpec);
+  return {
+    ...(quotas === undefined ? {} : { quotas }),
+    ...(latency === undefined ? {} : { latency }),
+    ...(rateLimits === undefined ? {} : { rateLimits }),
+  };
+}
+
+async function readSettings<T>(path: string, spec: z.ZodType<T>): Promise<T> {
   let text: string;
   try {
     text = await readFile(path, "utf8");
   } catch (error) {
-    throw new OperationalError("config.missing", `the faults file ${path} cannot be read`, { cause: error });
+    throw new OperationalError("config.missing", `the file ${path} cannot be read`, { cause: error });
   }
   try {
-    return faultList.parse(JSON.parse(text));
+    return spec.parse(JSON.parse(text));
   } catch (error) {
     const why = error instanceof z.ZodError ? z.prettifyError(error) : (error as Error).message;
-    throw new OperationalError("config.invalid", `${path} is not a list of faults: ${why}`, { cause: error });
+    throw new OperationalError("config.invalid", `${path} is not as it should be: ${why}`, { cause: error });
   }
 }

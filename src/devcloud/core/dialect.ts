@@ -5,6 +5,7 @@
 import type { Secret } from "#kernel/secret.ts";
 import type { Catalog, Cloud, IdScheme } from "./cloud.ts";
 import type { Compute } from "./compute.ts";
+import type { Quotas } from "./quotas.ts";
 
 export interface ApiRequest {
   readonly method: string;
@@ -62,7 +63,13 @@ export interface Account {
 export interface DialectKind {
   readonly name: string;
   readonly ids: IdScheme;
-  readonly defaults: { readonly region: string; readonly user: string; readonly accountId: string };
+  readonly defaults: {
+    readonly region: string;
+    readonly user: string;
+    readonly accountId: string;
+    /** Where they differ from the core's. */
+    readonly quotas?: Partial<Quotas>;
+  };
   catalog(region: string): Catalog;
   open(cloud: Cloud, compute: Compute, account: Account): Promise<Dialect>;
   /** Content of the file (0600) that the dialect's own clients read their credentials from. */

@@ -86,8 +86,16 @@ function placementOf(ec2: Ec2, input: Api.RunInstancesCommandInput): Placement {
     ...(input.SecurityGroups ?? []).map((GroupName) => namedGroup(ec2, { GroupName })),
   ];
   const standard = group.by("name", `${chosen.networkId}/default`).map((each) => each.id);
+  const zone = input.Placement?.AvailabilityZone;
+  const subnetZone = subnet.get(chosen.id)?.zone;
+  if (zone !== undefined && zone !== subnetZone) {
+    throw new AwsProtocolError(
+      "InvalidParameterCombination",
+      `The availability zone ${zone.slice(0, 60)} is not that of the subnet '${chosen.id}': ${subnetZone ?? ""}`,
+    );
+  }
   return {
-    subnetId: subnet.get(chosen.id)?.id ?? chosen.id,
+    subnetId: chosen.id,
     groupIds: groups.length > 0 ? groups : standard,
     privateIp: own?.PrivateIpAddress ?? input.PrivateIpAddress,
     publicAddress: own?.AssociatePublicIpAddress ?? chosen.publicAddresses,
