@@ -97,7 +97,9 @@ function names(ref: Ref | undefined, thing: { id: string; name: string }, domain
   if (ref === undefined) return false;
   if (ref.id !== undefined) return ref.id === thing.id;
   if (ref.name !== thing.name) return false;
-  return domain === undefined || (domain.id !== undefined ? domain.id === "default" : domain.name === "Default");
+  return (
+    domain === undefined || (domain.id !== undefined ? domain.id === "default" : domain.name === "Default")
+  );
 }
 
 function provePassword(identity: Identity, part: IdentityPart): void {

@@ -87,7 +87,10 @@ function scopedCatalogue(call: Call): Answer {
   const { grant } = call;
   if (grant === null) throw unauthorized();
   if (grant.projectId === null) throw new ApiError(403, "The token has no scope, so it has no catalogue.");
-  return json(200, { catalog: catalogue(call, grant.projectId), links: { self: `${call.base}/identity/v3/auth/catalog` } });
+  return json(200, {
+    catalog: catalogue(call, grant.projectId),
+    links: { self: `${call.base}/identity/v3/auth/catalog` },
+  });
 }
 
 function projectBody(call: Call): object {
@@ -109,7 +112,10 @@ function listProjects(call: Call): Answer {
   const { project } = call.openstack.identity;
   const name = call.query.get("name");
   const shown = name === null || name === project.name ? [projectBody(call)] : [];
-  return json(200, { projects: shown, links: { next: null, previous: null, self: `${call.base}/identity/v3/projects` } });
+  return json(200, {
+    projects: shown,
+    links: { next: null, previous: null, self: `${call.base}/identity/v3/projects` },
+  });
 }
 
 function getProject(call: Call): Answer {
@@ -133,7 +139,8 @@ export const keystoneRoutes: readonly Route[] = [
     method: "GET",
     path: "/",
     access: "open",
-    handler: (call) => json(300, { versions: { values: [version(call)] } }, { location: `${call.base}/identity/v3/` }),
+    handler: (call) =>
+      json(300, { versions: { values: [version(call)] } }, { location: `${call.base}/identity/v3/` }),
   },
   {
     service: "identity",
@@ -151,4 +158,3 @@ export const keystoneRoutes: readonly Route[] = [
   { service: "identity", method: "GET", path: "/v3/projects", handler: listProjects },
   { service: "identity", method: "GET", path: "/v3/projects/{id}", handler: getProject },
 ];
-
