@@ -1,9 +1,10 @@
-/** What the routes of the OpenStack dialect share: a decoded call, its answer, and the table that leads to it. */
+/** What the routes of the OpenStack dialect share: a decoded call, and what a route is. */
 import type { z } from "zod";
 import type { Cloud } from "#devcloud/core/cloud.ts";
 import type { Compute } from "#devcloud/core/compute.ts";
 import type { OpenstackService } from "#wire/openstack/keystone.ts";
 import { parseJson } from "#wire/openstack/openstack-json.ts";
+import type { Answer } from "./answer.ts";
 import { badRequest, quoted } from "./api-error.ts";
 import type { Grant, Identity } from "./keystone-identity.ts";
 
@@ -32,12 +33,6 @@ export interface Call {
   readonly grant: Grant | null;
 }
 
-export interface Answer {
-  readonly status: number;
-  readonly body: string;
-  readonly headers: Readonly<Record<string, string>>;
-}
-
 /** Part of a transaction, synchronous. Refusals are thrown: `Refusal` of the core, or `ApiError`. */
 export type Handler = (call: Call) => Answer;
 
@@ -49,14 +44,6 @@ export interface Route {
   /** Absent: `token`. */
   readonly access?: "open" | "token";
   readonly handler: Handler;
-}
-
-export function json(status: number, body: unknown, headers: Readonly<Record<string, string>> = {}): Answer {
-  return { status, body: JSON.stringify(body), headers: { "content-type": "application/json", ...headers } };
-}
-
-export function empty(status: number): Answer {
-  return { status, body: "", headers: {} };
 }
 
 export function param(call: Call, index = 0): string {

@@ -1,7 +1,7 @@
 /** A refusal as one of OpenStack's services words it. */
 import type { OpenstackService } from "#wire/openstack/keystone.ts";
 import { encodeOpenstackError } from "#wire/openstack/openstack-errors.ts";
-import type { Answer } from "./api-call.ts";
+import type { Answer } from "./answer.ts";
 
 export class ApiError extends Error {
   override readonly name = "ApiError";

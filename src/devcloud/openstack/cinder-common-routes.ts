@@ -1,6 +1,7 @@
 /** Types, limits, zones and versions of Cinder. Snapshots: this cloud has none. */
 import { heldVolumeGiB } from "#devcloud/core/volumes.ts";
-import { type Answer, type Call, type Route, json, param, projectOf } from "./api-call.ts";
+import { type Answer, json } from "./answer.ts";
+import { type Call, type Route, param, projectOf } from "./api-call.ts";
 import { ApiError, quoted } from "./api-error.ts";
 import { defaultVolumeType, volumeTypes } from "./cinder-volume.ts";
 import { microversions } from "./microversion.ts";

@@ -4,17 +4,8 @@ import { checkQuota } from "#devcloud/core/quotas.ts";
 import type { Tags, VolumeRecord } from "#devcloud/core/records.ts";
 import { createVolume, deleteVolume, heldVolumeGiB } from "#devcloud/core/volumes.ts";
 import { parseJson } from "#wire/openstack/openstack-json.ts";
-import {
-  type Answer,
-  type Call,
-  type Route,
-  bodyOf,
-  empty,
-  json,
-  param,
-  parsedBody,
-  projectOf,
-} from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, type Route, bodyOf, param, parsedBody, projectOf } from "./api-call.ts";
 import { ApiError, badRequest, quoted } from "./api-error.ts";
 import {
   checkedVolumeType,

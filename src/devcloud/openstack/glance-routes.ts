@@ -1,6 +1,7 @@
 /** Glance v2: the public images. */
 import type { ImageInfo } from "#devcloud/core/records.ts";
-import { type Answer, type Call, type Route, isoSeconds, json, param } from "./api-call.ts";
+import { type Answer, json } from "./answer.ts";
+import { type Call, type Route, isoSeconds, param } from "./api-call.ts";
 import { ApiError, quoted } from "./api-error.ts";
 import { markerPage } from "./marker-page.ts";
 import { keystoneId } from "./openstack-ids.ts";

@@ -71,7 +71,7 @@ function revocationId(auditId: string): string {
 export function revokeToken(cloud: Cloud, grant: Grant): void {
   const { token: tokens } = cloud.data.tables;
   const now = cloud.clock.now();
-  for (const known of [...tokens.values()]) {
+  for (const known of tokens.values()) {
     const until = known.extra["expiresAt"];
     if (known.id.startsWith("revoked/") && typeof until === "number" && until <= now) tokens.delete(known.id);
   }

@@ -1,7 +1,8 @@
 /** Keystone v3: tokens, the catalogue, and the few things a token's owner may look at. */
 import { tokenRequestSchema } from "#wire/openstack/keystone.ts";
 import type { CatalogueEntry } from "#wire/openstack/keystone.ts";
-import { type Answer, type Call, type Route, bodyOf, empty, json, param, parsedBody } from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, type Route, bodyOf, param, parsedBody } from "./api-call.ts";
 import { ApiError, unauthorized } from "./api-error.ts";
 import { authenticate, type Grant, issueToken, readToken, revokeToken } from "./keystone-identity.ts";
 import { keystoneId } from "./openstack-ids.ts";

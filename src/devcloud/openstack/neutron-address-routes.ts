@@ -8,7 +8,8 @@ import {
 } from "#devcloud/core/addresses.ts";
 import { find } from "#devcloud/core/cloud.ts";
 import type { AddressRecord } from "#devcloud/core/records.ts";
-import { type Answer, type Call, type Route, bodyOf, empty, json, param } from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, type Route, bodyOf, param } from "./api-call.ts";
 import { ApiError, badRequest, quoted } from "./api-error.ts";
 import { changedExtra, extraText } from "./dialect-extra.ts";
 import { floatingIpBody, routerToOutside } from "./neutron-bodies.ts";

@@ -3,7 +3,8 @@ import { z } from "zod";
 import type { Quotas } from "#devcloud/core/quotas.ts";
 import type { BaseRecord, TableName } from "#devcloud/core/records.ts";
 import type { Table } from "#devcloud/core/table.ts";
-import { type Answer, type Call, type Route, bodyOf, empty, json, param, projectOf } from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, type Route, bodyOf, param, projectOf } from "./api-call.ts";
 import { ApiError, badRequest, noSuchRoute, quoted } from "./api-error.ts";
 import { changedExtra, extraTexts } from "./dialect-extra.ts";
 

@@ -12,7 +12,8 @@ import {
 import type { RuleInput } from "#devcloud/core/groups.ts";
 import { formatPrefix, parsePrefix } from "#devcloud/core/ipv4.ts";
 import type { GroupRecord, RulePeer, RuleRecord } from "#devcloud/core/records.ts";
-import { type Answer, type Call, type Route, bodyOf, empty, json, param } from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, type Route, bodyOf, param } from "./api-call.ts";
 import { ApiError, badRequest, quoted } from "./api-error.ts";
 import { changedExtra } from "./dialect-extra.ts";
 import { groupBody, ruleBody } from "./neutron-bodies.ts";

@@ -1,5 +1,6 @@
 /** Neutron's listings: filters on any attribute, tags, fields, sort and pages, the same for every kind. */
-import { type Answer, type Call, json } from "./api-call.ts";
+import { type Answer, json } from "./answer.ts";
+import type { Call } from "./api-call.ts";
 import { badRequest, quoted } from "./api-error.ts";
 
 export type Body = Readonly<Record<string, unknown>>;
@@ -25,7 +26,7 @@ function matches(value: unknown, wanted: readonly string[]): boolean {
   if (typeof value === "boolean") return wanted.some((text) => text.toLowerCase() === String(value));
   if (Array.isArray(value)) return wanted.some((text) => value.includes(text));
   if (value === null || value === undefined) return wanted.some((text) => text === "" || text === "None");
-  return wanted.some((text) => text === String(value as string | number));
+  return wanted.some((text) => text === (typeof value === "string" ? value : JSON.stringify(value)));
 }
 
 function tagsMatch(name: string, tags: readonly string[], values: readonly string[]): boolean {
@@ -128,7 +129,8 @@ export function listAnswer<T extends { readonly id: string }>(call: Call, listin
     throw badRequest(`Invalid input for operation: marker ${quoted(marker)} is not there.`, "InvalidInput");
   }
   const page: Body[] = [];
-  for (; at < records.length && (limit === undefined || page.length < limit); at += 1) {
+  const most = limit ?? records.length;
+  for (; at < records.length && page.length < most; at += 1) {
     const record = records[at] as T;
     if (listing.visible?.(record) === false) continue;
     const body = listing.body(record);
@@ -139,7 +141,10 @@ export function listAnswer<T extends { readonly id: string }>(call: Call, listin
   const link = (rel: string, change: (search: URLSearchParams) => void): void => {
     const search = new URLSearchParams(query);
     change(search);
-    links.push({ rel, href: `${call.base}/networking/v2.0/${collection.replaceAll("_", "-")}?${search}` });
+    links.push({
+      rel,
+      href: `${call.base}/networking/v2.0/${collection.replaceAll("_", "-")}?${search.toString()}`,
+    });
   };
   // As Neutron: a full page has a next link, even where nothing follows.
   if (limit !== undefined && last !== undefined && page.length === limit) {

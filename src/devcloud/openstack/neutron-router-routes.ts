@@ -8,7 +8,8 @@ import {
   removeGatewaySubnet,
 } from "#devcloud/core/gateways.ts";
 import type { GatewayRecord, PortRecord } from "#devcloud/core/records.ts";
-import { type Answer, type Call, type Route, bodyOf, empty, json, param, projectOf } from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, type Route, bodyOf, param, projectOf } from "./api-call.ts";
 import { ApiError, badRequest } from "./api-error.ts";
 import { changedExtra, extraText } from "./dialect-extra.ts";
 import { deviceOf, routerBody } from "./neutron-bodies.ts";

@@ -2,7 +2,8 @@
 import { z } from "zod";
 import type { ServerRecord, VolumeRecord } from "#devcloud/core/records.ts";
 import { attachVolume, detachVolume } from "#devcloud/core/volumes.ts";
-import { type Answer, type Call, type Route, bodyOf, empty, json, param } from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, type Route, bodyOf, param } from "./api-call.ts";
 import { ApiError, badRequest, quoted } from "./api-error.ts";
 import { versionAtLeast } from "./microversion.ts";
 import { knownServer } from "./nova-server-body.ts";

@@ -1,7 +1,8 @@
 /** Flavors, zones, limits, quotas and versions of Nova. */
 import type { ServerTypeInfo } from "#devcloud/core/records.ts";
 import { findServerType } from "#devcloud/core/servers.ts";
-import { type Answer, type Call, type Route, json, param, projectOf } from "./api-call.ts";
+import { type Answer, json } from "./answer.ts";
+import { type Call, type Route, param, projectOf } from "./api-call.ts";
 import { ApiError } from "./api-error.ts";
 import { markerPage, nextLinks } from "./marker-page.ts";
 import { microversions, versionAtLeast } from "./microversion.ts";

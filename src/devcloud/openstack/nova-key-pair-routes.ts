@@ -2,7 +2,8 @@
 import { z } from "zod";
 import { createKeyPair, generateKey, parsePublicKey } from "#devcloud/core/key-pairs.ts";
 import type { KeyPairRecord } from "#devcloud/core/records.ts";
-import { type Answer, type Call, type Route, bodyOf, empty, isoSeconds, json, param } from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, type Route, bodyOf, isoSeconds, param } from "./api-call.ts";
 import { ApiError, badRequest, quoted } from "./api-error.ts";
 import { markerPage, nextLinks } from "./marker-page.ts";
 import { versionAtLeast } from "./microversion.ts";

@@ -9,7 +9,8 @@ import {
   terminateServer,
 } from "#devcloud/core/servers.ts";
 import type { ServerRecord } from "#devcloud/core/records.ts";
-import { type Answer, type Call, bodyOf, empty, json, param, parsedBody } from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, bodyOf, param, parsedBody } from "./api-call.ts";
 import { ApiError, badRequest, quoted } from "./api-error.ts";
 import { changedExtra, extraText } from "./dialect-extra.ts";
 import { knownServer } from "./nova-server-body.ts";

@@ -2,7 +2,8 @@
 import { z } from "zod";
 import { terminateServer } from "#devcloud/core/servers.ts";
 import type { ServerRecord } from "#devcloud/core/records.ts";
-import { type Answer, type Call, type Route, bodyOf, empty, json, param } from "./api-call.ts";
+import { type Answer, empty, json } from "./answer.ts";
+import { type Call, type Route, bodyOf, param } from "./api-call.ts";
 import { changedExtra, extraText, extraTexts } from "./dialect-extra.ts";
 import { markerPage, nextLinks } from "./marker-page.ts";
 import { postAction } from "./nova-server-actions.ts";

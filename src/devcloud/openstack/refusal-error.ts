@@ -40,40 +40,40 @@ function notFound(service: OpenstackService, kind: RecordKind, id: string): ApiE
   return new ApiError(404, `${noun} ${quoted(id)} ${tail}.`, `${type}NotFound`);
 }
 
-function inUse(reason: RefusalReason & { code: "in_use" }): ApiError {
-  const { kind, id, by } = reason;
-  switch (kind) {
-    case "network":
-      return new ApiError(
-        409,
-        `Unable to complete operation on network ${id}. There are one or more ports still in use on the network.`,
-        "NetworkInUse",
-      );
-    case "subnet":
-      return new ApiError(
-        409,
-        `Unable to complete operation on subnet ${id}: One or more ports have an IP allocation from this subnet.`,
-        "SubnetInUse",
-      );
-    case "group":
-      return new ApiError(409, `Security Group ${id} in use.`, "SecurityGroupInUse");
-    case "gateway":
-      return by?.kind === "address"
-        ? new ApiError(
-            409,
-            `Router interface on router ${id} cannot be deleted, as it is required by one or more floating IPs.`,
-            "RouterInterfaceInUseByFloatingIP",
-          )
-        : new ApiError(409, `Router ${id} still has ports`, "RouterInUse");
-    case "port":
-      return new ApiError(409, `Port ${id} is still in use.`, "PortInUse");
-    case "volume":
-      return badRequest(
-        `Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer.`,
-      );
-    default:
-      return new ApiError(409, `${wordsOf(kind).noun} ${id} is in use.`, "InUse");
-  }
+type InUse = RefusalReason & { code: "in_use" };
+
+const inUseWords: Readonly<Partial<Record<RecordKind, (reason: InUse) => ApiError>>> = {
+  network: ({ id }) =>
+    new ApiError(
+      409,
+      `Unable to complete operation on network ${id}. There are one or more ports still in use on the network.`,
+      "NetworkInUse",
+    ),
+  subnet: ({ id }) =>
+    new ApiError(
+      409,
+      `Unable to complete operation on subnet ${id}: One or more ports have an IP allocation from this subnet.`,
+      "SubnetInUse",
+    ),
+  group: ({ id }) => new ApiError(409, `Security Group ${id} in use.`, "SecurityGroupInUse"),
+  gateway: ({ id, by }) =>
+    by?.kind === "address"
+      ? new ApiError(
+          409,
+          `Router interface on router ${id} cannot be deleted, as it is required by one or more floating IPs.`,
+          "RouterInterfaceInUseByFloatingIP",
+        )
+      : new ApiError(409, `Router ${id} still has ports`, "RouterInUse"),
+  port: ({ id }) => new ApiError(409, `Port ${id} is still in use.`, "PortInUse"),
+  volume: () =>
+    badRequest(
+      "Invalid volume: Volume status must be available or error or error_restoring or error_extending or error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer.",
+    ),
+};
+
+function inUse(reason: InUse): ApiError {
+  const worded = inUseWords[reason.kind]?.(reason);
+  return worded ?? new ApiError(409, `${wordsOf(reason.kind).noun} ${reason.id} is in use.`, "InUse");
 }
 
 const neutronQuotas: Readonly<Partial<Record<QuotaName, string>>> = {
