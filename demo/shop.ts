@@ -162,7 +162,7 @@ export class ShopOwner {
         new CreateSecurityGroupCommand({
           VpcId,
           GroupName: name,
-          Description: `the shop's ${tier.name} tier`,
+          Description: `${tier.name} tier of the shop`,
         }),
       ),
     );

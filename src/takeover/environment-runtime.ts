@@ -73,6 +73,8 @@ export class EnvironmentRuntime {
   #deciding = false;
   /** Epoch whose former active site was fenced after it came back. */
   #fencedLate: number | undefined;
+  /** Site -> why its catalogue could not be read the last time. */
+  readonly #unreadable = new Map<string, string>();
   #left: { readonly epoch: number; readonly byWitnesses: boolean } | undefined;
 
   private constructor(ports: RuntimePorts, record: EnvironmentRecord, follower: JournalFollower) {
@@ -148,6 +150,11 @@ export class EnvironmentRuntime {
 
   get stage(): Stage {
     return this.#stage;
+  }
+
+  /** Site -> why what it offers can't be read now. */
+  get unreadable(): ReadonlyMap<string, string> {
+    return this.#unreadable;
   }
 
   get run(): StoredRun | undefined {
@@ -388,10 +395,17 @@ export class EnvironmentRuntime {
       let restMs = catalogueEveryMs;
       try {
         await refreshCatalogue(store, siteId(site), this.#ports.site(site).cloud, clock, signal);
+        this.#unreadable.delete(site);
       } catch (error) {
         if (signal.aborted) return;
         if (!isOperational(error)) throw error;
-        log.debug({ site, code: error.code }, `what the site offers could not be read: ${error.message}`);
+        if (this.#unreadable.get(site) !== error.message) {
+          log.warn(
+            { site, code: error.code, detail: error.detail },
+            `what the site offers could not be read: ${error.message}`,
+          );
+        }
+        this.#unreadable.set(site, error.message);
         restMs = catalogueRetryMs;
       }
       await clock.sleep(restMs, signal);

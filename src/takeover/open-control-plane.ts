@@ -122,9 +122,7 @@ async function environmentStatus(
   const findings = [
     ...silentFindings(silent, observations.length > 0),
     ...(lag?.alarm == null ? [] : [error(lag.alarm)]),
-    ...(queue === null
-      ? [error("what the sites offer is not known yet: neither may have answered since the start")]
-      : []),
+    ...unreadableFindings(runtime, queue === null),
     ...(counts.open > 0
       ? [warning(`${counts.open} commands have no known outcome yet; the cloud is being asked`)]
       : []),
@@ -191,6 +189,15 @@ function healthOf(runtime: EnvironmentRuntime, findings: readonly Finding[]): He
   if (runtime.record.phase !== "protected") return "unprotected";
   if (findings.some(({ severity }) => severity === "error")) return "unprotected";
   return findings.some(({ severity }) => severity === "warning") ? "degraded" : "ready";
+}
+
+/** A site that is lost is no news in itself; never having known what it offers keeps everything from moving. */
+function unreadableFindings(runtime: EnvironmentRuntime, unknown: boolean): readonly Finding[] {
+  const named = [...runtime.unreadable].map(
+    ([site, why]) => `what site "${site}" offers can't be read: ${why}`,
+  );
+  if (named.length === 0) return unknown ? [error("what the sites offer has not been read yet")] : [];
+  return named.map((message) => (unknown ? error(message) : warning(message)));
 }
 
 function silentFindings(silent: readonly string[], othersSpeak: boolean): readonly Finding[] {
