@@ -122,9 +122,10 @@ test("headers beyond the limit, upgrades and what is not HTTP never get to a dia
   assert.equal(fixture.gateway.stats().requests, 0);
 });
 
-test("an answer of 10 MiB passes at the reader's pace: what is not read is not held", async (t) => {
+test("a large answer passes at the reader's pace: what is not read is not held", async (t) => {
   const { cloud, fixture } = await both(t);
-  const size = 10 * 1024 * 1024;
+  // More than the kernel holds in the sockets on the way, which can be 10 MiB.
+  const size = 64 * 1024 * 1024;
   let written = 0;
   cloud.reply = (_received, response) => {
     response.writeHead(200, { "content-length": size });
@@ -142,7 +143,7 @@ test("an answer of 10 MiB passes at the reader's pace: what is not read is not h
     more();
   };
   const pool = new Pool(fixture.gateway.address, { connections: 1 });
-  t.after(() => pool.close());
+  t.after(() => pool.destroy());
   const body = "Action=DescribeInstances&Version=2016-11-15";
   const headers = signedForm(fixture.gateway.address, fixture.key, body);
   const answer = await pool.request({ method: "POST", path: "/", headers, body });

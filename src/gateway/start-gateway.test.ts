@@ -94,7 +94,8 @@ test("what the cloud refuses is recorded as refused and reaches the caller as th
 
 test("refusals of the gateway's own never reach the cloud", async (t) => {
   const { cloud, fixture } = await both(t);
-  const { call, readKey, key } = fixture;
+  const { readKey, key } = fixture;
+  const call: Fixture["call"] = (...request) => fixture.call(...request);
   const volume = { Action: "DeleteVolume", VolumeId: "vol-00000000" };
   const cases: [string, Promise<{ status: number; code: string | undefined }>, number, string][] = [
     ["read-only key", call(volume, { key: readKey }), 403, "UnauthorizedOperation"],

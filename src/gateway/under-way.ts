@@ -15,6 +15,6 @@ export class UnderWay {
 
   /** Resolves when those under way now have ended, well or not. */
   async settled(operation: string): Promise<void> {
-    await Promise.allSettled([...(this.#running.get(operation) ?? [])]);
+    await Promise.allSettled(this.#running.get(operation) ?? new Set());
   }
 }
