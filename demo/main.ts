@@ -13,7 +13,7 @@ import { request } from "undici";
 import type { EnvironmentStatus, RunView } from "#takeover/control.ts";
 import type { TimelineEvent } from "#takeover/run-ledger.ts";
 import { killAll, startActor, type Actor } from "./processes.ts";
-import { sendShoppers, type Shoppers } from "./shoppers.ts";
+import { sendShoppers, type Answer, type Shoppers } from "./shoppers.ts";
 import { ShopOwner, type Tier } from "./shop.ts";
 import { heading, now, say, until } from "./timeline.ts";
 import { compare, liveServers, readCloud } from "./verify.ts";
@@ -303,7 +303,7 @@ async function play(): Promise<Figures> {
   heading(flags.swap ? "East comes back, as the standby" : "East comes back");
   east = await startEast(ports);
   const returned = flags.swap
-    ? await swapped(room, ports, before.servers.active)
+    ? await swapped(room, shoppers, ports, reserved)
     : await cameBack(room, shoppers);
   await shoppers.stop();
   const failed = shoppers.answers.filter(({ ok }) => !ok).length;
@@ -342,22 +342,15 @@ async function cameBack(room: ControlRoom, shoppers: Shoppers): Promise<boolean>
     120_000,
   );
   const state = seen.find(({ kind }) => kind === "failback")?.state;
-  const at = now();
-  await until(
-    "answers from east",
-    () => Promise.resolve(shoppers.answers.filter((answer) => answer.at > at && answer.ok)),
-    (answers) => answers.length >= 8,
-    20_000,
-  );
-  const last = shoppers.answers.filter((answer) => answer.at > at);
-  const home = last.every(({ ok, server }) => ok && server?.startsWith("i-") === true);
+  const answers = await answersSince(now(), shoppers);
+  const home = answers.every(({ ok, server }) => ok && server?.startsWith("i-") === true);
   const status = await room.status();
   say(`the shop is at home; west is down to ${status.servers.reserve} servers`);
   return state === "succeeded" && home && status.phase === "protected" && status.activeSite === "east";
 }
 
 /** West is the active site for good; east, which is back, is scaled down to a reserve. */
-async function swapped(room: ControlRoom, ports: Ports, servers: number): Promise<boolean> {
+async function swapped(room: ControlRoom, shoppers: Shoppers, ports: Ports, reserve: number): Promise<boolean> {
   const seen = await room.follow(
     "east to become a reserve",
     async () => ({
@@ -370,11 +363,19 @@ async function swapped(room: ControlRoom, ports: Ports, servers: number): Promis
       status.phase === "protected" &&
       status.run === null &&
       status.activeSite === "west" &&
-      east < servers / 2,
+      east === reserve,
     120_000,
   );
   say(`west is the active site for good; east is down to a reserve of ${seen.east} servers`);
-  return seen.status.activeSite === "west" && seen.status.servers.reserve === seen.east;
+  const answers = await answersSince(now(), shoppers);
+  const served = answers.every(({ ok, server }) => ok && server?.startsWith("i-") === false);
+  return served && seen.status.activeSite === "west" && seen.status.servers.active > seen.east;
+}
+
+/** Enough customers' answers from now on to tell who serves. */
+async function answersSince(at: number, shoppers: Shoppers): Promise<readonly Answer[]> {
+  const look = (): Promise<readonly Answer[]> => Promise.resolve(shoppers.answers.filter((answer) => answer.at > at));
+  return until("answers for the customers", look, (answers) => answers.filter(({ ok }) => ok).length >= 8, 20_000);
 }
 
 let exitCode = 1;
