@@ -88,24 +88,28 @@ class EditedJson implements EditedAnswer {
   }
 
   push(chunk: Buffer): Buffer {
-    const { link, places, reach } = this.#rewriter;
     const text = this.#held + chunk.toString("latin1");
+    return this.#edit(text, text.length - this.#rewriter.reach);
+  }
+
+  end(): Buffer {
+    return this.#edit(this.#held, this.#held.length);
+  }
+
+  /** Up to `ready`: a link that begins later may go on in the next piece, and be another address. */
+  #edit(text: string, ready: number): Buffer {
+    const { link, places } = this.#rewriter;
     const parts: string[] = [];
     let done = 0;
     for (const match of text.matchAll(link)) {
       const [whole, member = "", address = ""] = match;
+      if (match.index > ready) break;
       parts.push(text.slice(done, match.index), member, places.get(address) ?? "");
       done = match.index + whole.length;
     }
-    const ready = Math.max(done, text.length - reach);
-    parts.push(text.slice(done, ready));
-    this.#held = text.slice(ready);
+    const end = Math.max(done, ready);
+    parts.push(text.slice(done, end));
+    this.#held = text.slice(end);
     return Buffer.from(parts.join(""), "latin1");
-  }
-
-  end(): Buffer {
-    const rest = this.#held;
-    this.#held = "";
-    return Buffer.from(rest, "latin1");
   }
 }
