@@ -1,8 +1,6 @@
 /** The CLI's way to a running control plane. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { request } from "undici";
-import { readConfig } from "#config/read-config.ts";
 import { errorCodes, OperationalError, type ErrorCode } from "#kernel/errors.ts";
 import { Secret } from "#kernel/secret.ts";
 
@@ -26,17 +24,24 @@ export interface TargetFlags {
 }
 
 /** From flags, else the environment (UNDERSTUDY_API, UNDERSTUDY_TOKEN), else understudy.yaml. */
-export function findTarget(
+export async function findTarget(
   flags: TargetFlags,
   environment: Readonly<Record<string, string | undefined>>,
-): ApiTarget {
+): Promise<ApiTarget> {
   const fromEnvironment = environment["UNDERSTUDY_TOKEN"];
   const url = flags.api ?? environment["UNDERSTUDY_API"];
+  if (url !== undefined && !/^https?:\/\/./u.test(url)) {
+    throw new OperationalError(
+      "input.invalid",
+      `"${url}" is no address of a control plane: it looks like http://127.0.0.1:7481`,
+    );
+  }
   if (url !== undefined && (flags.tokenFile !== undefined || fromEnvironment !== undefined)) {
     const token =
       flags.tokenFile === undefined ? new Secret(fromEnvironment ?? "") : readToken(flags.tokenFile);
     return { url, token };
   }
+  const { readConfig } = await import("#config/read-config.ts");
   const { config } = readConfig(flags.config);
   const { host, port } = config.listen.api;
   const address = host.includes(":") ? `[${host}]` : host;
@@ -51,8 +56,13 @@ export function findTarget(
 
 function readToken(path: string): Secret {
   try {
-    return new Secret(readFileSync(path, "utf8").trim());
+    const token = readFileSync(path, "utf8").trim();
+    if (!/^[\x21-\x7e]{1,512}$/u.test(token)) {
+      throw new OperationalError("auth.invalid", `what stands in ${path} is no API token`);
+    }
+    return new Secret(token);
   } catch (error) {
+    if (error instanceof OperationalError) throw error;
     throw new OperationalError(
       "auth.missing",
       `cannot read the API token in ${path}: is the control plane running ("understudy up"), and are you its user?`,
@@ -68,6 +78,7 @@ export function createApiClient(target: ApiTarget): ApiClient {
     body: unknown,
     signal?: AbortSignal,
   ): Promise<T> {
+    const { request } = await import("undici");
     let answer;
     try {
       answer = await request(new URL(path, target.url), {

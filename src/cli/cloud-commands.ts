@@ -19,6 +19,6 @@ export function addCloudCommands(program: Command, context: CommandContext): voi
         { config, site, json, keep: options.keep },
         context.signal,
       );
-      if (!whole) process.exitCode = 8;
+      if (!whole) context.exitWith(8);
     });
 }

@@ -61,10 +61,12 @@ export interface CommandContext {
   readonly version: string;
   /** Aborts on SIGINT and SIGTERM. */
   readonly signal: AbortSignal;
+  /** For a command that did its work and still has to say that something is not as it should be. */
+  readonly exitWith: (code: number) => void;
 }
 
-export function openApi(context: CommandContext, flags: TargetFlags): ApiClient {
-  return createApiClient(findTarget(flags, context.environment));
+export async function openApi(context: CommandContext, flags: TargetFlags): Promise<ApiClient> {
+  return createApiClient(await findTarget(flags, context.environment));
 }
 
 /**

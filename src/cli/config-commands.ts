@@ -1,13 +1,11 @@
 /** understudy.yaml and the gateway's access keys: init, config check, keys. */
-import { existsSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { Option, type Command } from "commander";
 import { starterConfig } from "#cli/starter-config.ts";
 import type { CommandContext } from "#cli/command-context.ts";
 import { examples, globalFlags } from "#cli/global-flags.ts";
 import { formatTable } from "#cli/table.ts";
-import { checkConfig, formatProblems, readConfig } from "#config/read-config.ts";
 import { OperationalError } from "#kernel/errors.ts";
-import { readFileSync } from "node:fs";
 
 export function addConfigCommands(program: Command, context: CommandContext): void {
   program
@@ -17,10 +15,7 @@ export function addConfigCommands(program: Command, context: CommandContext): vo
     .addHelpText("after", examples("understudy init", "understudy init --config ./shop.yaml"))
     .action((options: { force: boolean }, command: Command) => {
       const { config, json } = globalFlags(command);
-      if (existsSync(config) && !options.force) {
-        throw new OperationalError("state.conflict", `${config} exists: edit it, or replace it with --force`);
-      }
-      writeFileSync(config, starterConfig, { mode: 0o600 });
+      writeStarter(config, options.force);
       context.terminal.out(
         json
           ? JSON.stringify({ written: config })
@@ -36,21 +31,33 @@ export function addConfigCommands(program: Command, context: CommandContext): vo
       "after",
       examples("understudy config check", "understudy config check --config ./shop.yaml --json"),
     )
-    .action((_options, command: Command) => {
+    .action(async (_options, command: Command) => {
       const { config: path, json } = globalFlags(command);
-      readConfigOrMissing(path);
-      const check = checkConfig(readFileSync(path, "utf8"));
+      const { checkConfig, formatProblems, readConfigText } = await import("#config/read-config.ts");
+      const check = checkConfig(readConfigText(path));
       const problems = check.ok ? check.warnings : check.problems;
       if (json) context.terminal.out(JSON.stringify({ ok: check.ok, problems }));
       else if (problems.length > 0) context.terminal.err(formatProblems(path, problems));
-      if (!check.ok) process.exitCode = 2;
+      if (!check.ok) context.exitWith(2);
       else if (!json) context.terminal.out(`${path} is in order`);
     });
   addKeys(program, context);
 }
 
-function readConfigOrMissing(path: string): void {
-  if (!existsSync(path)) readConfig(path);
+function writeStarter(path: string, replace: boolean): void {
+  try {
+    writeFileSync(path, starterConfig, { mode: 0o600, flag: replace ? "w" : "wx" });
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "EEXIST") {
+      throw new OperationalError("state.conflict", `${path} exists: edit it, or replace it with --force`);
+    }
+    throw new OperationalError(
+      "input.invalid",
+      `cannot write ${path} (${String(code)}): name a place that this user may write to with --config`,
+      { cause: error },
+    );
+  }
 }
 
 function addKeys(program: Command, context: CommandContext): void {

@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { openApi, type CommandContext } from "#cli/command-context.ts";
 import type { ApiClient } from "#cli/api-client.ts";
-import { examples, globalFlags } from "#cli/global-flags.ts";
+import { examples, globalFlags, wholeNumber } from "#cli/global-flags.ts";
 import { formatDuration, formatTable, formatTime } from "#cli/table.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { JournalEntry } from "#model/command.ts";
@@ -16,6 +16,7 @@ export async function chooseEnvironment(api: ApiClient, name: string | undefined
   const { environments } = await api.get<{ environments: readonly EnvironmentStatus[] }>("/v1/environments");
   const [only, ...others] = environments.map((environment) => environment.id);
   if (only !== undefined && others.length === 0) return only;
+  if (only === undefined) throw new OperationalError("not_found", "the configuration names no environment");
   throw new OperationalError(
     "input.invalid",
     `name the environment, one of: ${[only, ...others].join(", ")}`,
@@ -44,14 +45,15 @@ function addStatus(program: Command, context: CommandContext): void {
     )
     .action(async (_options, command: Command) => {
       const flags = globalFlags(command);
-      const api = openApi(context, flags);
+      const api = await openApi(context, flags);
       const { environments } = await api.get<{ environments: readonly EnvironmentStatus[] }>(
         "/v1/environments",
       );
       if (flags.json) context.terminal.out(JSON.stringify({ environments }));
+      else if (environments.length === 0) context.terminal.out("the configuration names no environment");
       else context.terminal.out(environments.map(describeStatus).join("\n\n"));
       if (environments.some((one) => one.health === "unprotected" || one.health === "degraded"))
-        process.exitCode = 8;
+        context.exitWith(8);
     });
 }
 
@@ -97,7 +99,7 @@ function addEnvShow(program: Command, context: CommandContext): void {
     .addHelpText("after", examples("understudy env show", "understudy env show shop --json"))
     .action(async (name: string | undefined, _options, command: Command) => {
       const flags = globalFlags(command);
-      const api = openApi(context, flags);
+      const api = await openApi(context, flags);
       const environment = await chooseEnvironment(api, name);
       const status = await api.get<EnvironmentStatus>(environmentPath(environment));
       const { resources } = await api.get<{ resources: readonly ResourceRow[] }>(
@@ -129,14 +131,14 @@ function addJournalTail(program: Command, context: CommandContext): void {
   journal
     .command("tail [environment]")
     .description("the latest commands, newest last")
-    .option("-n, --lines <count>", "how many", (text) => Number.parseInt(text, 10), 20)
+    .option("-n, --lines <count>", "how many", wholeNumber, 20)
     .addHelpText("after", examples("understudy journal tail", "understudy journal tail shop -n 100 --json"))
     .action(async (name: string | undefined, options: { lines: number }, command: Command) => {
       const flags = globalFlags(command);
-      if (!Number.isInteger(options.lines) || options.lines < 1 || options.lines > 1000) {
+      if (options.lines < 1 || options.lines > 1000) {
         throw new OperationalError("input.invalid", "--lines takes a whole number from 1 to 1000");
       }
-      const api = openApi(context, flags);
+      const api = await openApi(context, flags);
       const environment = await chooseEnvironment(api, name);
       const path = environmentPath(environment, `/journal?limit=${options.lines}`);
       const { entries } = await api.get<{ entries: readonly JournalEntry[] }>(path);
@@ -176,7 +178,7 @@ function addPairs(program: Command, context: CommandContext): void {
     .addHelpText("after", examples("understudy pairs", "understudy pairs shop --json"))
     .action(async (name: string | undefined, _options, command: Command) => {
       const flags = globalFlags(command);
-      const api = openApi(context, flags);
+      const api = await openApi(context, flags);
       const environment = await chooseEnvironment(api, name);
       const { pairings } = await api.get<{ pairings: readonly PairingView[] }>(
         environmentPath(environment, "/pairings"),
@@ -203,7 +205,7 @@ function addGaps(program: Command, context: CommandContext): void {
     .addHelpText("after", examples("understudy gaps", "understudy gaps shop --json"))
     .action(async (name: string | undefined, _options, command: Command) => {
       const flags = globalFlags(command);
-      const api = openApi(context, flags);
+      const api = await openApi(context, flags);
       const environment = await chooseEnvironment(api, name);
       const { gaps } = await api.get<{ gaps: readonly Gap[] }>(environmentPath(environment, "/gaps"));
       if (flags.json) context.terminal.out(JSON.stringify({ gaps }));
@@ -218,6 +220,6 @@ function addGaps(program: Command, context: CommandContext): void {
         ]);
         context.terminal.out(formatTable(["severity", "code", "about", "what and what to do"], rows));
       }
-      if (gaps.some((gap) => gap.severity === "lost")) process.exitCode = 8;
+      if (gaps.some((gap) => gap.severity === "lost")) context.exitWith(8);
     });
 }

@@ -11,7 +11,7 @@ import { errorCodes, isOperational, publicMessage } from "#kernel/errors.ts";
 const exitCodeHelp = `
 Exit codes
   0  done, and everything is as it should be
-  1  internal error
+  1  internal error, or the data folder cannot be used
   2  usage, input or configuration is wrong
   3  refused: the state, a policy or a missing confirmation forbids it
   4  not found
@@ -22,7 +22,7 @@ Exit codes
   130  interrupted
 `;
 
-export function buildProgram(context: CommandContext): Command {
+export function buildProgram(context: CommandContext, asJson = false): Command {
   const { terminal } = context;
   const program = new Command("understudy")
     .description("Keeps cloud environments alive when their cloud is not.")
@@ -36,6 +36,7 @@ export function buildProgram(context: CommandContext): Command {
     .configureOutput({
       writeOut: (text) => terminal.out(text.trimEnd()),
       writeErr: (text) => terminal.err(text.trimEnd()),
+      outputError: (text, write) => write(asJson ? usageAsJson(text) : text),
     })
     .addHelpText("after", exitCodeHelp);
   addConfigCommands(program, context);
@@ -47,6 +48,11 @@ export function buildProgram(context: CommandContext): Command {
   return program;
 }
 
+function usageAsJson(text: string): string {
+  const message = text.replace(/^error: /u, "").trim();
+  return JSON.stringify({ error: { code: "input.invalid", message } });
+}
+
 /** Commander copies these to subcommands only at creation by `.command()`; ours are made in several ways. */
 function inheritSettings(command: Command): void {
   for (const child of command.commands) {
@@ -56,19 +62,25 @@ function inheritSettings(command: Command): void {
 }
 
 /** Runs one command line; resolves to the exit code and never rejects. */
-export async function runCli(argv: readonly string[], context: CommandContext): Promise<number> {
-  const program = buildProgram(context);
+export async function runCli(
+  argv: readonly string[],
+  ports: Omit<CommandContext, "exitWith">,
+): Promise<number> {
   let exitCode = 0;
+  const context: CommandContext = {
+    ...ports,
+    exitWith: (code) => {
+      exitCode = code;
+    },
+  };
+  const asJson = argv.includes("--json");
+  const program = buildProgram(context, asJson);
   try {
-    program.hook("preAction", () => {
-      exitCode = 0;
-    });
     await program.parseAsync(argv, { from: "user" });
-    return process.exitCode === undefined ? exitCode : Number(process.exitCode);
+    return exitCode;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-    if (context.signal.aborted) return errorCodes.aborted.exit;
-    const asJson = program.opts<{ json: boolean }>().json;
+    if (context.signal.aborted && !isOperational(error)) return errorCodes.aborted.exit;
     if (isOperational(error)) {
       const { code, message } = error;
       context.terminal.err(asJson ? JSON.stringify({ error: { code, message } }) : `understudy: ${message}`);

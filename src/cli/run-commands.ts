@@ -6,6 +6,7 @@ import { confirmTyped, openApi, type CommandContext } from "#cli/command-context
 import { chooseEnvironment, environmentPath } from "#cli/environment-commands.ts";
 import { examples, globalFlags } from "#cli/global-flags.ts";
 import { formatDuration, formatTable, formatTime } from "#cli/table.ts";
+import { OperationalError } from "#kernel/errors.ts";
 import type { Run, RunKind } from "#model/run.ts";
 import type { RunView } from "#takeover/control.ts";
 import type { TimelineEvent } from "#takeover/run-ledger.ts";
@@ -43,7 +44,7 @@ export function addRunCommands(program: Command, context: CommandContext): void 
     .addHelpText("after", examples("understudy run show failover-1a2b3c4d"))
     .action(async (id: string, _options, command: Command) => {
       const flags = globalFlags(command);
-      const api = openApi(context, flags);
+      const api = await openApi(context, flags);
       const view = await api.get<RunView>(`/v1/runs/${encodeURIComponent(id)}`);
       context.terminal.out(flags.json ? JSON.stringify(view) : describeRun(view));
     });
@@ -53,7 +54,7 @@ export function addRunCommands(program: Command, context: CommandContext): void 
     .addHelpText("after", examples("understudy run list", "understudy run list shop --json"))
     .action(async (environment: string | undefined, _options, command: Command) => {
       const flags = globalFlags(command);
-      const api = openApi(context, flags);
+      const api = await openApi(context, flags);
       const query = environment === undefined ? "" : `?environment=${encodeURIComponent(environment)}`;
       const { runs } = await api.get<{ runs: readonly Run[] }>(`/v1/runs${query}`);
       if (flags.json) {
@@ -89,12 +90,15 @@ function addRunCommand(program: Command, context: CommandContext, kind: RunKind)
   }
   command.action(async (name: string | undefined, options: RunFlags, self: Command) => {
     const flags = globalFlags(self);
-    const api = openApi(context, flags);
+    if (options.force === true && options.reason === undefined) {
+      throw new OperationalError("input.invalid", "--force needs --reason: why is kept with the run");
+    }
+    const api = await openApi(context, flags);
     const environment = await chooseEnvironment(api, name);
     if (warning !== null) await confirmTyped(context, environment, warning, options.confirm);
     const run = await api.post<Run>(environmentPath(environment, "/runs"), {
       kind,
-      reason: options.reason ?? `asked for by ${userInfo().username}`,
+      reason: options.reason ?? `asked for by ${userName()}`,
       force: options.force ?? false,
     });
     if (!options.wait) {
@@ -103,15 +107,34 @@ function addRunCommand(program: Command, context: CommandContext, kind: RunKind)
       );
       return;
     }
-    const view = await followRun(context, api, run);
+    const view = await followToEnd(context, api, run);
     context.terminal.out(flags.json ? JSON.stringify(view) : describeRun(view));
-    process.exitCode = exitCodeOf(view);
+    context.exitWith(exitCodeOf(view));
   });
 }
 
 function exitCodeOf(run: Run): number {
   if (run.state === "succeeded") return 0;
   return run.state === "incomplete" ? 8 : 3;
+}
+
+/** A user id without an entry in the password file, as containers have, has no name. */
+function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return `user ${process.getuid?.() ?? "unknown"}`;
+  }
+}
+
+/** Ctrl-C ends the watching, never the run. */
+async function followToEnd(context: CommandContext, api: ApiClient, run: Run): Promise<RunView> {
+  try {
+    return await followRun(context, api, run);
+  } catch (error) {
+    if (context.signal.aborted) context.terminal.err(`${run.id} goes on: understudy run show ${run.id}`);
+    throw error;
+  }
 }
 
 /** Prints the run's timeline as it happens. */

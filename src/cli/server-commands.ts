@@ -1,7 +1,7 @@
 /** Long-lived processes: up, witness, devcloud up. Each runs until it is told to stop. */
-import { Option, type Command } from "commander";
+import { InvalidArgumentError, Option, type Command } from "commander";
 import type { CommandContext, DevcloudFlags } from "#cli/command-context.ts";
-import { examples, globalFlags } from "#cli/global-flags.ts";
+import { examples, globalFlags, positiveNumber, wholeNumber } from "#cli/global-flags.ts";
 
 export function addServerCommands(program: Command, context: CommandContext): void {
   program
@@ -42,19 +42,14 @@ export function addServerCommands(program: Command, context: CommandContext): vo
         .makeOptionMandatory(),
     )
     .option("--data <folder>", "where it keeps everything", "./devcloud-data")
-    .option(
-      "--port <number>",
-      "where it listens on 127.0.0.1; 0 takes a free one",
-      (text) => Number.parseInt(text, 10),
-      0,
-    )
+    .option("--port <number>", "where it listens on 127.0.0.1; 0 takes a free one", portNumber, 0)
     .option("--region <name>", "the region that it says it is")
     .option("--address-base <cidr>", "its servers' addresses, inside 127.0.0.0/8")
     .addOption(
       new Option("--compute <kind>", "what its servers are").choices(["process", "none"]).default("process"),
     )
     .option("--latency <ms>", "of every call: 20, or 10-50")
-    .option("--rate <calls>", "calls per second before it throttles", (text) => Number.parseFloat(text))
+    .option("--rate <calls>", "calls per second before it throttles", positiveNumber)
     .option("--faults <file>", "faults to start with, as JSON")
     .addHelpText(
       "after",
@@ -66,4 +61,10 @@ export function addServerCommands(program: Command, context: CommandContext): vo
     .action(async (options: DevcloudFlags) => {
       await context.launchers.devcloudUp(options, context.signal);
     });
+}
+
+function portNumber(text: string): number {
+  const port = wholeNumber(text);
+  if (port > 65_535) throw new InvalidArgumentError("A port is at most 65535.");
+  return port;
 }

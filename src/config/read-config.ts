@@ -58,27 +58,29 @@ export function checkConfig(text: string): ConfigCheck {
  * Errors: `config.missing`, `config.invalid` (all problems in the message, a line each).
  */
 export function readConfig(path: string): { readonly config: Config; readonly folder: string } {
-  const file = resolve(path);
-  let text: string;
-  try {
-    const bytes = readFileSync(file);
-    if (bytes.length > MAX_CONFIG_BYTES) {
-      throw new OperationalError(
-        "config.invalid",
-        `${path} is larger than 1 MiB; that is not a configuration`,
-      );
-    }
-    text = bytes.toString("utf8");
-  } catch (error) {
-    if (error instanceof OperationalError) throw error;
-    throw new OperationalError("config.missing", `cannot read ${path}: write one with "understudy init"`, {
-      cause: error,
-    });
-  }
-  const check = checkConfig(text);
+  const check = checkConfig(readConfigText(path));
   if (!check.ok) throw new OperationalError("config.invalid", formatProblems(path, check.problems));
-  const folder = dirname(file);
+  const folder = dirname(resolve(path));
   return { config: { ...check.config, data: resolve(folder, check.config.data) }, folder };
+}
+
+/** Errors: `config.missing`, `config.invalid` for what is too large to be a configuration. */
+export function readConfigText(path: string): string {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    const advice =
+      code === "ENOENT"
+        ? `there is no ${path}: write one with "understudy init", or name yours with --config`
+        : `cannot read ${path} (${String(code)}): it must be a file that this user may read`;
+    throw new OperationalError("config.missing", advice, { cause: error });
+  }
+  if (bytes.length > MAX_CONFIG_BYTES) {
+    throw new OperationalError("config.invalid", `${path} is larger than 1 MiB; that is not a configuration`);
+  }
+  return bytes.toString("utf8");
 }
 
 export function formatProblems(path: string, problems: readonly ConfigProblem[]): string {
@@ -190,7 +192,9 @@ function crossChecks(config: Config): Finding[] {
 
 /** Two of ours on one address: the second one would fail at its start, after the first one has begun. */
 function sharedListeners(config: Config): Finding[] {
-  const places: { readonly at: string; readonly path: readonly PropertyKey[] }[] = (["gateway", "api"] as const).map((name) => ({
+  const places: { readonly at: string; readonly path: readonly PropertyKey[] }[] = (
+    ["gateway", "api"] as const
+  ).map((name) => ({
     at: `${config.listen[name].host}:${config.listen[name].port}`,
     path: ["listen", name],
   }));
@@ -204,7 +208,9 @@ function sharedListeners(config: Config): Finding[] {
   return places.flatMap(({ at, path }, index) => {
     const first = places.findIndex((place) => place.at === at);
     const other = places[first]?.path.join(".") ?? "";
-    return first < index && !at.endsWith(":0") ? [{ path, message: `${at} is taken by ${other} already` }] : [];
+    return first < index && !at.endsWith(":0")
+      ? [{ path, message: `${at} is taken by ${other} already` }]
+      : [];
   });
 }
 

@@ -13,18 +13,31 @@ export function resolveSecret(
   if ("env" in reference) {
     const value = environment[reference.env];
     if (value === undefined || value === "") {
-      throw new OperationalError("config.missing", `the environment variable ${reference.env} is not set`);
+      throw new OperationalError(
+        "config.missing",
+        `the environment variable ${reference.env} is not set: the configuration takes a secret from it`,
+      );
     }
     return new Secret(value);
   }
+  const path = resolve(folder, reference.file);
   try {
-    const value = readFileSync(resolve(folder, reference.file), "utf8").replace(/\r?\n$/u, "");
-    if (value === "") throw new OperationalError("config.missing", `the file ${reference.file} is empty`);
+    const value = readFileSync(path, "utf8").replace(/\r?\n$/u, "");
+    if (value === "") {
+      throw new OperationalError(
+        "config.missing",
+        `the secret file ${path} is empty: put the secret into it`,
+      );
+    }
     return new Secret(value);
   } catch (error) {
     if (error instanceof OperationalError) throw error;
-    throw new OperationalError("config.missing", `cannot read the secret file ${reference.file}`, {
-      cause: error,
-    });
+    throw new OperationalError(
+      "config.missing",
+      `cannot read the secret file ${path}, which the configuration names: write it, readable by this user`,
+      {
+        cause: error,
+      },
+    );
   }
 }

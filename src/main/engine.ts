@@ -1,5 +1,4 @@
 /** The control plane in one process: store, journal, gateway, environments, API; opened bottom up, closed top down. */
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ApiToken } from "#api/api-auth.ts";
 import { startApi } from "#api/api-server.ts";
@@ -18,13 +17,16 @@ import { environmentId } from "#kernel/ids.ts";
 import { invariant } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
-import { Secret } from "#kernel/secret.ts";
+import type { Secret } from "#kernel/secret.ts";
+import { checkStanding } from "#main/check-standing.ts";
 import { collectMetrics } from "#main/metrics.ts";
 import { openCloud } from "#main/open-cloud.ts";
 import { openSwitch } from "#main/open-switch.ts";
+import { openOperatorToken } from "#main/operator-token.ts";
 import { probesOf, settingsOf, witnessNames } from "#main/settings-of.ts";
 import { upstreamsOf } from "#main/upstreams-of.ts";
 import { createCallLimiter } from "#standby/call-limiter.ts";
+import type { Store } from "#store/contract.ts";
 import { openSqliteStore } from "#store/open-sqlite-store.ts";
 import { openControlPlane } from "#takeover/open-control-plane.ts";
 import { EnvironmentRuntime } from "#takeover/environment-runtime.ts";
@@ -71,8 +73,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
 
 async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Promise<Omit<Engine, "close">> {
   const { config, folder, clock, random, log, version } = options;
-  mkdirSync(config.data, { recursive: true, mode: 0o700 });
-  const token = apiToken(config.data, random);
+  const token = await openOperatorToken(config.data, tokenFileName, random);
   const store = await openSqliteStore({
     path: join(config.data, "understudy.db"),
     log,
@@ -83,7 +84,7 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
   const journal = await openJournal(store, { clock });
   const ledger = await openRunLedger({ store, clock, random });
   const sites = openSites(options, stack);
-  const standings = await openStandings(options, (record) => ensureEnvironment(store, clock, record));
+  const standings = await openStandings(options, store);
   const keys = await openAccessKeys(join(config.data, "access-keys.json"), { clock, random });
   const runtimes = new Map<string, EnvironmentRuntime>();
   let gateway: Gateway | undefined;
@@ -158,14 +159,11 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
   stack.defer(() => api.close());
   for (const runtime of runtimes.values()) await runtime.start();
   stack.defer(startLocalWitnesses(options, notices));
-  return { gatewayUrl: opened.address, apiUrl: `http://${api.address.host}:${api.address.port}` };
+  return { gatewayUrl: opened.address, apiUrl: urlOf(api.address) };
 }
 
-function apiToken(data: string, random: Random): Secret {
-  const path = join(data, tokenFileName);
-  if (!existsSync(path)) writeFileSync(path, `${random.hex(32)}\n`, { mode: 0o600, flag: "wx" });
-  chmodSync(path, 0o600);
-  return new Secret(readFileSync(path, "utf8").trim());
+function urlOf({ host, port }: { readonly host: string; readonly port: number }): string {
+  return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
 }
 
 function apiTokens(config: Config, folder: string, operator: Secret): readonly ApiToken[] {
@@ -203,15 +201,23 @@ function siteOf(sites: ReadonlyMap<string, Site>, name: string): Site {
 }
 
 async function openStandings(
-  { config, folder }: EngineOptions,
-  ensure: (environment: { id: string; active: string; standby: string }) => Promise<EnvironmentRecord>,
+  { config, folder, clock, log }: EngineOptions,
+  store: Store,
 ): Promise<Map<string, Standing>> {
   const upstreams = new Map(
     Object.entries(config.sites).map(([name, site]) => [name, upstreamsOf(site, folder)]),
   );
   const standings = new Map<string, Standing>();
   for (const [id, { active, standby }] of Object.entries(config.environments)) {
-    standings.set(id, { record: await ensure({ id, active, standby }), upstreams });
+    const record = await ensureEnvironment(store, clock, { id, active, standby });
+    const standing = checkStanding(id, { active, standby }, record);
+    if (!standing.agrees) log.info({ environment: id }, standing.note);
+    standings.set(id, { record, upstreams });
+  }
+  for (const { id } of await store.db.selectFrom("environment").select("id").execute()) {
+    if (standings.has(id)) continue;
+    const left = `environment "${id}" is in the data folder, but not in the configuration any more`;
+    log.warn({ environment: id }, `${left}: its journal is kept, its reserve is not looked after`);
   }
   return standings;
 }

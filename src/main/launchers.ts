@@ -1,5 +1,4 @@
 /** The long-lived commands, put together. Their parts are loaded when they are asked for: `status` needs no driver. */
-import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type {
   AccessKeyView,
@@ -11,14 +10,13 @@ import type {
 } from "#cli/command-context.ts";
 import type { Terminal } from "#cli/terminal.ts";
 import { createApiClient, findTarget } from "#cli/api-client.ts";
-import { readConfig } from "#config/read-config.ts";
 import type { Probe } from "#health/probe.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { environmentId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
-import { createPinoLog } from "#main/pino-log.ts";
+import { makeDataFolder } from "#main/operator-token.ts";
 
 export interface LauncherPorts {
   readonly terminal: Terminal;
@@ -27,14 +25,27 @@ export interface LauncherPorts {
 }
 
 export function createLaunchers(ports: LauncherPorts): Launchers {
-  const log = createPinoLog(ports.environment["UNDERSTUDY_LOG_LEVEL"] ?? "info");
+  const openLog = (): Promise<Log> => loadLog(ports.environment["UNDERSTUDY_LOG_LEVEL"]);
   return {
-    up: (options, signal) => up(ports, log, options, signal),
-    devcloudUp: (flags, signal) => devcloudUp(ports, log, flags, signal),
-    witness: (flags, signal) => witness(ports, log, flags, signal),
-    verifyCloud: (flags, signal) => verifyCloud(ports, log, flags, signal),
+    up: async (options, signal) => up(ports, await openLog(), options, signal),
+    devcloudUp: async (flags, signal) => devcloudUp(ports, await openLog(), flags, signal),
+    witness: async (flags, signal) => witness(ports, await openLog(), flags, signal),
+    verifyCloud: async (flags, signal) => verifyCloud(ports, await openLog(), flags, signal),
     keys: createKeyStore(),
   };
+}
+
+const logLevels = ["debug", "info", "warn", "error", "silent"];
+
+async function loadLog(level = "info"): Promise<Log> {
+  if (!logLevels.includes(level)) {
+    throw new OperationalError(
+      "input.invalid",
+      `UNDERSTUDY_LOG_LEVEL is "${level}"; it takes one of: ${logLevels.join(", ")}`,
+    );
+  }
+  const { createPinoLog } = await import("#main/pino-log.ts");
+  return createPinoLog(level);
 }
 
 async function up(
@@ -43,8 +54,9 @@ async function up(
   options: { readonly config: string; readonly json: boolean },
   signal: AbortSignal,
 ): Promise<void> {
-  const { startEngine } = await import("#main/engine.ts");
+  const { readConfig } = await import("#config/read-config.ts");
   const { config, folder } = readConfig(options.config);
+  const { startEngine } = await import("#main/engine.ts");
   const engine = await startEngine({
     config,
     folder,
@@ -59,6 +71,7 @@ async function up(
     terminal.out(`understudy ${version} is up`);
     terminal.out(`  gateway  ${gatewayUrl}   AWS_ENDPOINT_URL=${gatewayUrl} aws ec2 describe-instances`);
     terminal.out(`  api      ${apiUrl}   understudy status`);
+    terminal.out(`  data     ${config.data}`);
   }
   await aborted(signal);
   await engine.close();
@@ -75,7 +88,7 @@ async function devcloudUp(
     throw new OperationalError("input.invalid", `devcloud does not speak ${flags.dialect}`);
   }
   const devcloud = await startDevcloud({
-    dialect: flags.dialect as keyof typeof dialectKinds,
+    dialect: flags.dialect,
     dataDir: resolve(flags.data),
     port: flags.port,
     compute: flags.compute,
@@ -114,7 +127,7 @@ async function witness(
   signal: AbortSignal,
 ): Promise<void> {
   const { runWitness } = await import("#health/witness.ts");
-  const api = createApiClient(findTarget({ config: "", ...flags }, {}));
+  const api = createApiClient(await findTarget({ config: "", ...flags }, {}));
   const assigned = await api.get<{ environment: string; witness: string; probes: readonly Probe[] }>(
     "/v1/witness/probes",
     signal,
@@ -155,6 +168,7 @@ async function verifyCloud(
   flags: VerifyFlags,
   signal: AbortSignal,
 ): Promise<boolean> {
+  const { readConfig } = await import("#config/read-config.ts");
   const { openCloud } = await import("#main/open-cloud.ts");
   const { runConformance } = await import("#cloud/conformance.ts");
   const { conformancePassed, formatConformanceReport, formatConformanceResult } =
@@ -187,9 +201,10 @@ async function verifyCloud(
 /** Keys are files of the data folder: they can be made before the first start, and take effect without a restart. */
 function createKeyStore(): KeyStore {
   const open = async (path: string) => {
+    const { readConfig } = await import("#config/read-config.ts");
     const { openAccessKeys } = await import("#gateway/access-keys.ts");
     const { config } = readConfig(path);
-    mkdirSync(config.data, { recursive: true, mode: 0o700 });
+    makeDataFolder(config.data);
     const keys = await openAccessKeys(join(config.data, "access-keys.json"), {
       clock: systemClock,
       random: systemRandom,

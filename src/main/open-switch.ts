@@ -1,12 +1,14 @@
 /** From a route's configuration to the switch that it names. */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { RouteConfig } from "#config/config-schema.ts";
 import { resolveSecret } from "#config/resolve-secret.ts";
+import { isOperational, OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
+import { makeDataFolder } from "#main/operator-token.ts";
 import { DnsUpdateSwitch } from "#traffic/dns/dns-update-switch.ts";
 import { fileEpochRecord } from "#traffic/epoch-record.ts";
 import { fileForwarderState } from "#traffic/forwarder/forwarder-state.ts";
+import type { ForwarderConfig } from "#traffic/forwarder/forwarder-config.ts";
 import { Forwarder } from "#traffic/forwarder/forwarder.ts";
 import { HaproxySwitch } from "#traffic/haproxy/haproxy-switch.ts";
 import { PowerdnsSwitch } from "#traffic/powerdns/powerdns-switch.ts";
@@ -23,13 +25,13 @@ export interface SwitchPlace {
 
 export async function openSwitch(route: RouteConfig, place: SwitchPlace): Promise<TrafficSwitch> {
   const { through, name, port } = route;
-  mkdirSync(join(place.data, "traffic"), { recursive: true, mode: 0o700 });
+  makeDataFolder(join(place.data, "traffic"));
   const state = join(place.data, "traffic", `${place.environment}-${name}.json`);
   const epochs = fileEpochRecord(state);
   if ("forwarder" in through) {
     const { listen, mode, drain } = through.forwarder;
     const config = { listen, mode, routes: [{ name }], limits: { drainMs: drain } };
-    const forwarder = await Forwarder.open(config, { state: fileForwarderState(state) });
+    const forwarder = await openForwarder(config, state, `environments.${place.environment}.traffic`);
     const close = (): Promise<void> => forwarder.close();
     const inner = forwarder.switchOf(name);
     return { ...inner, close, [Symbol.asyncDispose]: close };
@@ -69,4 +71,19 @@ export async function openSwitch(route: RouteConfig, place: SwitchPlace): Promis
     },
     { epochs },
   );
+}
+
+/** Says where the address is set, which the forwarder itself does not know. */
+async function openForwarder(config: ForwarderConfig, state: string, setting: string): Promise<Forwarder> {
+  try {
+    return await Forwarder.open(config, { state: fileForwarderState(state) });
+  } catch (error) {
+    if (!isOperational(error, "port.in_use")) throw error;
+    const { host, port } = config.listen;
+    throw new OperationalError(
+      "port.in_use",
+      `the forwarder cannot listen on ${host}:${port}: another program does; stop it, or set another address under ${setting}`,
+      { cause: error },
+    );
+  }
 }
