@@ -53,20 +53,48 @@ export function sendAndClose(request: IncomingMessage, response: ServerResponse,
   request.resume();
 }
 
+/** Passes an answer on as it comes; a small one that comes in one piece leaves in one write with its head. */
 export function sinkOf(response: ServerResponse): AnswerSink {
+  let head: { readonly status: number; readonly headers: FlatHeaders } | undefined;
+  let whole: Buffer | undefined;
+  const sendHead = (): void => {
+    if (head === undefined) return;
+    response.sendDate = !hasHeader(head.headers, "date");
+    response.writeHead(head.status, head.headers as string[]);
+    head = undefined;
+  };
   return {
     start(status, headers) {
-      response.sendDate = !hasHeader(headers, "date");
-      response.writeHead(status, headers as string[]);
+      head = { status, headers };
     },
-    write: (chunk) => response.write(chunk),
-    end: () => void response.end(),
+    write(chunk) {
+      if (head !== undefined && chunk.length < smallBytes && announces(head.headers, chunk.length)) {
+        whole = chunk;
+        return true;
+      }
+      sendHead();
+      return response.write(chunk);
+    },
+    end() {
+      sendHead();
+      if (whole === undefined) response.end();
+      else response.end(whole.toString("latin1"), "latin1");
+    },
     onDrain: (resume) => void response.on("drain", resume),
     onGone(abort) {
       if (response.destroyed) abort();
       else response.on("close", () => (response.writableFinished ? undefined : abort()));
     },
   };
+}
+
+function announces(headers: FlatHeaders, length: number): boolean {
+  for (let at = 0; at + 1 < headers.length; at += 2) {
+    const name = headers[at];
+    if (name?.length === 14 && name.toLowerCase() === "content-length")
+      return Number(headers[at + 1]) === length;
+  }
+  return false;
 }
 
 export function hasHeader(headers: FlatHeaders, name: string): boolean {

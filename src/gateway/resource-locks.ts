@@ -19,13 +19,21 @@ export interface Hold {
 }
 
 interface Place {
+  readonly key: string;
   readonly ticket: Ticket;
   readonly exclusive: boolean;
   granted: boolean;
 }
 
+/** Many commands may share one key (the subnet that all servers go to): joining and leaving must not count them. */
+interface Queue {
+  /** In arrival order. */
+  readonly places: Set<Place>;
+  exclusives: number;
+}
+
 class Ticket implements Hold {
-  readonly keys: string[] = [];
+  readonly places: Place[] = [];
   waitingFor = 0;
   granted: (() => void) | undefined;
   readonly #leave: (ticket: Ticket) => void;
@@ -43,7 +51,7 @@ class Ticket implements Hold {
 }
 
 export class ResourceLocks {
-  readonly #queues = new Map<string, Place[]>();
+  readonly #queues = new Map<string, Queue>();
   #waiting = 0;
 
   /** Commands that wait for a lock now. */
@@ -93,34 +101,40 @@ export class ResourceLocks {
 
   #join(ticket: Ticket, key: string, exclusive: boolean): void {
     // A command has few keys: a scan is cheaper than a set.
-    if (ticket.keys.includes(key)) return;
-    ticket.keys.push(key);
-    const queue = this.#queues.get(key);
+    if (ticket.places.some((place) => place.key === key)) return;
+    let queue = this.#queues.get(key);
     if (queue === undefined) {
-      this.#queues.set(key, [{ ticket, exclusive, granted: true }]);
-      return;
+      queue = { places: new Set(), exclusives: 0 };
+      this.#queues.set(key, queue);
     }
-    const granted = !exclusive && queue.every((place) => !place.exclusive);
-    queue.push({ ticket, exclusive, granted });
+    const granted = exclusive ? queue.places.size === 0 : queue.exclusives === 0;
+    const place: Place = { key, ticket, exclusive, granted };
+    queue.places.add(place);
+    if (exclusive) queue.exclusives += 1;
     if (!granted) ticket.waitingFor += 1;
+    ticket.places.push(place);
   }
 
   #leave(ticket: Ticket): void {
-    for (const key of ticket.keys) {
-      const queue = this.#queues.get(key);
+    for (const place of ticket.places) {
+      const queue = this.#queues.get(place.key);
       if (queue === undefined) continue;
-      const at = queue.findIndex((place) => place.ticket === ticket);
-      queue.splice(at, 1);
-      if (queue.length === 0) this.#queues.delete(key);
-      else grantFront(queue);
+      const held = place.exclusive || queue.exclusives > 0;
+      queue.places.delete(place);
+      if (place.exclusive) queue.exclusives -= 1;
+      if (queue.places.size === 0) this.#queues.delete(place.key);
+      // Among sharers alone, nobody waits.
+      else if (held) grantFront(queue.places);
     }
   }
 }
 
 /** The front of a queue runs: one exclusive place, or all shared ones before the first exclusive one. */
-function grantFront(queue: readonly Place[]): void {
-  for (const [index, place] of queue.entries()) {
-    if (place.exclusive && index > 0) return;
+function grantFront(places: Iterable<Place>): void {
+  let first = true;
+  for (const place of places) {
+    if (place.exclusive && !first) return;
+    first = false;
     if (!place.granted) {
       place.granted = true;
       place.ticket.waitingFor -= 1;
