@@ -21,5 +21,5 @@ export const defaultQuotas: Quotas = {
 
 /** Refuses when `held + wanted` is more than the quota. */
 export function checkQuota(quotas: Quotas, quota: QuotaName, held: number, wanted = 1): void {
-  if (held + wanted > quotas[quota]) refuse({ code: "quota", quota, limit: quotas[quota], wanted });
+  if (held + wanted > quotas[quota]) refuse({ code: "quota", quota, limit: quotas[quota], held, wanted });
 }

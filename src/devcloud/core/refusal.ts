@@ -16,7 +16,13 @@ export type RefusalReason =
     }
   | { readonly code: "duplicate"; readonly kind: RecordKind; readonly name: string; readonly within?: string }
   | { readonly code: "wrong_state"; readonly kind: RecordKind; readonly id: string; readonly state: string }
-  | { readonly code: "quota"; readonly quota: QuotaName; readonly limit: number; readonly wanted: number }
+  | {
+      readonly code: "quota";
+      readonly quota: QuotaName;
+      readonly limit: number;
+      readonly held: number;
+      readonly wanted: number;
+    }
   /** Overlaps a sibling. */
   | { readonly code: "cidr_conflict"; readonly cidr: string; readonly with: string }
   /** Not a prefix, or one of a length that is not allowed, or outside its network. */

@@ -35,9 +35,23 @@ export function unauthorized(): ApiError {
   return new ApiError(401, "The request you have made requires authentication.");
 }
 
-export function errorAnswer(service: OpenstackService, error: ApiError, base: string): Answer {
+/**
+ * `base`: of the address of Keystone. `accept`: the client's header. A path that no route has is answered by WebOb before Nova
+ * and Cinder have a say, in the form that Glance uses for all.
+ */
+export function errorAnswer(
+  service: OpenstackService,
+  error: ApiError,
+  { base, accept }: { readonly base: string; readonly accept: string },
+): Answer {
   const { status, message, type, retryAfterSeconds } = error;
-  const encoded = encodeOpenstackError(service, { status, code: type, message }, retryAfterSeconds);
+  const noRoute = type === "HTTPNotFound";
+  const encoded = encodeOpenstackError(
+    noRoute && service !== "network" && service !== "identity" ? "image" : service,
+    { status, code: type, message },
+    retryAfterSeconds,
+    accept,
+  );
   return {
     status,
     body: encoded.body,

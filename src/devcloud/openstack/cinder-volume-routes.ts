@@ -53,7 +53,7 @@ function knownVolume(call: Call): VolumeRecord {
 function checkedSize(size: number): number {
   if (Number.isInteger(size) && size >= 1 && size <= MAX_SIZE_GIB) return size;
   throw badRequest(
-    `Invalid input received: Volume size '${quoted(String(size))}' must be an integer and greater than 0`,
+    `Invalid input for field/attribute size. Value: ${size}. ${size} is less than the minimum of 1`,
   );
 }
 

@@ -60,7 +60,7 @@ function listImages(call: Call): Answer {
 function getImage(call: Call): Answer {
   const image = call.cloud.catalog.images.find(({ id }) => id === param(call));
   if (image === undefined) {
-    throw new ApiError(404, `Failed to find image ${quoted(param(call))}`);
+    throw new ApiError(404, `No image found with ID ${quoted(param(call))}`);
   }
   return json(200, imageBody(image));
 }

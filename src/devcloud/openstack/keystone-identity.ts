@@ -8,7 +8,7 @@ import type { Cloud } from "#devcloud/core/cloud.ts";
 import type { Random } from "#kernel/random.ts";
 import type { Secret } from "#kernel/secret.ts";
 import type { TokenRequest } from "#wire/openstack/keystone.ts";
-import { ApiError, unauthorized } from "./api-error.ts";
+import { ApiError, quoted, unauthorized } from "./api-error.ts";
 
 export interface Identity {
   readonly user: { readonly id: string; readonly name: string };
@@ -116,7 +116,7 @@ function proveApplicationCredential(identity: Identity, part: IdentityPart): voi
   const known = named && names(given, own);
   const right = sameSecret(given?.secret ?? "", own.secret);
   if (!known && given?.id !== undefined) {
-    throw new ApiError(404, "Could not find Application Credential: the id is not known.");
+    throw new ApiError(404, `Could not find Application Credential: ${quoted(given.id)}.`);
   }
   if (!known || !right) throw unauthorized();
 }
@@ -147,7 +147,7 @@ export function authenticate(
       projectId = identity.project.id;
     } else if (method === "token") {
       const earlier = readToken(identity, cloud, auth.identity.token?.id ?? "");
-      if (earlier === undefined) throw new ApiError(404, "Failed to validate token");
+      if (earlier === undefined) throw new ApiError(404, "Could not recognize Fernet token");
       // Keystone does not lengthen a life by exchanging tokens.
       expiresAt = earlier.expiresAt;
     } else throw unauthorized();

@@ -210,9 +210,7 @@ function peerOf(rule: RuleCreate): RulePeer {
   } else {
     const parsed = parsePrefix(slash < 0 ? `${prefix}/32` : prefix);
     if (parsed === undefined) {
-      throw badRequest(
-        `Invalid input for remote_ip_prefix. Reason: '${quoted(prefix)}' is not a valid CIDR.`,
-      );
+      throw badRequest(`Invalid CIDR ${quoted(prefix)} given as IP prefix.`, "InvalidCIDR");
     }
     if (family === 4) return { kind: "cidr4", cidr: formatPrefix(parsed) };
   }

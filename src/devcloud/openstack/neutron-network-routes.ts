@@ -1,7 +1,7 @@
 /** Networks and subnets. */
 import { z } from "zod";
-import { find } from "#devcloud/core/cloud.ts";
-import { parseIpv4, parsePrefix } from "#devcloud/core/ipv4.ts";
+import { find, type Cloud } from "#devcloud/core/cloud.ts";
+import { formatPrefix, overlaps, parseIpv4, parsePrefix } from "#devcloud/core/ipv4.ts";
 import { createNetwork, createSubnet, deleteNetwork, deleteSubnet } from "#devcloud/core/networks.ts";
 import type { NetworkRecord, SubnetRecord } from "#devcloud/core/records.ts";
 import { type Answer, empty, json } from "./answer.ts";
@@ -59,10 +59,11 @@ function putNetwork(call: Call): Answer {
 function removeNetwork(call: Call): Answer {
   const { subnet, port } = call.cloud.data.tables;
   const network = ownNetwork(call, param(call));
-  if (port.by("network", network.id).length > 0) {
+  const held = port.by("network", network.id);
+  if (held.length > 0) {
     throw new ApiError(
       409,
-      `Unable to complete operation on network ${network.id}. There are one or more ports still in use on the network.`,
+      `Unable to complete operation on network ${network.id}. There are one or more ports still in use on the network, id for these ports is: ${held.map(({ id }) => id).join(",")}.`,
       "NetworkInUse",
     );
   }
@@ -138,6 +139,20 @@ function poolsOf(subnet: SubnetCreate): { first: string; last: string }[] | unde
   });
 }
 
+function checkOverlap(cloud: Cloud, networkId: string, cidr: string): void {
+  const wanted = parsePrefix(cidr);
+  if (wanted === undefined) return;
+  const clashes = (other: SubnetRecord): boolean => {
+    const prefix = parsePrefix(other.cidr);
+    return prefix !== undefined && overlaps(prefix, wanted);
+  };
+  if (!cloud.data.tables.subnet.by("network", networkId).some(clashes)) return;
+  throw badRequest(
+    `Invalid input for operation: Requested subnet with cidr: ${formatPrefix(wanted)} for network: ${networkId} overlaps with another subnet.`,
+    "InvalidInput",
+  );
+}
+
 function postSubnet(call: Call): Answer {
   const { subnet } = bodyOf(call, subnetCreate);
   if (Number(subnet.ip_version ?? 4) !== 4 || subnet.cidr.includes(":")) {
@@ -150,6 +165,7 @@ function postSubnet(call: Call): Answer {
     );
   }
   const pools = poolsOf(subnet);
+  checkOverlap(call.cloud, network.id, subnet.cidr);
   const made = createSubnet(call.cloud, {
     name: subnet.name ?? "",
     networkId: network.id,

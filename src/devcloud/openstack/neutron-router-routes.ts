@@ -88,7 +88,16 @@ function putRouter(call: Call): Answer {
 }
 
 function removeRouter(call: Call): Answer {
-  deleteGateway(call.cloud, param(call));
+  const router = find(call.cloud, "gateway", param(call));
+  const held = router.subnetIds.flatMap((subnetId) => interfacePort(call, router.id, subnetId)?.id ?? []);
+  if (held.length > 0) {
+    throw new ApiError(
+      409,
+      `Router ${router.id} has ports still attached: ${held.join(", ")}`,
+      "RouterInUse",
+    );
+  }
+  deleteGateway(call.cloud, router.id);
   return empty(204);
 }
 

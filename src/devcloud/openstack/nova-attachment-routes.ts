@@ -57,7 +57,7 @@ function postAttachment(call: Call): Answer {
   requireState(call.cloud, server, "attach_volume", ["ACTIVE", "SHUTOFF"]);
   if (volume.attachment !== null) {
     throw badRequest(
-      `Invalid volume: volume ${volume.id} status must be 'available' or 'downloading'. Currently in 'in-use'`,
+      `Invalid volume: volume ${volume.id} is already attached to instances: ${volume.attachment.serverId}`,
     );
   }
   const attached = attachVolume(call.cloud, {

@@ -14,7 +14,7 @@ import { type Call, bodyOf, param, parsedBody } from "./api-call.ts";
 import { ApiError, badRequest, quoted } from "./api-error.ts";
 import { changedExtra, extraText } from "./dialect-extra.ts";
 import { knownServer } from "./nova-server-body.ts";
-import { novaState, requireState } from "./nova-state.ts";
+import { requireState } from "./nova-state.ts";
 
 type Action = (call: Call, server: ServerRecord) => Answer;
 
@@ -72,16 +72,13 @@ function checkServerQuotaForGrowth(call: Call, type: string, held: number, serve
   }
 }
 
-function requireResized(call: Call, server: ServerRecord): string {
-  const from = extraText(server, "resizedFrom");
-  if (from === "" || novaState(call.cloud, server).status !== "VERIFY_RESIZE") {
-    throw badRequest("Instance has not been resized.");
-  }
-  return from;
+function requireResized(call: Call, server: ServerRecord, action: string): string {
+  requireState(call.cloud, server, action, ["VERIFY_RESIZE"]);
+  return extraText(server, "resizedFrom");
 }
 
 function confirmResize(call: Call, server: ServerRecord): Answer {
-  requireResized(call, server);
+  requireResized(call, server, "confirmResize");
   const { resizedFrom: _from, resizeUntil: _until, ...rest } = server.extra;
   call.cloud.data.tables.server.put({
     ...server,
@@ -91,7 +88,7 @@ function confirmResize(call: Call, server: ServerRecord): Answer {
 }
 
 function revertResize(call: Call, server: ServerRecord): Answer {
-  withType(call, server, requireResized(call, server), "");
+  withType(call, server, requireResized(call, server, "revertResize"), "");
   return empty(202);
 }
 

@@ -69,7 +69,7 @@ function checkedUserData(text: string | null | undefined): string | null {
 }
 
 /** By id, or by a name that only one has. */
-function groupIdsOf(cloud: Cloud, projectId: string, asked: readonly { readonly name: string }[]): string[] {
+function groupIdsOf(cloud: Cloud, asked: readonly { readonly name: string }[]): string[] {
   if (asked.length === 0) return [defaultGroup(cloud).id];
   const { group } = cloud.data.tables;
   return asked.map(({ name }) => {
@@ -83,7 +83,7 @@ function groupIdsOf(cloud: Cloud, projectId: string, asked: readonly { readonly 
       );
     }
     if (only !== undefined) return only.id;
-    throw badRequest(`Security group ${quoted(name)} not found for project ${projectId}.`);
+    throw badRequest(`Unable to find security_group with name or id '${quoted(name)}'`);
   });
 }
 
@@ -103,7 +103,7 @@ type Places = Required<Pick<ServerInput, "ports" | "portIds">>;
 
 function placesOf(call: Call, server: ServerCreate): Places {
   const { cloud } = call;
-  const groupIds = groupIdsOf(cloud, projectOf(call), server.security_groups ?? []);
+  const groupIds = groupIdsOf(cloud, server.security_groups ?? []);
   if (server.networks === undefined && versionAtLeast(call.microversion, "2.37")) {
     throw badRequest("Invalid input for field/attribute server. 'networks' is a required property");
   }
@@ -195,7 +195,7 @@ function disksOf(call: Call, server: ServerCreate): Disks {
   }
   if (imageId === "") throw badRequest("Invalid imageRef provided.");
   if (!cloud.catalog.images.some(({ id }) => id === imageId))
-    throw badRequest(`Image ${quoted(imageId)} could not be found.`);
+    throw badRequest("Can not find requested image");
   return { imageId, bootFromVolume, made, given };
 }
 

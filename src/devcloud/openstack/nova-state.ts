@@ -72,10 +72,10 @@ export function requireState(
   allowed: readonly string[],
 ): void {
   const { status, vm, task } = novaState(cloud, server);
-  if (task !== null) {
-    throw new ApiError(409, `Cannot '${action}' instance ${server.id} while it is in task_state ${task}`);
-  }
   if (!allowed.includes(status)) {
     throw new ApiError(409, `Cannot '${action}' instance ${server.id} while it is in vm_state ${vm}`);
+  }
+  if (task !== null) {
+    throw new ApiError(409, `Cannot '${action}' instance ${server.id} while it is in task_state ${task}`);
   }
 }

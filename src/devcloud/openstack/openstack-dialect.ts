@@ -70,6 +70,7 @@ export function openOpenstackDialect(
 interface Opened {
   readonly service: OpenstackService;
   readonly base: string;
+  readonly accept: string;
   readonly version: string;
 }
 
@@ -94,7 +95,12 @@ class OpenstackDialect implements Dialect {
 
   open(request: ApiRequest): ApiCall | { readonly turnedAway: ApiResponse } {
     const base = baseOf(request);
-    let opened: Opened = { service: "identity", base, version: "" };
+    let opened: Opened = {
+      service: "identity",
+      base,
+      accept: request.headers["accept"] ?? "",
+      version: "",
+    };
     try {
       const place = locate(request.target, this.#openstack.identity.project.id);
       if (place === undefined) throw noSuchRoute();
@@ -132,7 +138,8 @@ class OpenstackDialect implements Dialect {
 
   fail(failure: InjectedFailure, operation: string | null): ApiResponse {
     const service = serviceOf(operation);
-    return this.#respond(errorAnswer(service, injected(failure), ""), { service, base: "", version: "" });
+    const opened = { service, base: "", accept: "application/json", version: "" };
+    return this.#respond(errorAnswer(service, injected(failure), opened), opened);
   }
 
   #run(route: Route, call: Call, opened: Opened): ApiResponse {
@@ -147,7 +154,7 @@ class OpenstackDialect implements Dialect {
   }
 
   #refused(error: unknown, opened: Opened): ApiResponse {
-    return this.#respond(errorAnswer(opened.service, apiError(opened.service, error), opened.base), opened);
+    return this.#respond(errorAnswer(opened.service, apiError(opened.service, error), opened), opened);
   }
 
   #respond(answer: Answer, { service, version }: Opened): ApiResponse {

@@ -88,7 +88,7 @@ const neutronQuotas: Readonly<Partial<Record<QuotaName, string>>> = {
 };
 
 function overQuota(service: OpenstackService, reason: RefusalReason & { code: "quota" }): ApiError {
-  const { quota, limit, wanted } = reason;
+  const { quota, limit, held, wanted } = reason;
   if (service === "network") {
     return new ApiError(
       409,
@@ -102,18 +102,22 @@ function overQuota(service: OpenstackService, reason: RefusalReason & { code: "q
       const name = quota === "servers" ? "instances" : "cores";
       return new ApiError(
         403,
-        `Quota exceeded for ${name}: Requested ${wanted}, but already used ${limit} of ${limit} ${name}`,
+        `Quota exceeded for ${name}: Requested ${wanted}, but already used ${held} of ${limit} ${name}`,
       );
     }
     case "volumes":
       return new ApiError(
         413,
         `VolumeLimitExceeded: Maximum number of volumes allowed (${limit}) exceeded for quota 'volumes'.`,
+        "OverLimit",
+        0,
       );
     case "volumeGiB":
       return new ApiError(
         413,
-        `VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. Requested ${wanted}G, quota is ${limit}G.`,
+        `VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. Requested ${wanted}G, quota is ${limit}G and ${held}G has been consumed.`,
+        "OverLimit",
+        0,
       );
     case "keyPairs":
       return new ApiError(403, "Quota exceeded, too many key pairs.");
@@ -172,7 +176,10 @@ export function errorOfRefusal(service: OpenstackService, reason: RefusalReason)
         "InvalidInput",
       );
     case "cidr_invalid":
-      return badRequest(`Invalid input for cidr. Reason: '${quoted(reason.cidr)}' is not a valid IP subnet.`);
+      return badRequest(
+        `Invalid input for operation: ${quoted(reason.cidr)} is not in a CIDR format.`,
+        "InvalidInput",
+      );
     case "no_free_address":
       return new ApiError(
         409,
