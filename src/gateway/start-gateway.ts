@@ -12,7 +12,7 @@ import { OperationalError } from "#kernel/errors.ts";
 import type { EnvironmentId } from "#kernel/ids.ts";
 import { invariant } from "#kernel/invariant.ts";
 import { withTokenLock } from "./change-path.ts";
-import type { Dialect, Upstreams } from "./dialect.ts";
+import type { Upstreams } from "./dialect.ts";
 import { EnvironmentLane } from "./environment-lane.ts";
 import { type GatewayLimits, type GatewayOptions, defaultLimits } from "./gateway-options.ts";
 import { type GatewayStats, StatsRecorder } from "./gateway-stats.ts";
@@ -215,5 +215,3 @@ class RunningGateway implements Gateway {
     await Promise.all([...this.#lanes.values()].map((lane) => lane.close(this.#limits.closeGraceMs)));
   }
 }
-
-export type { Dialect };
