@@ -12,6 +12,7 @@ import { EC2Client } from "@aws-sdk/client-ec2";
 import { request } from "undici";
 import type { EnvironmentStatus, RunView } from "#takeover/control.ts";
 import type { TimelineEvent } from "#takeover/run-ledger.ts";
+import { openOpenstackOwner } from "./openstack-owner.ts";
 import { killAll, startActor, type Actor } from "./processes.ts";
 import { sendShoppers, type Answer, type Shoppers } from "./shoppers.ts";
 import { ShopOwner, type Tier } from "./shop.ts";
@@ -195,6 +196,11 @@ async function buildShop(owner: ShopOwner): Promise<void> {
   );
 }
 
+interface AccessKey {
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+}
+
 interface Figures {
   readonly commandsJournaled: number;
   readonly commandsDrained: number;
@@ -221,7 +227,7 @@ async function play(): Promise<Figures> {
     execFileSync(join(import.meta.dirname, "..", "bin", "understudy"), ["keys", "create", "shop", "--json"], {
       cwd: folder,
     }).toString(),
-  ) as { accessKeyId: string; secretAccessKey: string };
+  ) as AccessKey;
   const engine = await startActor("engine", ["up", "--json"], folder, environment);
   const api = String(engine.ready["api"]);
   await Promise.all(
@@ -303,7 +309,8 @@ async function play(): Promise<Figures> {
   heading(flags.swap ? "East comes back, as the standby" : "East comes back");
   east = await startEast(ports);
   const returned = flags.swap
-    ? await swapped(room, shoppers, ports, reserved)
+    ? (await swapped(room, shoppers, ports, reserved)) &&
+      (await growInWest(room, String(engine.ready["gateway"]), key))
     : await cameBack(room, shoppers);
   await shoppers.stop();
   const failed = shoppers.answers.filter(({ ok }) => !ok).length;
@@ -350,7 +357,12 @@ async function cameBack(room: ControlRoom, shoppers: Shoppers): Promise<boolean>
 }
 
 /** West is the active site for good; east, which is back, is scaled down to a reserve. */
-async function swapped(room: ControlRoom, shoppers: Shoppers, ports: Ports, reserve: number): Promise<boolean> {
+async function swapped(
+  room: ControlRoom,
+  shoppers: Shoppers,
+  ports: Ports,
+  reserve: number,
+): Promise<boolean> {
   const seen = await room.follow(
     "east to become a reserve",
     async () => ({
@@ -360,10 +372,7 @@ async function swapped(room: ControlRoom, shoppers: Shoppers, ports: Ports, rese
       ).length,
     }),
     ({ status, east }) =>
-      status.phase === "protected" &&
-      status.run === null &&
-      status.activeSite === "west" &&
-      east === reserve,
+      status.phase === "protected" && status.run === null && status.activeSite === "west" && east === reserve,
     120_000,
   );
   say(`west is the active site for good; east is down to a reserve of ${seen.east} servers`);
@@ -372,10 +381,37 @@ async function swapped(room: ControlRoom, shoppers: Shoppers, ports: Ports, rese
   return served && seen.status.activeSite === "west" && seen.status.servers.active > seen.east;
 }
 
+/** The new active cloud is the intercepted one now: what its owner does there is recorded, and the reserve in east follows. */
+async function growInWest(room: ControlRoom, gateway: string, key: AccessKey): Promise<boolean> {
+  heading("The owner goes on, in OpenStack now, through the same gateway");
+  const before = await room.status();
+  const owner = await openOpenstackOwner(gateway, "shop", key);
+  for (const name of ["batch-1", "batch-2", "batch-3"]) await owner.startLike("app-1", name);
+  const after = await room.follow(
+    "the reserve in east to follow",
+    () => room.status(),
+    (status) =>
+      status.servers.active === before.servers.active + 3 &&
+      status.servers.reserve === before.servers.reserve + 1 &&
+      status.behind.standby === 0,
+    30_000,
+  );
+  say(
+    `a new tier of 3 servers in west, ${after.servers.reserve - before.servers.reserve} of them in reserve in east`,
+  );
+  return after.journal.open === 0;
+}
+
 /** Enough customers' answers from now on to tell who serves. */
 async function answersSince(at: number, shoppers: Shoppers): Promise<readonly Answer[]> {
-  const look = (): Promise<readonly Answer[]> => Promise.resolve(shoppers.answers.filter((answer) => answer.at > at));
-  return until("answers for the customers", look, (answers) => answers.filter(({ ok }) => ok).length >= 8, 20_000);
+  const look = (): Promise<readonly Answer[]> =>
+    Promise.resolve(shoppers.answers.filter((answer) => answer.at > at));
+  return until(
+    "answers for the customers",
+    look,
+    (answers) => answers.filter(({ ok }) => ok).length >= 8,
+    20_000,
+  );
 }
 
 let exitCode = 1;

@@ -8,6 +8,7 @@ import { resolveSecret } from "#config/resolve-secret.ts";
 import { openAccessKeys } from "#gateway/access-keys.ts";
 import { openAwsDialect } from "#gateway/aws/aws-dialect.ts";
 import type { Dialect, MovedTo, Upstreams } from "#gateway/dialect.ts";
+import { createOpenstackDialect } from "#gateway/openstack/openstack-dialect.ts";
 import { startGateway, type Gateway } from "#gateway/start-gateway.ts";
 import { createNoticeBoard, type NoticeBoard } from "#health/notice-board.ts";
 import { runWitness } from "#health/witness.ts";
@@ -126,6 +127,8 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
     runtimes.set(id, runtime);
   }
   const dialects: Dialect[] = [
+    createOpenstackDialect({ keys, clock, random, known: (id) => (kind, name) => knownTo(runtimes, id).get(kind, name) }),
+    // The last one takes what no other claims.
     await openAwsDialect({ keys, clock, random, known: (id) => knownTo(runtimes, id) }),
   ];
   gateway = await startGateway({
@@ -205,7 +208,7 @@ async function openStandings(
   store: Store,
 ): Promise<Map<string, Standing>> {
   const upstreams = new Map(
-    Object.entries(config.sites).map(([name, site]) => [name, upstreamsOf(site, folder)]),
+    Object.entries(config.sites).map(([name, site]) => [name, upstreamsOf(site, folder, clock)]),
   );
   const standings = new Map<string, Standing>();
   for (const [id, { active, standby }] of Object.entries(config.environments)) {

@@ -7,7 +7,7 @@ import { openOpenstackCloud } from "#drivers/openstack/openstack-cloud.ts";
 import type { Clock } from "#kernel/clock.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Secret } from "#kernel/secret.ts";
-import type { OpenstackCredentials } from "#wire/openstack/keystone.ts";
+import type { OpenstackCredentials, ScopedRef } from "#wire/openstack/keystone.ts";
 
 export interface CloudPlace {
   /** Where secrets named by relative path stand. */
@@ -36,9 +36,7 @@ export function openCloud(site: SiteConfig, place: CloudPlace): Cloud {
         authUrl: site.authUrl,
         region: site.region,
         credentials: openstackCredentials(site, place.folder),
-        ...("username" in site.credentials
-          ? { project: { name: site.project, domain: { name: site.projectDomain } } }
-          : {}),
+        ...openstackProject(site),
         ...(site.publicNetwork === undefined ? {} : { publicNetwork: site.publicNetwork }),
         clock,
         log,
@@ -69,6 +67,12 @@ export function awsCredentials(site: Ec2Site, folder: string): AwsKeys {
     secretAccessKey: resolveSecret(secretAccessKey, folder),
     ...(sessionToken === undefined ? {} : { sessionToken: resolveSecret(sessionToken, folder) }),
   };
+}
+
+/** An application credential belongs to a project by itself. */
+export function openstackProject(site: OpenstackSite): { readonly project?: ScopedRef } {
+  if (!("username" in site.credentials)) return {};
+  return { project: { name: site.project, domain: { name: site.projectDomain } } };
 }
 
 export function openstackCredentials(site: OpenstackSite, folder: string): OpenstackCredentials {

@@ -2,18 +2,35 @@
 import type { SiteConfig } from "#config/config-schema.ts";
 import type { AwsCredentials } from "#gateway/aws/aws-credentials.ts";
 import type { UpstreamName, Upstreams, UpstreamService } from "#gateway/dialect.ts";
-import { awsCredentials, awsEndpoint } from "#main/open-cloud.ts";
+import { KeystoneAccess, type OpenstackUpstreamCredentials } from "#gateway/openstack/openstack-access.ts";
+import type { Clock } from "#kernel/clock.ts";
+import { awsCredentials, awsEndpoint, openstackCredentials, openstackProject } from "#main/open-cloud.ts";
 
 const awsServices = ["ec2", "elasticloadbalancing", "autoscaling", "sts"] as const;
 
-/** One object per site for as long as the process lives, since signing keys are remembered by the secret's object. */
-export function upstreamsOf(site: SiteConfig, folder: string): Upstreams {
+/** One object per site for as long as the process lives, since signing keys and tokens are remembered by it. */
+export function upstreamsOf(site: SiteConfig, folder: string, clock: Clock): Upstreams {
   const services = new Map<UpstreamName, UpstreamService>();
-  if (site.driver === "ec2") {
-    const credentials: AwsCredentials = { kind: "aws", ...awsCredentials(site, folder) };
-    for (const service of awsServices) {
-      services.set(service, { endpoint: awsEndpoint(site, service), region: site.region, credentials });
+  switch (site.driver) {
+    case "ec2": {
+      const credentials: AwsCredentials = { kind: "aws", ...awsCredentials(site, folder) };
+      for (const service of awsServices) {
+        services.set(service, { endpoint: awsEndpoint(site, service), region: site.region, credentials });
+      }
+      return services;
+    }
+    case "openstack": {
+      const { authUrl, region } = site;
+      const access = new KeystoneAccess({
+        authUrl,
+        region,
+        credentials: openstackCredentials(site, folder),
+        ...openstackProject(site),
+        clock,
+      });
+      const credentials: OpenstackUpstreamCredentials = { kind: "openstack", access };
+      services.set("openstack", { endpoint: authUrl, region, credentials });
+      return services;
     }
   }
-  return services;
 }
