@@ -24,7 +24,9 @@ const MAX_SIZE_GIB = 65_536;
 const metadataSchema = z.record(z.string().min(1).max(255), z.string().max(255));
 
 const createSchema = z.object({
-  volume: z.strictObject({
+  // Cinder lets clients send more than it reads.
+  volume: z.object({
+    backup_id: z.null().optional(),
     size: z.union([z.number(), z.string().regex(/^[0-9]{1,6}$/)]).nullish(),
     name: z.string().max(255).nullish(),
     display_name: z.string().max(255).nullish(),

@@ -19,9 +19,17 @@ export interface CloudUnderTest {
   readonly token: string;
   readonly projectId: string;
   /** `path` below the endpoint, e.g. `/compute/v2.1/servers`. */
-  call(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<PlainAnswer>;
+  readonly call: (
+    method: string,
+    path: string,
+    body?: unknown,
+    headers?: Record<string, string>,
+  ) => Promise<PlainAnswer>;
   /** The value of the only key of a good answer. */
-  make(path: string, body: Record<string, unknown>): Promise<Record<string, unknown> & { id: string }>;
+  readonly make: (
+    path: string,
+    body: Record<string, unknown>,
+  ) => Promise<Record<string, unknown> & { id: string }>;
   admin(method: string, path: string, body?: unknown): Promise<unknown>;
   /** Again on the same data. */
   restart(): Promise<void>;
@@ -65,7 +73,9 @@ export async function openCloudUnderTest(options: Partial<DevcloudOptions> = {})
   const granted = await plain(devcloud.endpoint, "POST", "/identity/v3/auth/tokens", login, {});
   assert.equal(granted.status, 201, granted.text);
   const token = granted.headers.get("x-subject-token") ?? "";
-  const projectId = (granted.body["token"]?.["project"] as { id: string }).id;
+  const project = granted.body["token"]?.["project"] as { id: string } | undefined;
+  assert.ok(project, "the token has a project");
+  const projectId = project.id;
   const call: CloudUnderTest["call"] = (method, path, body, headers = {}) =>
     plain(devcloud.endpoint, method, path, body, {
       "x-auth-token": token,

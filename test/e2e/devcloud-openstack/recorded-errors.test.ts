@@ -80,12 +80,11 @@ before(async () => {
   const world = await makeWorld(cloud);
   const image = await firstImage(cloud);
   const keyName = "deploy";
-  const publicKey = (
-    recorded.find(({ name }) => name === "key pair duplicate")?.request as {
-      keypair: { public_key: string };
-    }
-  ).keypair.public_key;
-  await cloud.make("/compute/v2.1/os-keypairs", { keypair: { name: keyName, public_key: publicKey } });
+  const imported = recorded.find(({ name }) => name === "key pair duplicate")?.request;
+  const { keypair } = imported as { keypair: { public_key: string } };
+  await cloud.make("/compute/v2.1/os-keypairs", {
+    keypair: { name: keyName, public_key: keypair.public_key },
+  });
   const server = await cloud.make("/compute/v2.1/servers", {
     server: {
       name: "web-1",
