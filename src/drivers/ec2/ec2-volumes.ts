@@ -13,7 +13,7 @@ import {
 import type { Observed, ResourceStatus } from "#cloud/contract.ts";
 import { OperationalError, isOperational } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
-import type { VolumeAttachmentSpec } from "#model/resource.ts";
+import type { VolumeAttachmentSpec, VolumeSpec } from "#model/resource.ts";
 import { volumeAttachmentId } from "#model/resource.ts";
 import { attachmentsFromVolume, volumeFromEc2 } from "#wire/ec2/ec2-resources.ts";
 import type { Ec2Connection } from "./ec2-connection.ts";
@@ -126,9 +126,8 @@ export function ec2Volumes(
       if (again !== undefined) return again;
       const input = {
         Size: spec.sizeGiB,
-        VolumeType: spec.type as "gp3" | undefined,
+        ...typeAndIops(spec),
         AvailabilityZone: spec.zone ?? (await anyZone(signal)),
-        Iops: spec.iops,
         Encrypted: spec.encrypted,
         SnapshotId: spec.snapshotId,
         ClientToken: request.token,
@@ -267,4 +266,16 @@ export function ec2VolumeAttachments(ec2: Ec2Connection): Ec2Kind<"volumeAttachm
     },
     delete: (id, signal) => detach(ec2, ...endsOf(id), signal),
   };
+}
+
+/** EC2 tells the IOPS of every volume, and takes them back for some types only. From another site they come without a type. */
+function typeAndIops({ type, iops }: VolumeSpec): { VolumeType?: "gp3"; Iops?: number } {
+  if (type !== undefined) {
+    const provisioned = type === "gp3" || type === "io1" || type === "io2";
+    return { VolumeType: type as "gp3", ...(provisioned && iops !== undefined ? { Iops: iops } : {}) };
+  }
+  if (iops === undefined) return {};
+  // Every gp3 volume has 3,000, and none has more than 16,000.
+  if (iops <= 3000) return { VolumeType: "gp3" };
+  return { VolumeType: (iops <= 16_000 ? "gp3" : "io2") as "gp3", Iops: iops };
 }
