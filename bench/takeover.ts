@@ -1,5 +1,6 @@
 // How fast the standby reaches full scale, against what the target's API allows at all and against a plain replay.
 import { measureDrain } from "./takeover/measure-drain.ts";
+import { measureSwitch } from "./takeover/measure-switch.ts";
 
 export const summary = "1,000 servers behind 10,000 commands: drain against the API's limit and one by one";
 
@@ -9,6 +10,8 @@ export async function run(): Promise<Record<string, number | string>> {
   const drain = await measureDrain();
   console.log("target: 100 ms a call, 200 calls/s enforced and not told; servers are ready at once");
   console.log("one by one: all 10,000 commands carried out in order, on a clock that jumps over the waiting");
+  const { detectToTrafficMs, ownOverheadMs } = await measureSwitch();
+  console.log("detection: two of three witnesses for 3 s, probes every second, a cloud killed with SIGKILL");
   return {
     callsLeft: drain.calls,
     criticalPath: drain.depth,
@@ -20,5 +23,7 @@ export async function run(): Promise<Record<string, number | string>> {
     oneByOneSeconds: rounded(drain.oneByOneSeconds, 1),
     vsLimit: rounded(drain.seconds / drain.limitSeconds),
     oneByOneVsOurs: rounded(drain.oneByOneSeconds / drain.seconds, 1),
+    detectToTrafficMs,
+    ownOverheadMs,
   };
 }
