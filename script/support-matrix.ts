@@ -16,7 +16,8 @@ const { operations } = await awsService("ec2");
 const coverage = new Map<string, string>(Object.entries(ec2Coverage));
 const reads = [...operations.values()].filter(({ readOnly }) => readOnly);
 const changes = [...operations.values()].filter(({ readOnly }) => !readOnly);
-const kindOf = (name: string): keyof typeof what => (coverage.get(name) as keyof typeof what | undefined) ?? "gap";
+const kindOf = (name: string): keyof typeof what =>
+  (coverage.get(name) as keyof typeof what | undefined) ?? "gap";
 const named = (kind: keyof typeof what): string[] =>
   changes
     .map(({ name }) => name)
