@@ -78,7 +78,7 @@ function compiled<T extends { readonly id: string }>(
         special !== undefined
           ? special(record, values)
           : tagFilters.has(name)
-            ? tagsMatch(name, body["tags"] as readonly string[], values)
+            ? tagsMatch(name, (body["tags"] as readonly string[] | undefined) ?? [], values)
             : matches(body[name], values);
       if (!kept) return false;
     }

@@ -32,7 +32,7 @@ import { errorOfRefusal } from "./refusal-error.ts";
 import { RouteTable } from "./route-table.ts";
 import { locate } from "./service-path.ts";
 
-const allRoutes: readonly Route[] = [
+export const openstackRoutes: readonly Route[] = [
   ...keystoneRoutes,
   ...serverRoutes,
   ...metadataRoutes,
@@ -77,7 +77,7 @@ interface Opened {
 class OpenstackDialect implements Dialect {
   readonly name = "openstack";
   readonly #openstack: Openstack;
-  readonly #routes = new RouteTable(allRoutes);
+  readonly #routes = new RouteTable(openstackRoutes);
 
   constructor(openstack: Openstack) {
     this.#openstack = openstack;
