@@ -196,6 +196,11 @@ export interface ResolveContext {
    * the answer can show: those under way at that time are waited for.
    */
   knownIds(): Promise<ReadonlySet<string>>;
+  /**
+   * Takes locks that the command does not have, on what it is found to have made, until its outcome is recorded. What was read
+   * of it before is to be read again: others may have changed it meanwhile, and theirs are recorded already.
+   */
+  hold(keys: LockKeys): Promise<void>;
   readonly signal: AbortSignal;
 }
 

@@ -35,6 +35,24 @@ export interface OpenCommandPorts {
 /** Never given up: an open command blocks others, and only the cloud can tell. */
 const pace: RetryPolicy = { attempts: Number.POSITIVE_INFINITY, baseMs: 200, capMs: 5_000 };
 const attemptsAtTheCap = 10;
+const holdWaitMs = 5_000;
+
+/** Locks beside the command's own, until its outcome is recorded or it is asked about anew. */
+class Holds implements Disposable {
+  readonly #holds: Hold[] = [];
+
+  add(hold: Hold): void {
+    this.#holds.push(hold);
+  }
+
+  release(): void {
+    for (const hold of this.#holds.splice(0)) hold.release();
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+  }
+}
 
 export class OpenCommands {
   readonly #ports: OpenCommandPorts;
@@ -76,11 +94,12 @@ export class OpenCommands {
     });
     const since = clock.now();
     let outcome = command.outcome;
+    using held = new Holds();
     for (let attempt = 1; !signal.aborted; attempt += 1) {
       try {
         // One at a time for each operation: what one command is found to have made is nobody else's.
         using _turn = outcome === null ? await command.lane.turns.take(intent.operation) : undefined;
-        outcome ??= await this.#ask(command, clock.now() - since);
+        outcome ??= await this.#ask(command, clock.now() - since, held);
         if (outcome !== null) {
           await journal.recordOutcome(intent.environment, intent.id, outcome);
           stats.changes[outcome.result] += 1;
@@ -101,13 +120,14 @@ export class OpenCommands {
           "what became of the command could not be found out or recorded; asking again",
         );
       }
+      if (outcome === null) held.release();
       const wait = backoffMs(pace, Math.min(attempt, attemptsAtTheCap), random);
       await clock.sleep(wait, signal).catch(() => undefined);
     }
   }
 
   /** Null: too early to say that it was not applied. */
-  async #ask(command: OpenCommand, openForMs: number): Promise<CommandOutcome | null> {
+  async #ask(command: OpenCommand, openForMs: number, held: Holds): Promise<CommandOutcome | null> {
     const { intent, lane, dialect } = command;
     const { journal } = this.#ports;
     const signal = this.#closing.signal;
@@ -116,6 +136,11 @@ export class OpenCommands {
       knownIds: async () => {
         await lane.underWay.settled(intent.operation);
         return lane.made.upToDate(journal);
+      },
+      hold: async (keys) => {
+        // Whoever has them may wait for this command's turn: then both give way, and this one asks again.
+        const patience = AbortSignal.any([signal, AbortSignal.timeout(holdWaitMs)]);
+        held.add(await lane.locks.acquire(keys, patience));
       },
       signal,
     });

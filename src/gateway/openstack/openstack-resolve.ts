@@ -3,7 +3,12 @@
  * by what it would have left: a deleted thing is not there, a changed one has the new values, a new one has the asked
  * attributes, was made after the command came, and belongs to no other command.
  */
+import type { ResourceId } from "#kernel/ids.ts";
+import type { Change } from "#model/change.ts";
 import type { Intent } from "#model/command.ts";
+import { serverResponseSchema } from "#wire/openstack/nova.ts";
+import { decodeValue } from "#wire/openstack/openstack-json.ts";
+import { tagsFromMetadata } from "#wire/openstack/openstack-tags.ts";
 import type { OpenstackLookup } from "#wire/openstack/openstack-effect.ts";
 import type { Resolution, ResolveContext } from "#gateway/dialect.ts";
 import { cloudLookup, readPath } from "./cloud-lookup.ts";
@@ -11,7 +16,7 @@ import { resolveAction } from "./resolve-action.ts";
 import { resolveCreate } from "./resolve-create.ts";
 import { includes, isRecord } from "./body-match.ts";
 import { effectOf } from "./openstack-command.ts";
-import { recordedRequest, singleMember } from "./recorded-request.ts";
+import { type RecordedRequest, recordedRequest, resourceLock, singleMember } from "./recorded-request.ts";
 import { type Inquiry, type Trace, isLeaving } from "./resolve-trace.ts";
 import { splitTarget } from "./service-paths.ts";
 
@@ -23,17 +28,31 @@ export async function resolveOpenstack(
   const request = recordedRequest(intent);
   if (request === undefined) return undecidable(intent, "its record cannot be read");
   const { ask } = context;
-  const found = await traceOf({ intent, request, ask, knownIds: () => context.knownIds() });
+  const hold = (id: string) => context.hold(resourceLock(id));
+  const found = await traceOf({ intent, request, ask, knownIds: () => context.knownIds(), hold });
   switch (found.trace) {
     case "none":
       return { result: "refused", errorCode: null };
     case "unclear":
       return undecidable(intent, found.why);
     case "applied": {
-      const effect = await effectOf(request, found.body, 200, cloudLookup(ask, known));
-      return { result: "applied", ...effect };
+      const { changes, gaps } = await effectOf(request, found.body, 200, cloudLookup(ask, known));
+      return { result: "applied", changes: [...changes, ...sinceMade(request, found.body)], gaps };
     }
   }
+}
+
+/**
+ * A server is translated from what was asked for. Between its making and its finding other commands may have changed it, and theirs
+ * are recorded before this one: so what they did is read from the cloud. Other kinds are translated from the cloud's body.
+ */
+function sinceMade({ operation }: RecordedRequest, body: unknown): Change[] {
+  const decoded = operation === "POST /servers" ? decodeValue(serverResponseSchema, body) : undefined;
+  if (decoded?.ok !== true) return [];
+  const { id, name, metadata, status } = decoded.value.server;
+  const server = { kind: "server", id: id as ResourceId } as const;
+  const tags: Change = { type: "tag", ...server, set: tagsFromMetadata(metadata, name), remove: [] };
+  return status === "SHUTOFF" ? [tags, { type: "update", ...server, set: { power: "stopped" } }] : [tags];
 }
 
 function traceOf(inquiry: Inquiry): Promise<Trace> {

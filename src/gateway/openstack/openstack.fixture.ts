@@ -206,7 +206,11 @@ export async function startOpenstackFixture(
     ...options.access,
   });
   const credentials: OpenstackUpstreamCredentials = { kind: "openstack", access };
-  const service: UpstreamService = { endpoint: options.authUrl, region: "RegionOne", credentials };
+  const service: UpstreamService = {
+    endpoint: options.authUrl,
+    region: options.region ?? "RegionOne",
+    credentials,
+  };
   const fixture = { fence: { epoch: 1, moved: null } as FenceView };
   const gateway = await startGateway({
     listen: { host: "127.0.0.1", port: 0 },

@@ -49,9 +49,18 @@ export function openstackLocks(method: string, path: string, body: unknown): Loc
   const name = operation.includes("{") ? undefined : createdName(body);
   const made = name === undefined ? [] : [`openstack:${service} ${operation} ${name}`];
   return {
-    shared: read.map((id) => `openstack:${id}`),
-    exclusive: [...written.map((id) => `openstack:${id}`), ...made],
+    shared: read.map(keyOf),
+    exclusive: [...written.map(keyOf), ...made],
   };
+}
+
+/** On one resource, alone. */
+export function resourceLock(id: string): LockKeys {
+  return { shared: [], exclusive: [keyOf(id)] };
+}
+
+function keyOf(id: string): string {
+  return `openstack:${id}`;
 }
 
 function createdName(body: unknown): string | undefined {

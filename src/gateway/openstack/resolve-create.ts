@@ -1,7 +1,7 @@
 /** What became of a create: whether the cloud has one such resource that nobody else made. */
 import { includes, isRecord } from "./body-match.ts";
 import { basePathOf, readPath } from "./cloud-lookup.ts";
-import { singleMember } from "./recorded-request.ts";
+import { type Member, singleMember } from "./recorded-request.ts";
 import type { Inquiry, Trace } from "./resolve-trace.ts";
 
 type Item = Readonly<Record<string, unknown>>;
@@ -61,11 +61,23 @@ const maxPages = 100;
 export async function resolveCreate(inquiry: Inquiry): Promise<Trace> {
   const { request } = inquiry;
   const member = singleMember(request.body);
-  if (member?.noun === "keypair") return traceOfKeyPair(inquiry, member.value);
+  if (member?.noun === "keypair") {
+    await inquiry.hold(String(member.value["name"]));
+    return traceOfKeyPair(inquiry, member.value);
+  }
   const kind = kinds.get(`${request.service} ${member?.noun ?? ""}`);
   if (member === undefined || kind === undefined) {
     return { trace: "unclear", why: "this release does not know how to look for what it makes" };
   }
+  const found = await traceInList(inquiry, kind, member);
+  const id = found.trace === "applied" ? singleMember(found.body)?.value["id"] : undefined;
+  if (typeof id !== "string") return found;
+  // Somebody who saw it in the cloud may be changing it: looked at again when nobody does.
+  await inquiry.hold(id);
+  return traceInList(inquiry, kind, member);
+}
+
+async function traceInList(inquiry: Inquiry, kind: Kind, member: Member): Promise<Trace> {
   const firm = pick(member.value, kind.filters);
   const listed = await listOf(inquiry, kind, firm);
   // Only after the answer: what it shows of other commands is recorded by then.

@@ -14,6 +14,8 @@ export interface Inquiry {
   readonly request: RecordedRequest;
   readonly ask: AskCloud;
   readonly knownIds: () => Promise<ReadonlySet<string>>;
+  /** Keeps other commands from a resource until the outcome is recorded. */
+  readonly hold: (id: string) => Promise<void>;
 }
 
 export function isLeaving(state: Readonly<Record<string, unknown>> | undefined): boolean {
