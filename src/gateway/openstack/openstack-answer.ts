@@ -34,7 +34,7 @@ const neutronTypes: Readonly<Record<number, string>> = {
   403: "PolicyNotAuthorized",
   404: "HTTPNotFound",
   409: "Conflict",
-  413: "OverQuota",
+  413: "OverLimit",
   500: "HTTPInternalServerError",
   503: "ServiceUnavailable",
 };

@@ -294,6 +294,15 @@ test("problems of the gateway have each service's own form", async (t) => {
   assert.deepEqual(cloud.received, []);
 });
 
+test("too many changes at once are told to slow down, as Nova does", async (t) => {
+  const { cloud, fixture } = await both(t, { limits: { changes: 0 } });
+  const answer = await fixture.call("POST", "/compute/v2.1/servers", serverBody);
+  assert.equal(answer.status, 413);
+  assert.equal(answer.headers["retry-after"], "1");
+  assert.match(answer.text, /^\{"overLimit":\{"code":413,.*"retryAfter":"1"\}\}$/);
+  assert.deepEqual(cloud.received, []);
+});
+
 /** Sends a change whose answer is lost; the cloud then answers by `routes`. */
 async function lost(
   t: TestContext,

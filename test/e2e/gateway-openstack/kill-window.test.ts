@@ -122,7 +122,7 @@ async function workload(tool: Tool, { direct, name, project }: Scenario): Promis
       async (client) => String(((await client.call("POST", post, { [noun]: body }))[noun] as Item)["id"]),
       async () => {
         const id = (await listed(direct, list, plural, name))[0]?.["id"];
-        return id === undefined ? undefined : String(id);
+        return typeof id === "string" ? id : undefined;
       },
     );
   const remove = (path: string): Promise<unknown> =>
