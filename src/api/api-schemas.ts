@@ -11,22 +11,22 @@ export const errorBody = z.object({
   }),
 });
 
-export const environmentParams = z.object({ environment: z.string().min(1).max(40) });
-export const runParams = z.object({ run: z.string().min(1).max(80) });
+export const environmentParams = z.strictObject({ environment: z.string().min(1).max(40) });
+export const runParams = z.strictObject({ run: z.string().min(1).max(80) });
 
-export const pageQuery = z.object({
+export const pageQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(1000).default(100),
   before: z.coerce.number().int().min(0).optional(),
 });
 
-export const eventsQuery = z.object({
+export const eventsQuery = z.strictObject({
   after: z.coerce.number().int().min(0).default(0),
   limit: z.coerce.number().int().min(1).max(1000).default(200),
   /** Waits so long for the first event, in milliseconds. */
   waitMs: z.coerce.number().int().min(0).max(30_000).default(0),
 });
 
-export const runsQuery = z.object({
+export const runsQuery = z.strictObject({
   environment: z.string().min(1).max(40).optional(),
   limit: z.coerce.number().int().min(1).max(500).default(50),
 });

@@ -1,5 +1,6 @@
 /** The HTTP API of the control plane: authenticated, validated, described by OpenAPI; no decision is made here. */
 import fastifySwagger from "@fastify/swagger";
+import type { Socket } from "node:net";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
 import {
   hasZodFastifySchemaValidationErrors,
@@ -8,7 +9,7 @@ import {
   validatorCompiler,
   type ZodTypeProvider,
 } from "fastify-type-provider-zod";
-import { createAuthenticator, type ApiToken, type Caller } from "#api/api-auth.ts";
+import { createAuthenticator, requireOperator, type ApiToken, type Caller } from "#api/api-auth.ts";
 import { registerEnvironmentRoutes } from "#api/environment-routes.ts";
 import { registerRunRoutes } from "#api/run-routes.ts";
 import { registerWitnessRoutes } from "#api/witness-routes.ts";
@@ -45,8 +46,13 @@ declare module "fastify" {
 /** Routes that answer without a token: they change nothing and say nothing about any environment. */
 const openRoutes: ReadonlySet<string> = new Set(["/healthz", "/v1/openapi.json"]);
 
-function createInstance(): FastifyInstance {
+function createInstance(log: Log): FastifyInstance {
   return fastify({
+    // What fails before a route is found (a URL that cannot be decoded) is answered like everything else.
+    frameworkErrors: (error, request, reply) => {
+      answerError(log, error, request, reply);
+    },
+    clientErrorHandler: refuseBrokenRequest,
     logger: false,
     bodyLimit: MAX_BODY_BYTES,
     requestTimeout: 60_000,
@@ -57,7 +63,7 @@ function createInstance(): FastifyInstance {
 
 /** Builds the server without listening, for tests and for printing the OpenAPI document. */
 export async function buildApi(options: Omit<ApiOptions, "listen">): Promise<FastifyInstance> {
-  const app = createInstance();
+  const app = createInstance(options.log);
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
   const authenticate = createAuthenticator(options.tokens);
@@ -89,7 +95,8 @@ export async function buildApi(options: Omit<ApiOptions, "listen">): Promise<Fas
   const typed = app.withTypeProvider<ZodTypeProvider>();
   typed.get("/healthz", { schema: { hide: true } }, () => ({ ok: true, version: options.version }));
   typed.get("/v1/openapi.json", { schema: { hide: true } }, () => app.swagger());
-  typed.get("/metrics", { schema: { hide: true } }, async (_request, reply) => {
+  typed.get("/metrics", { schema: { hide: true } }, async (request, reply) => {
+    requireOperator(request.caller);
     const text = await options.metrics();
     return reply.type("text/plain; version=0.0.4").send(text);
   });
@@ -135,6 +142,21 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   };
 }
 
+/** What is not HTTP has no route and no reply object; the answer has the same form all the same. */
+function refuseBrokenRequest(error: Error & { readonly code?: string }, socket: Socket): void {
+  if (!socket.writable || error.code === "ECONNRESET") {
+    socket.destroy();
+    return;
+  }
+  const large = error.code === "HPE_HEADER_OVERFLOW";
+  const status = large ? "431 Request Header Fields Too Large" : "400 Bad Request";
+  const code: ErrorCode = large ? "input.too_large" : "input.invalid";
+  const message = large ? "the request's headers are too large" : "this is not an HTTP request";
+  const body = JSON.stringify({ error: { code, message, requestId: "none" } });
+  const head = `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n`;
+  socket.end(head + body);
+}
+
 function answerError(log: Log, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const { code, message } = describe(error);
   if (code === "internal")
@@ -145,8 +167,10 @@ function answerError(log: Log, error: unknown, request: FastifyRequest, reply: F
 function describe(error: unknown): { readonly code: ErrorCode; readonly message: string } {
   if (isOperational(error)) return { code: error.code, message: error.message };
   if (hasZodFastifySchemaValidationErrors(error)) {
+    const where = error.validationContext ?? "body";
     const issues = error.validation.map(
-      (issue) => `${issue.instancePath || "body"}: ${issue.message ?? "invalid"}`,
+      ({ instancePath, message }) =>
+        `${where}${instancePath.replaceAll("/", ".")}: ${message ?? "this is not valid"}`,
     );
     return { code: "input.invalid", message: issues.join("; ") };
   }

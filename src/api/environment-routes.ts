@@ -67,7 +67,8 @@ export function registerEnvironmentRoutes(app: TypedApp, controlPlane: ControlPl
       if (waitMs === 0) return { events: await controlPlane.events(environment, after, limit) };
       const gone = new AbortController();
       reply.raw.once("close", () => gone.abort());
-      return { events: await controlPlane.eventsAfter(environment, after, waitMs, gone.signal) };
+      const events = await controlPlane.eventsAfter(environment, after, waitMs, gone.signal);
+      return { events: events.slice(0, limit) };
     },
   );
 }

@@ -31,7 +31,10 @@ export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): vo
     { schema: { summary: "The latest runs, newest first", querystring: runsQuery } },
     async (request) => {
       requireOperator(request.caller);
-      return { runs: await controlPlane.runs(request.query.environment, request.query.limit) };
+      const { environment, limit } = request.query;
+      // Its status is asked for its error alone: the ledger would answer an unknown name with an empty list.
+      if (environment !== undefined) await controlPlane.status(environment);
+      return { runs: await controlPlane.runs(environment, limit) };
     },
   );
 

@@ -74,7 +74,8 @@ export function describeStatus(status: EnvironmentStatus): string {
     ...status.witnesses
       .filter((one) => one.raised)
       .map(
-        (one) => `  notice     ${one.witness} sees ${one.code} since ${formatTime(one.since)}: ${one.detail}`,
+        (one) =>
+          `  notice     ${one.witness} sees ${one.code} (${one.probe}) since ${formatTime(one.since)}: ${one.detail}`,
       ),
     ...status.findings.map((finding) => `  ${finding.severity.padEnd(9)}  ${finding.message}`),
     ...(status.run === null
