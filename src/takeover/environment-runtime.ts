@@ -21,11 +21,17 @@ import { remainingQueue } from "#standby/remaining-queue.ts";
 import { openStandbyFollower, type StandbyFollower } from "#standby/follow-standby.ts";
 import type { Store } from "#store/contract.ts";
 import { epochGuard, translationFor } from "#takeover/converge-site.ts";
-import { mainScope } from "#takeover/commit-exchange.ts";
+import { mainScope, readStranded } from "#takeover/commit-exchange.ts";
 import type { RunRequest } from "#takeover/control.ts";
 import { ensureEnvironment, readEnvironment, type EnvironmentRecord } from "#takeover/environment-record.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
-import { decideNext, type Decision } from "#takeover/watch-environment.ts";
+import {
+  decideNext,
+  returnPolicyTrigger,
+  witnessesTrigger,
+  type Decision,
+  type Past,
+} from "#takeover/watch-environment.ts";
 import { executeRun } from "#takeover/run-engine.ts";
 import type { RunLedger, StoredRun } from "#takeover/run-ledger.ts";
 import { scriptOf } from "#takeover/script-of.ts";
@@ -75,7 +81,12 @@ export class EnvironmentRuntime {
   #fencedLate: number | undefined;
   /** Site -> why its catalogue could not be read the last time. */
   readonly #unreadable = new Map<string, string>();
-  #left: { readonly epoch: number; readonly byWitnesses: boolean } | undefined;
+  /** Requests for a run that are being looked into. */
+  #starting = 0;
+  /** Over when no late fence is under way. */
+  #fencing: Promise<void> = Promise.resolve();
+  #lastFence: string | undefined;
+  #runsKnown: (Pick<Past, "leftByWitnesses" | "brokeOffAt"> & { readonly epoch: number }) | undefined;
 
   private constructor(ports: RuntimePorts, record: EnvironmentRecord, follower: JournalFollower) {
     this.#ports = ports;
@@ -124,8 +135,9 @@ export class EnvironmentRuntime {
     this.#loop("traffic", this.#director.follow(directEveryMs, signal));
     this.#loop("nudge", this.#nudgeOnChange());
     const interrupted = (await this.#ports.ledger.running()).find((run) => run.environment === this.#id);
+    // A request may have come in, and been executed, before this point.
     if (interrupted !== undefined) this.#execute(interrupted);
-    else await this.#openStandby();
+    else if (this.#run === undefined) await this.#openStandby();
   }
 
   get record(): EnvironmentRecord {
@@ -176,10 +188,17 @@ export class EnvironmentRuntime {
         `environment "${this.#id}" is in a ${this.#run.kind} already: see "understudy run show ${this.#run.id}"`,
       );
     }
-    const { run, effects } = prepareRun(store, clock, await readEnvironment(store, this.#id), request);
-    const begun = await ledger.begin(run, effects);
-    this.#execute(begun);
-    return begun;
+    this.#starting += 1;
+    try {
+      // A return starts the servers that a fence under way would still stop.
+      await this.#fencing;
+      const { run, effects } = prepareRun(store, clock, await readEnvironment(store, this.#id), request);
+      const begun = await ledger.begin(run, effects);
+      this.#execute(begun);
+      return begun;
+    } finally {
+      this.#starting -= 1;
+    }
   }
 
   /** Resolves when no run is under way. */
@@ -189,7 +208,7 @@ export class EnvironmentRuntime {
 
   /** Called after every report of a witness: may fence, or begin a run. */
   async evaluate(): Promise<void> {
-    if (this.#deciding || this.#run !== undefined || this.#stop.signal.aborted) return;
+    if (this.#deciding || this.#starting > 0 || this.#run !== undefined || this.#stop.signal.aborted) return;
     this.#deciding = true;
     try {
       const decision = decideNext(
@@ -197,8 +216,9 @@ export class EnvironmentRuntime {
         this.#record,
         this.#ports.notices.observations(this.#id),
         this.#ports.clock.now(),
-        { fenced: this.#fencedLate === this.#record.epoch, leftByWitnesses: await this.#leftByWitnesses() },
+        await this.#past(),
       );
+      if (this.#starting > 0) return;
       await this.#carryOut(decision);
     } catch (error) {
       if (!isOperational(error)) throw error;
@@ -216,16 +236,21 @@ export class EnvironmentRuntime {
     await this.#follower[Symbol.asyncDispose]();
   }
 
-  /** Who decides to leave decides to return: a person's failover is not undone by a policy. */
-  async #leftByWitnesses(): Promise<boolean> {
-    if (this.#record.phase !== "failed_over") return false;
+  async #past(): Promise<Past> {
     const { epoch } = this.#record;
-    if (this.#left?.epoch !== epoch) {
+    if (this.#runsKnown?.epoch !== epoch) {
       const runs = await this.#ports.ledger.list(this.#id, 50);
-      const byWitnesses = runs.find(({ kind }) => kind === "failover")?.trigger === "witnesses";
-      this.#left = { epoch, byWitnesses };
+      const [last] = runs.filter(({ kind }) => kind !== "drill");
+      const automatic = last?.trigger === witnessesTrigger || last?.trigger === returnPolicyTrigger;
+      const brokeOff = automatic && (last.state === "rolled_back" || last.state === "failed");
+      this.#runsKnown = {
+        epoch,
+        leftByWitnesses: runs.find(({ kind }) => kind === "failover")?.trigger === witnessesTrigger,
+        brokeOffAt: brokeOff ? last.finishedAt : null,
+      };
     }
-    return this.#left.byWitnesses;
+    const { leftByWitnesses, brokeOffAt } = this.#runsKnown;
+    return { fenced: this.#fencedLate === epoch, leftByWitnesses, brokeOffAt };
   }
 
   async #carryOut(decision: Decision): Promise<void> {
@@ -242,31 +267,47 @@ export class EnvironmentRuntime {
         });
         return;
       case "fence_source":
-        await this.#fenceLate();
+        await this.#exclusiveFence();
         return;
+    }
+  }
+
+  async #exclusiveFence(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#fencing = promise;
+    try {
+      await this.#fenceLate();
+    } finally {
+      resolve();
     }
   }
 
   /** A site that was dead when it was left has come back: two sides must not both work. */
   async #fenceLate(): Promise<void> {
-    const { settings, store, ledger } = this.#ports;
+    const { settings, store, clock, ledger } = this.#ports;
     const { standbySite, epoch } = this.#record;
     const pairings = await loadPairings(store, { environment: this.#id, scope: mainScope });
+    // Those that could not follow have no counterpart, and run there all the same.
+    const stranded = (await readStranded(store, this.#id)).filter(({ kind }) => kind === "server");
     const result = await fenceSite({
       cloud: this.#ports.site(standbySite).cloud,
-      servers: [...counterpartIds(pairings).values()],
+      clock,
+      servers: [...counterpartIds(pairings).values(), ...stranded.map(({ id }) => id)],
       mode: settings.fence,
       force: true,
       answerWithinMs: 2000,
       signal: this.#stop.signal,
     });
     if (!result.answered) return;
-    this.#fencedLate = epoch;
+    if (result.unfenced.length === 0) this.#fencedLate = epoch;
     const message = `${standbySite} answers again: ${result.summary}`;
+    if (message === this.#lastFence) return;
+    this.#lastFence = message;
     await ledger.event({ environment: this.#id, run: null, severity: "warning", message, fields: {} });
   }
 
   #execute(run: StoredRun): void {
+    if (this.#run?.id === run.id) return;
     this.#run = run;
     this.#running = this.#runToEnd(run);
   }
@@ -282,6 +323,7 @@ export class EnvironmentRuntime {
       const onStepDone = (): Promise<void> => this.#refreshRecord();
       await executeRun({ ledger, clock, random, log, onStepDone }, run, scriptOf(this.#stage, run), signal);
       this.#run = undefined;
+      this.#runsKnown = undefined;
       await this.#refreshRecord();
       await this.#openStandby();
       this.#director.nudge();

@@ -128,6 +128,7 @@ async function exchange(stage: Stage, { run, signal }: StepContext): Promise<Ste
   const { store, clock, settings } = stage;
   await stage.settledState(signal);
   const record = await stage.record();
+  if (record.activeSite === to) return { summary: `${to} is the active site already` };
   const exchanged = await exchangeStatements(store, clock, environmentId(settings.id));
   const move = moveEnvironment(store, clock, record, {
     phase: "protected",
@@ -170,7 +171,10 @@ export async function scaleDown(stage: Stage, { run, signal, say }: StepContext)
 }
 
 function conclude(results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {
-  if (ended !== "done") return { state: ended, error: null, effects: [] };
+  if (ended !== "done") {
+    // From the exchange on it has returned: what failed after it is no way back.
+    return { state: results.has("exchange") ? "incomplete" : ended, error: null, effects: [] };
+  }
   const { failed } = results.get("scale-down") as { failed: number };
   if (failed === 0) return { state: "succeeded", error: null, effects: [] };
   return {

@@ -12,9 +12,12 @@ import { convergeSite, describeReport, runningServers } from "#takeover/converge
 import { moveEnvironment } from "#takeover/environment-record.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { fenceSite, type FenceResult } from "#takeover/fence.ts";
+import { readServers } from "#takeover/route-targets.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { Stage } from "#takeover/stage.ts";
-import { describeChecks, verifyServers } from "#takeover/verify-servers.ts";
+import type { StoredRun } from "#takeover/run-ledger.ts";
+import { describeChecks, type ServerCheck, verifyServers } from "#takeover/verify-servers.ts";
+import { witnessesTrigger } from "#takeover/watch-environment.ts";
 
 /** Fixed when the run begins. */
 export interface MoveInput {
@@ -56,6 +59,7 @@ async function fence(stage: Stage, { run, signal }: StepContext): Promise<StepRe
   const state = await stage.settledState(signal);
   const result = await fenceSite({
     cloud: stage.site(from).cloud,
+    clock: stage.clock,
     servers: runningServers(state).map(({ id }) => id),
     mode: stage.settings.fence,
     force,
@@ -151,7 +155,7 @@ export function progressSpeaker(
   };
 }
 
-async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+async function verify(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const pairings = await loadPairings(stage.store, {
     environment: environmentId(stage.settings.id),
@@ -167,6 +171,7 @@ async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepR
     signal,
   });
   const bad = checks.filter(({ problem }) => problem !== null);
+  refuseIfBetterBefore(stage, run, results, checks);
   const { commands, drained } = await stage.countDrained(from, to);
   return {
     summary: `${describeChecks(checks)}; ${drained} of ${commands} commands are in force at ${to}`,
@@ -180,14 +185,36 @@ async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepR
   };
 }
 
+/**
+ * A person who moves a site that works does not want a lesser one for it. From a site that is lost, or that the witnesses
+ * left, half an environment is better than none.
+ */
+function refuseIfBetterBefore(
+  stage: Stage,
+  run: StoredRun,
+  results: ReadonlyMap<string, Json>,
+  checks: readonly ServerCheck[],
+): void {
+  const { from, to, force } = moveInput(run.input);
+  const fenced = results.get("fence") as unknown as FenceResult;
+  if (!fenced.answered || force || run.trigger === witnessesTrigger) return;
+  if (checks.every(({ problem }) => problem === null)) return;
+  throw new OperationalError(
+    "environment.incomplete",
+    `${from} works and ${to} would not be whole: ${describeChecks(checks)}; see "understudy gaps ${stage.settings.id}", or go on with --force and a reason`,
+  );
+}
+
 export async function routeAll(stage: Stage, { signal }: Pick<StepContext, "signal">): Promise<StepResult> {
   const { site, routes } = await stage.director.direct(signal);
-  const broken = routes.filter((route) => route.error !== null);
+  // A route that no server bears the tags of has nobody to lead anywhere.
+  const broken = routes.filter((route) => route.error !== null && route.selected > 0);
   if (broken.length > 0) {
     const named = broken.map((route) => `${route.route}: ${route.error ?? ""}`).join("; ");
     throw new OperationalError("traffic.unreachable", `not every route leads to ${site} yet: ${named}`);
   }
-  const said = routes.map((route) => `${route.route} -> ${route.backends} at ${site}`).join(", ");
+  const led = routes.filter((route) => route.selected > 0);
+  const said = led.map((route) => `${route.route} -> ${route.backends} at ${site}`).join(", ");
   return { summary: said === "" ? "there are no routes to move" : said };
 }
 
@@ -207,6 +234,7 @@ async function commit(stage: Stage, { run, signal }: StepContext): Promise<StepR
   const { store, clock, settings } = stage;
   await stage.settledState(signal);
   const record = await stage.record();
+  if (record.activeSite === to) return { summary: `${to} is the active site already` };
   const exchange = await exchangeStatements(store, clock, environmentId(settings.id));
   const move = moveEnvironment(store, clock, record, {
     phase: forGood ? "protected" : "failed_over",
@@ -241,26 +269,14 @@ function conclude(
  */
 function rollbackSteps(stage: Stage): readonly Step[] {
   return [
-    {
-      name: "undo: start servers",
-      execute: async ({ run, results, signal }) => {
-        const { from } = moveInput(run.input);
-        const { cloud, limiter } = stage.site(from);
-        await cloud.identify(signal);
-        const { stopped = [] } = (results.get("fence") ?? {}) as Partial<FenceResult>;
-        for (const id of stopped) {
-          await limiter.run(() => cloud.update("server", id, { power: "running" }, signal), {
-            priority: 1,
-            signal,
-          });
-        }
-        return { summary: `${stopped.length} servers started again at ${from}` };
-      },
-    },
+    { name: "undo: start servers", execute: (context) => startAgain(stage, context) },
     {
       name: "undo: reopen",
-      execute: async () => {
+      execute: async ({ run }) => {
         const record = await stage.record();
+        if (record.activeSite !== moveInput(run.input).from || record.phase !== "failing_over") {
+          return { summary: `the environment is ${record.phase} at ${record.activeSite}, nothing is undone` };
+        }
         const move = moveEnvironment(stage.store, stage.clock, record, {
           phase: "protected",
           epoch: record.epoch + 1,
@@ -270,4 +286,22 @@ function rollbackSteps(stage: Stage): readonly Step[] {
     },
     { name: "undo: route back", execute: (context) => routeAll(stage, context) },
   ];
+}
+
+/** All that should run: a fence that broke off halfway has left no list of what it stopped. */
+async function startAgain(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { from } = moveInput(run.input);
+  const { cloud, limiter } = stage.site(from);
+  await cloud.identify(signal);
+  const wanted = runningServers(await stage.settledState(signal)).map(({ id }) => id);
+  const standing = await readServers(cloud, wanted, signal);
+  const stopped = wanted.filter((id) => {
+    const status = standing.get(id)?.status;
+    return status === "stopped" || status === "pending";
+  });
+  for (const id of stopped) {
+    const start = (): Promise<void> => cloud.update("server", id, { power: "running" }, signal);
+    await limiter.run(start, { priority: 1, signal });
+  }
+  return { summary: `${stopped.length} servers started again at ${from}` };
 }

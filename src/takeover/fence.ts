@@ -1,5 +1,6 @@
 /** Keeps the site that is being left from going on: its servers are stopped wherever its API still answers. */
 import type { Cloud } from "#cloud/contract.ts";
+import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage, type ErrorCode } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 
@@ -17,6 +18,7 @@ export interface FenceResult {
 
 export interface FenceRequest {
   readonly cloud: Cloud;
+  readonly clock: Clock;
   readonly servers: readonly ResourceId[];
   readonly mode: FenceMode;
   /** Goes on with what could not be stopped. */
@@ -34,12 +36,16 @@ const silence: ReadonlySet<ErrorCode> = new Set([
   "cloud.protocol",
 ]);
 
+/** How often a server is asked to stop while its refusals say that asking again may help. */
+const attempts = 4;
+const pauseMs = 250;
+
 /**
  * Errors: `state.conflict` when the site answers but servers could not be stopped and it was not forced: going on would leave
  * two sides that both write.
  */
 export async function fenceSite(request: FenceRequest): Promise<FenceResult> {
-  const { cloud, servers, mode, signal } = request;
+  const { cloud, clock, servers, mode, signal } = request;
   if (mode === "epoch_only") {
     return {
       answered: true,
@@ -48,38 +54,43 @@ export async function fenceSite(request: FenceRequest): Promise<FenceResult> {
       summary: "commands are refused by epoch; servers are left running",
     };
   }
-  const problem = await firstAnswer(cloud, request.answerWithinMs, signal);
-  if (problem !== null && silence.has(problem.code)) {
-    const summary = `the active site does not answer (${problem.message}); its servers are fenced when it does`;
-    return { answered: false, stopped: [], unfenced: [], summary };
-  }
   const stopped: ResourceId[] = [];
-  const unfenced: ResourceId[] = [];
-  let lastProblem = problem === null ? "" : problem.message;
-  if (problem === null) {
-    const results = await stopAll(cloud, servers, signal);
-    for (const { id, error } of results) {
-      if (error === null) stopped.push(id);
-      else {
-        unfenced.push(id);
-        lastProblem = error;
-      }
-    }
-  } else unfenced.push(...servers);
-  if (unfenced.length > 0 && !request.force) {
+  let left = servers;
+  let problem: OperationalError | null = null;
+  for (let attempt = 1; ; attempt += 1) {
+    problem = await firstAnswer(cloud, request.answerWithinMs, signal);
+    // Also when it fell silent in the midst of being fenced: a dead site is no reason to stay with it.
+    if (problem !== null && silence.has(problem.code)) return silent(problem, stopped);
+    if (problem !== null) break;
+    const results = await stopAll(cloud, left, signal);
+    stopped.push(...results.filter(({ error }) => error === null).map(({ id }) => id));
+    const failed = results.flatMap(({ id, error }) => (error === null ? [] : [{ id, error }]));
+    left = failed.map(({ id }) => id);
+    problem = failed.at(-1)?.error ?? null;
+    const passing = failed.some(({ error }) => error.retry !== "never" || error.outcome === "unknown");
+    if (!passing || attempt >= attempts) break;
+    await clock.sleep(pauseMs * 2 ** attempt, signal);
+  }
+  if (left.length > 0 && !request.force) {
     throw new OperationalError(
       "state.conflict",
-      `the active site answers, but ${unfenced.length} of its servers could not be stopped (${lastProblem}): stop them, or go on with --force and a reason`,
-      { detail: unfenced.join(", ") },
+      `the active site answers, but ${left.length} of its servers could not be stopped (${problem === null ? "" : publicMessage(problem)}): stop them, or go on with --force and a reason`,
+      { detail: left.join(", ") },
     );
   }
-  const rest = unfenced.length === 0 ? "" : `, ${unfenced.length} left running by force`;
+  const rest = left.length === 0 ? "" : `, ${left.length} left running by force`;
   return {
     answered: true,
     stopped,
-    unfenced,
+    unfenced: left,
     summary: `${stopped.length} servers stopped at the active site${rest}`,
   };
+}
+
+function silent(problem: OperationalError, stopped: readonly ResourceId[]): FenceResult {
+  const before = stopped.length === 0 ? "" : ` after ${stopped.length} of its servers were stopped`;
+  const summary = `the active site does not answer${before} (${problem.message}); its servers are fenced when it does`;
+  return { answered: false, stopped, unfenced: [], summary };
 }
 
 async function firstAnswer(
@@ -101,7 +112,7 @@ async function firstAnswer(
 
 interface StopResult {
   readonly id: ResourceId;
-  readonly error: string | null;
+  readonly error: OperationalError | null;
 }
 
 async function stopAll(
@@ -120,7 +131,7 @@ async function stopAll(
   return results;
 }
 
-async function stopOne(cloud: Cloud, id: ResourceId, signal: AbortSignal): Promise<string | null> {
+async function stopOne(cloud: Cloud, id: ResourceId, signal: AbortSignal): Promise<OperationalError | null> {
   try {
     await cloud.update("server", id, { power: "stopped" }, signal);
     return null;
@@ -128,7 +139,7 @@ async function stopOne(cloud: Cloud, id: ResourceId, signal: AbortSignal): Promi
     signal.throwIfAborted();
     // A server that is gone needs no fence.
     if (isOperational(error, "cloud.not_found")) return null;
-    if (isOperational(error)) return publicMessage(error);
+    if (isOperational(error)) return error;
     throw error;
   }
 }

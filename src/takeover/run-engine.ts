@@ -127,7 +127,7 @@ async function executeStep(ports: RunEnginePorts, execution: StepExecution): Pro
   const { ledger, clock, random, log } = ports;
   const { run, step, ordinal, results, signal } = execution;
   const begun = clock.monotonicMs();
-  let lastMessage: string | null = null;
+  let lastMessage = "";
   const say: StepContext["say"] = (message, fields = {}) =>
     ledger.event({ environment: run.environment, run: run.id, severity: "info", message, fields });
 
@@ -138,9 +138,8 @@ async function executeStep(ports: RunEnginePorts, execution: StepExecution): Pro
       const { summary, result = null, effects = [] } = await step.execute({ run, results, signal, say });
       await ledger.stepDone(run.id, ordinal, summary, result, effects);
       results.set(step.name, result);
-      await ports.onStepDone(signal);
-      await say(`${step.name}: ${summary}`, { step: step.name, ms: Math.round(clock.monotonicMs() - begun) });
-      return null;
+      lastMessage = summary;
+      break;
     } catch (error) {
       signal.throwIfAborted();
       if (!isOperational(error)) throw error;
@@ -164,4 +163,8 @@ async function executeStep(ports: RunEnginePorts, execution: StepExecution): Pro
       await clock.sleep(backoffMs(stepRetry, Math.min(attempt, 10), random, error.retryAfterMs), signal);
     }
   }
+  // What is done is never begun anew, whatever goes wrong from here on: the next process goes on after it.
+  await ports.onStepDone(signal);
+  await say(`${step.name}: ${lastMessage}`, { step: step.name, ms: Math.round(clock.monotonicMs() - begun) });
+  return null;
 }

@@ -2,6 +2,7 @@
  * Runs and their steps on stable storage. A step's end and the state it changes are one commit: after a crash a step
  * either happened, with everything that it says, or is begun anew.
  */
+import { sql } from "kysely";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { environmentId, runId, type RunId } from "#kernel/ids.ts";
@@ -83,6 +84,43 @@ export async function openRunLedger(ports: LedgerPorts): Promise<RunLedger> {
     return { query: db.insertInto("event").values(values).compile() };
   }
 
+  /** Names the other run; that there is none is decided within the commit. */
+  async function refuseSecond(environment: string): Promise<void> {
+    const other = await db
+      .selectFrom("run")
+      .select(["id", "kind"])
+      .where("environment", "=", environment)
+      .where("state", "=", "running")
+      .executeTakeFirst();
+    if (other === undefined) return;
+    throw new OperationalError(
+      "state.conflict",
+      `environment "${environment}" is in a ${other.kind} already: see "understudy run show ${other.id}"`,
+    );
+  }
+
+  /** The check and the record are one statement: of two runs begun in the same moment, one is refused. */
+  function beginStatement(row: RunTable): Statement {
+    const columns = Object.keys(row) as (keyof RunTable)[];
+    const other = db
+      .selectFrom("run")
+      .select("id")
+      .where("environment", "=", row.environment)
+      .where("state", "=", "running");
+    const record = db
+      .selectNoFrom(columns.map((column) => sql.val(row[column]).as(column)))
+      .where((where) => where.not(where.exists(other)));
+    return {
+      query: db.insertInto("run").columns(columns).expression(record).compile(),
+      expectRows: 1,
+      onMismatch: () =>
+        new OperationalError(
+          "state.conflict",
+          `environment "${row.environment}" has begun another run in the same moment: see "understudy status"`,
+        ),
+    };
+  }
+
   return {
     async begin(run, effects) {
       const id = runId(`${run.kind}-${random.hex(4)}`);
@@ -100,20 +138,9 @@ export async function openRunLedger(ports: LedgerPorts): Promise<RunLedger> {
         finished_at: null,
         error: null,
       };
-      const other = await db
-        .selectFrom("run")
-        .select(["id", "kind"])
-        .where("environment", "=", run.environment)
-        .where("state", "=", "running")
-        .executeTakeFirst();
-      if (other !== undefined) {
-        throw new OperationalError(
-          "state.conflict",
-          `environment "${run.environment}" is in a ${other.kind} already: see "understudy run show ${other.id}"`,
-        );
-      }
+      await refuseSecond(run.environment);
       await store.commit([
-        { query: db.insertInto("run").values(values).compile() },
+        beginStatement(values),
         ...effects,
         eventStatement({
           environment: run.environment,
@@ -123,7 +150,7 @@ export async function openRunLedger(ports: LedgerPorts): Promise<RunLedger> {
           fields: {},
         }),
       ]);
-      return toRun({ ...values });
+      return toRun(values);
     },
 
     async finish(run, state, error, effects) {

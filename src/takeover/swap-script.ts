@@ -2,7 +2,7 @@
  * Swap: the roles are exchanged for good. After a failover there is little left to do; from a protected environment it is a
  * planned failover that ends with the roles as they then are.
  */
-import { isOperational } from "#kernel/errors.ts";
+import { isOperational, publicMessage } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
 import { forgetKept } from "#takeover/commit-exchange.ts";
 import { moveEnvironment } from "#takeover/environment-record.ts";
@@ -10,6 +10,9 @@ import { scaleDown } from "#takeover/failback-script.ts";
 import { failoverScript } from "#takeover/failover-script.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { Stage } from "#takeover/stage.ts";
+
+/** A site that has answered nothing for this long is not waited for, in milliseconds. */
+const answerWithinMs = 2000;
 
 /** @param planned the environment was protected when the run began, and has to be moved first */
 export function swapScript(stage: Stage, planned: boolean): RunScript {
@@ -34,22 +37,27 @@ async function commitRoles(stage: Stage): Promise<StepResult> {
   };
 }
 
-/** The old site may be gone for days: its reserve is then kept in order, from when it answers, by its own follower. */
+/**
+ * The old site may be gone for days, or refuse: its reserve is then kept in order by its own follower, from when it answers.
+ * Nothing that fails here undoes the roles, which are exchanged already.
+ */
 async function releaseOldSite(stage: Stage, context: StepContext): Promise<StepResult> {
   const { standbySite } = await stage.record();
+  const { cloud } = stage.site(standbySite);
+  const patience = AbortSignal.timeout(answerWithinMs);
   try {
-    await stage
-      .site(standbySite)
-      .cloud.identify(AbortSignal.any([context.signal, AbortSignal.timeout(2000)]));
+    await cloud.identify(AbortSignal.any([context.signal, patience]));
+    return await scaleDown(stage, context);
   } catch (error) {
     context.signal.throwIfAborted();
-    if (!isOperational(error) && !(error instanceof Error && error.name === "TimeoutError")) throw error;
+    if (!isOperational(error) && !patience.aborted) throw error;
+    const why = isOperational(error) ? publicMessage(error) : `no answer within ${answerWithinMs} ms`;
     return {
-      summary: `${standbySite} does not answer yet; it is scaled down to a reserve when it does`,
+      summary: `${standbySite} is scaled down to a reserve when it answers (${why})`,
       result: { failed: 0 },
+      effects: [forgetKept(stage.store, stage.settings.id)],
     };
   }
-  return scaleDown(stage, context);
 }
 
 function concludeRoles(

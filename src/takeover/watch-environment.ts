@@ -12,6 +12,14 @@ export type Decision =
   /** The site that was left answers again and has not been fenced yet. */
   | { readonly next: "fence_source" };
 
+/** Who begins a failover that no person asked for. */
+export const witnessesTrigger = "witnesses";
+/** Who begins what the return policy asks for. */
+export const returnPolicyTrigger = "return policy";
+
+/** After a run that nobody asked for broke off, the next one waits: an environment that moves to and fro serves nobody. */
+const holdOffMs = { failover: 60_000, return: 300_000 };
+
 /** The probe of a site's API bears the site's name, so that what is said of one is not taken for the other. */
 export function siteProbeName(probe: string, site: string): string {
   return `${probe}@${site}`;
@@ -23,6 +31,8 @@ export interface Past {
   readonly fenced: boolean;
   /** The witnesses started the failover, not a person. */
   readonly leftByWitnesses: boolean;
+  /** When the last run ended, if nobody had asked for it and it did not come about. */
+  readonly brokeOffAt: number | null;
 }
 
 export function decideNext(
@@ -32,18 +42,24 @@ export function decideNext(
   now: number,
   past: Past,
 ): Decision {
+  const heldOff = (ms: number): boolean => past.brokeOffAt !== null && now - past.brokeOffAt < ms;
+  if (record.phase === "failing_over" && past.brokeOffAt !== null && !heldOff(holdOffMs.failover)) {
+    const reason = "the takeover that the witnesses began broke off half-way";
+    return { next: "run", kind: "failover", by: witnessesTrigger, reason };
+  }
   if (record.phase === "protected") {
+    if (heldOff(holdOffMs.failover)) return { next: "nothing" };
     const about = observations.filter((one) => concerns(one, record.activeSite));
     const decision = decideFailover(about, settings.triggers, now, settings.staleAfterMs);
     if (!decision.failover) return { next: "nothing" };
-    return { next: "run", kind: "failover", by: "witnesses", reason: decision.reason };
+    return { next: "run", kind: "failover", by: witnessesTrigger, reason: decision.reason };
   }
   if (record.phase !== "failed_over") return { next: "nothing" };
-  if (settings.returnPolicy === "swap" && past.leftByWitnesses) {
+  if (settings.returnPolicy === "swap" && past.leftByWitnesses && !heldOff(holdOffMs.return)) {
     return {
       next: "run",
       kind: "swap",
-      by: "return policy",
+      by: returnPolicyTrigger,
       reason: "the return policy is to swap the roles",
     };
   }
@@ -54,7 +70,8 @@ export function decideNext(
     (one) => !one.raised && isFresh(one, now, settings.staleAfterMs) && noneRaised(aboutSource, one),
   );
   if (!past.fenced && answers) return { next: "fence_source" };
-  if (settings.returnPolicy !== "wait" || !past.leftByWitnesses) return { next: "nothing" };
+  if (settings.returnPolicy !== "wait" || !past.leftByWitnesses || heldOff(holdOffMs.return))
+    return { next: "nothing" };
   // More than half of the witnesses, and at least as many as it takes to leave.
   const quorum = Math.max(
     Math.floor(settings.witnesses.length / 2) + 1,
@@ -63,7 +80,7 @@ export function decideNext(
   if (!sourceIsBack(aboutSource, quorum, settings.stableForMs, now, settings.staleAfterMs))
     return { next: "nothing" };
   const reason = `${record.standbySite} has answered ${quorum} witnesses for ${settings.stableForMs} ms`;
-  return { next: "run", kind: "failback", by: "return policy", reason };
+  return { next: "run", kind: "failback", by: returnPolicyTrigger, reason };
 }
 
 function noneRaised(observations: readonly Observation[], one: Observation): boolean {

@@ -1,0 +1,368 @@
+// The control plane dies (SIGKILL) at every durable step of every kind of run, is started again, and each time the environment
+// ends whole: each server once, no acknowledged command lost, roles and phase right, nothing of a drill left.
+// SWEEP=all adds more rounds with two deaths and with a target cloud that loses answers; SWEEP_SEED picks others.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import fc from "fast-check";
+import type { FaultSpec } from "#devcloud/front/fault-rules.ts";
+import type { RunKind } from "#model/run.ts";
+import { checkWhole, type Ending } from "./check-whole.ts";
+import type { EngineUnderTest } from "./engine-under-test.ts";
+import { buildShop, type Expected, Tagger } from "./small-shop.ts";
+import { type Prepared, TwoClouds } from "./two-clouds.ts";
+import { until } from "./until.ts";
+
+const all = process.env["SWEEP"] === "all";
+const seed = Number(process.env["SWEEP_SEED"] ?? 20_240_607);
+/** No kind of run has more durable steps than this; reaching it means that the count runs away. */
+const most = 400;
+
+interface Play {
+  readonly name: string;
+  readonly kind: RunKind;
+  readonly from: "protected" | "moved";
+  /** The other cloud is down throughout. */
+  readonly sourceIsDead?: boolean;
+  readonly ending: Omit<Ending, "otherAsBefore" | "tagged">;
+}
+
+const plays: readonly Play[] = [
+  {
+    name: "failover from a dead site",
+    kind: "failover",
+    from: "protected",
+    sourceIsDead: true,
+    ending: { kind: "failover", serving: "west", phase: "failed_over", runs: 1, other: "down" },
+  },
+  {
+    name: "failover from a site that lives",
+    kind: "failover",
+    from: "protected",
+    ending: { kind: "failover", serving: "west", phase: "failed_over", runs: 1, other: "stopped" },
+  },
+  {
+    name: "failback",
+    kind: "failback",
+    from: "moved",
+    ending: { kind: "failback", serving: "east", phase: "protected", runs: 1, other: "reserve" },
+  },
+  {
+    name: "swap of a protected environment",
+    kind: "swap",
+    from: "protected",
+    ending: { kind: "swap", serving: "west", phase: "protected", runs: 1, other: "reserve" },
+  },
+  {
+    name: "swap after a failover",
+    kind: "swap",
+    from: "moved",
+    ending: { kind: "swap", serving: "west", phase: "protected", runs: 1, other: "reserve" },
+  },
+  {
+    name: "drill",
+    kind: "drill",
+    from: "protected",
+    ending: { kind: "drill", serving: "east", phase: "protected", runs: 1, other: "reserve" },
+  },
+];
+
+interface Round {
+  /** The durable step, counted from the run's beginning, at which it dies; 0: it does not. */
+  readonly killAt: number;
+  /** It dies again at this durable step of its next life; 0: it does not. */
+  readonly againAt?: number;
+  readonly faults?: readonly Partial<FaultSpec>[];
+}
+
+interface Stage {
+  readonly workers: readonly TwoClouds[];
+  readonly expected: Expected;
+  readonly prepared: Readonly<Record<Play["from"], Prepared>>;
+}
+
+let stage: Stage;
+const tagged = "web-2";
+
+async function whole(
+  clouds: TwoClouds,
+  engine: EngineUnderTest,
+  ending: Ending,
+  what: string,
+): Promise<void> {
+  try {
+    await until(
+      `${what}: the environment to be whole`,
+      () => checkWhole(clouds, engine, stage.expected, ending),
+      (problems) => problems.length === 0,
+    );
+  } catch (error) {
+    const told = (await engine.events()).map(({ message }) => `\n  ${message}`).join("");
+    assert.fail(`${(error as Error).message}${told}`);
+  }
+}
+
+before(async () => {
+  const first = await TwoClouds.open();
+  const engine = await first.mustStartEngine();
+  const expected = await buildShop(engine.gateway);
+  const workers = [first, await TwoClouds.open({}, first)];
+  stage = { workers, expected, prepared: {} as Stage["prepared"] };
+  const protectedEnding: Ending = {
+    kind: "failover",
+    serving: "east",
+    phase: "protected",
+    runs: 0,
+    other: "reserve",
+  };
+  await whole(first, engine, protectedEnding, "preparing");
+  await engine.stop();
+  const ready = await first.save("protected");
+  // East dies, and is back as it was: its servers run, and nobody has fenced them yet.
+  await first.stop("east");
+  const moving = await first.mustStartEngine();
+  await moving.startRun("failover");
+  const movedEnding: Ending = {
+    kind: "failover",
+    serving: "west",
+    phase: "failed_over",
+    runs: 1,
+    other: "down",
+  };
+  await whole(first, moving, movedEnding, "preparing");
+  await moving.stop();
+  const moved = await first.save("moved");
+  stage = { workers, expected, prepared: { protected: ready, moved } };
+});
+
+after(async () => {
+  for (const worker of stage.workers) await worker[Symbol.asyncDispose]();
+});
+
+/** Answers how often it died. */
+async function playRound(clouds: TwoClouds, play: Play, round: Round): Promise<number> {
+  const prepared = stage.prepared[play.from];
+  await clouds.restore(prepared);
+  if (play.sourceIsDead === true) await clouds.stop("east");
+  const target = play.kind === "failback" ? "east" : "west";
+  if (round.faults !== undefined) await clouds.setFaults(target, round.faults);
+  await using lives = new Lives(clouds);
+  const first = await lives.begin();
+  const keys = await playRun(lives, first, play, round);
+  if (round.faults !== undefined) await clouds.setFaults(target, []);
+  const ending: Ending = {
+    ...play.ending,
+    ...(play.kind === "drill" ? { otherAsBefore: prepared.west } : {}),
+    ...(keys === undefined ? {} : { tagged: { server: tagged, keys } }),
+  };
+  const again = round.againAt === undefined ? "" : ` and ${round.againAt}`;
+  await whole(clouds, lives.current, ending, `${play.name}, killed at step ${round.killAt}${again}`);
+  return lives.deaths;
+}
+
+/** Answers with the tags that were acknowledged meanwhile. */
+async function playRun(
+  lives: Lives,
+  first: EngineUnderTest,
+  play: Play,
+  round: Round,
+): Promise<readonly string[] | undefined> {
+  // A drill leaves the environment alone, and a dead site takes no commands.
+  const busy = play.sourceIsDead !== true && play.kind !== "drill";
+  const tagger = busy ? new Tagger(first.gateway, await idOf(first, tagged)) : undefined;
+  await until(
+    "the first acknowledged tag",
+    () => Promise.resolve(tagger?.acknowledged.length ?? 1),
+    (count) => count > 0,
+  );
+  await first.arm(round.killAt);
+  const ended = await startAndFollow(first, play.kind);
+  const keys = await tagger?.stop();
+  if (ended) return keys;
+  const second = await lives.begin(round.againAt ?? 0);
+  if (second !== undefined && (await resumeAndFollow(second, play.kind))) return keys;
+  assert.ok(await resumeAndFollow(await lives.begin(), play.kind), "it was not told to die a third time");
+  return keys;
+}
+
+/** The control plane's processes over one data folder, one after the other. */
+class Lives implements AsyncDisposable {
+  readonly #clouds: TwoClouds;
+  #current: EngineUnderTest | undefined;
+  #begun = 0;
+
+  constructor(clouds: TwoClouds) {
+    this.#clouds = clouds;
+  }
+
+  get deaths(): number {
+    return this.#begun - 1;
+  }
+
+  get current(): EngineUnderTest {
+    assert.ok(this.#current);
+    return this.#current;
+  }
+
+  begin(): Promise<EngineUnderTest>;
+  begin(killAt: number): Promise<EngineUnderTest | undefined>;
+  async begin(killAt = 0): Promise<EngineUnderTest | undefined> {
+    await this.#current?.stop();
+    this.#begun += 1;
+    this.#current = await this.#clouds.startEngine(killAt);
+    return this.#current;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#current?.kill();
+  }
+}
+
+async function idOf(engine: EngineUnderTest, name: string): Promise<string> {
+  const found = (await engine.resources()).find(
+    ({ kind, tags }) => kind === "server" && tags["Name"] === name,
+  );
+  assert.ok(found);
+  return found.id;
+}
+
+/** False: it died. */
+async function startAndFollow(engine: EngineUnderTest, kind: RunKind): Promise<boolean> {
+  try {
+    await engine.startRun(kind);
+  } catch (error) {
+    // Killed at the run's first record: it stands, although nobody was told.
+    if (await isGone(engine)) return false;
+    throw error;
+  }
+  return followRun(engine, kind);
+}
+
+/** Whoever asked for a run and was not answered looks whether it was begun, and asks again if it was not. */
+async function resumeAndFollow(engine: EngineUnderTest, kind: RunKind): Promise<boolean> {
+  try {
+    const runs = await engine.runs();
+    if (!runs.some((run) => run.kind === kind)) await engine.startRun(kind);
+  } catch (error) {
+    if (await isGone(engine)) return false;
+    throw error;
+  }
+  return followRun(engine, kind);
+}
+
+async function followRun(engine: EngineUnderTest, kind: RunKind): Promise<boolean> {
+  try {
+    await until(
+      `the ${kind} to end`,
+      () => engine.runs(),
+      (runs) => runs.some((run) => run.kind === kind) && runs.every(({ state }) => state !== "running"),
+      60_000,
+    );
+    return true;
+  } catch (error) {
+    if (await isGone(engine)) return false;
+    throw error;
+  }
+}
+
+/** A connection that breaks is told of before the process's end is. */
+async function isGone(engine: EngineUnderTest): Promise<boolean> {
+  const wait = new Promise<"alive">((resolve) => {
+    setTimeout(resolve, 1000, "alive");
+  });
+  return (await Promise.race([engine.exited, wait])) !== "alive";
+}
+
+/** Rounds taken by two workers, each on clouds of its own, until `next` has no more. */
+async function inParallel(work: (clouds: TwoClouds) => Promise<boolean>): Promise<void> {
+  const failures: unknown[] = [];
+  await Promise.all(
+    stage.workers.map(async (clouds) => {
+      for (let more = true; more && failures.length < 5;) {
+        try {
+          more = await work(clouds);
+        } catch (error) {
+          failures.push(error);
+        }
+      }
+    }),
+  );
+  if (failures.length > 0) throw new AggregateError(failures, failures.map(String).join("\n"));
+}
+
+for (const play of plays) {
+  test(`${play.name}: killed at every durable step`, { timeout: 600_000 }, async (t) => {
+    let next = 1;
+    let survived = 0;
+    await inParallel(async (clouds) => {
+      const killAt = next;
+      next += 1;
+      assert.ok(killAt < most, "the durable steps of a run are bounded");
+      if ((await playRound(clouds, play, { killAt })) === 0) survived += 1;
+      // Both workers have gone past the last step.
+      return survived === 0;
+    });
+    t.diagnostic(`${next - 1 - survived} durable steps`);
+    assert.ok(next - survived > 10, "a run has more than a handful of durable steps");
+  });
+}
+
+test("killed twice, at random", { timeout: 600_000 }, async (t) => {
+  t.diagnostic(`SWEEP_SEED=${seed}`);
+  const round = fc.record({
+    play: fc.constantFrom(...plays),
+    killAt: fc.integer({ min: 1, max: 25 }),
+    againAt: fc.integer({ min: 1, max: 25 }),
+  });
+  const rounds = fc.sample(round, { seed, numRuns: all ? 120 : 16 });
+  let twice = 0;
+  await inParallel(async (clouds) => {
+    const one = rounds.shift();
+    if (one === undefined) return false;
+    if ((await playRound(clouds, one.play, one)) === 2) twice += 1;
+    return true;
+  });
+  assert.ok(twice > 0, "some of them died twice");
+});
+
+test("killed while the target cloud loses answers and throttles", { timeout: 600_000 }, async (t) => {
+  t.diagnostic(`SWEEP_SEED=${seed}`);
+  const round = fc.record({
+    play: fc.constantFrom(...plays),
+    killAt: fc.integer({ min: 0, max: 25 }),
+    faultSeed: fc.integer({ min: 1, max: 1_000_000 }),
+    answer: fc.constantFrom("error", "cut"),
+  });
+  const rounds = fc.sample(round, { seed, numRuns: all ? 120 : 16 });
+  await inParallel(async (clouds) => {
+    const one = rounds.shift();
+    if (one === undefined) return false;
+    const { play, killAt, faultSeed, answer } = one;
+    const faults: Partial<FaultSpec>[] = [
+      "Run*",
+      "Create*",
+      "A*",
+      "Modify*",
+      "Delete*",
+      "Terminate*",
+      "St*",
+    ].map((operation, index) => ({
+      operation,
+      effect: "fail-after",
+      answer,
+      probability: 0.4,
+      count: 3,
+      seed: faultSeed + index,
+    }));
+    faults.push({
+      operation: "*",
+      effect: "refuse",
+      status: 503,
+      code: "RequestLimitExceeded",
+      probability: 0.15,
+      count: 8,
+      seed: faultSeed,
+    });
+    await playRound(clouds, play, { killAt, faults });
+    return true;
+  });
+});
