@@ -4,7 +4,7 @@ import { environmentId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
 import { loadPairings } from "#standby/pairings.ts";
 import { findLeftovers, removeLeftovers } from "#standby/remove-leftovers.ts";
-import { convergeSite, describeReport } from "#takeover/converge-site.ts";
+import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { moveInput, progressSpeaker } from "#takeover/failover-script.ts";
 import type { Conclusion, RunScript, StepContext, StepResult } from "#takeover/run-engine.ts";
@@ -32,13 +32,16 @@ export function drillScript(stage: Stage): RunScript {
 async function build(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const state = await stage.settledState(signal);
+  // The record goes on following the journal while this builds.
+  const desired = [...state.resources()];
+  const servers = runningServers(state).map(({ id }) => id);
   const report = await convergeSite(
     stage,
     {
       from,
       to,
       scope: drillScope(run),
-      desired: [...state.resources()],
+      desired,
       sizing: "fit",
       nameSuffix: `-${run.id}`,
       epoch: run.epoch,
@@ -50,6 +53,7 @@ async function build(stage: Stage, { run, signal, say }: StepContext): Promise<S
     summary: describeReport(report),
     result: {
       created: report.created,
+      servers,
       failed: report.failed + report.skipped,
       ms: report.elapsedMs,
       calls: report.calls,
@@ -57,8 +61,10 @@ async function build(stage: Stage, { run, signal, say }: StepContext): Promise<S
   };
 }
 
-async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+/** What was built is what is verified: the environment goes on changing meanwhile. */
+async function verify(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {
   const { to } = moveInput(run.input);
+  const { servers } = results.get("build") as { servers: readonly string[] };
   const of = { environment: environmentId(stage.settings.id), scope: drillScope(run) };
   const checks = await verifyServers({
     cloud: stage.site(to).cloud,
@@ -66,6 +72,7 @@ async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepR
     state: await stage.settledState(signal),
     counterparts: counterpartIds(await loadPairings(stage.store, of)),
     routes: stage.settings.routes,
+    only: new Set(servers),
     patienceMs: 60_000,
     signal,
   });

@@ -26,6 +26,17 @@ export interface Survey {
   readonly stopped: readonly string[];
 }
 
+export function describeSurvey(survey: Survey): string {
+  const { missing, stopped } = survey;
+  const parts = [
+    ...(missing.length === 0
+      ? []
+      : [`missing: ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", ..." : ""}`]),
+    ...(stopped.length === 0 ? [] : [`${stopped.length} servers are stopped`]),
+  ];
+  return parts.length === 0 ? "all are as they should be" : parts.join("; ");
+}
+
 /** Errors: `cloud.*` when the site can't be read: nothing is corrected then. */
 export async function surveyCounterparts(
   stage: Stage,
@@ -41,9 +52,9 @@ export async function surveyCounterparts(
   const statements: Statement[] = [];
   const missing: string[] = [];
   const stopped: string[] = [];
-  for (const kind of resourceKinds) {
+  const surveyKind = async (kind: ResourceKind): Promise<void> => {
     const ofKind = pairings.filter((pairing) => pairing.kind === kind);
-    if (ofKind.length === 0) continue;
+    if (ofKind.length === 0) return;
     const standing = await observe(site, kind, ofKind, signal);
     for (const pairing of ofKind) {
       const status = standing.get(pairing.standbyId ?? "");
@@ -57,7 +68,8 @@ export async function surveyCounterparts(
         statements.push(writePairing(store, of, corrected, clock.now()));
       }
     }
-  }
+  };
+  await Promise.all(resourceKinds.map(surveyKind));
   if (statements.length > 0) await store.commit([epochGuard(stage, epoch), ...statements]);
   return { looked: pairings.length, missing, stopped };
 }

@@ -35,6 +35,8 @@ export interface RouteStatus {
   readonly route: string;
   readonly kind: string;
   readonly site: string | null;
+  /** Servers of the environment that bear the route's tags and should run. */
+  readonly selected: number;
   readonly backends: number;
   /** Servers that should receive traffic but are not ready. */
   readonly missing: number;
@@ -82,7 +84,7 @@ export function createTrafficDirector(ports: DirectorPorts): TrafficDirector {
           const server = id === undefined ? undefined : servers.get(id);
           return (server === undefined ? undefined : backendOf(server, route.rule.port)) ?? [];
         });
-        return applyRoute(route, record, site, backends, selection.length - backends.length, signal);
+        return applyRoute(route, record, site, backends, selection.length, signal);
       }),
     );
     statuses = routes;
@@ -94,7 +96,7 @@ export function createTrafficDirector(ports: DirectorPorts): TrafficDirector {
     record: EnvironmentRecord,
     site: string,
     found: readonly Backend[],
-    missing: number,
+    selected: number,
     signal: AbortSignal,
   ): Promise<RouteStatus> {
     const { name } = route.rule;
@@ -103,13 +105,18 @@ export function createTrafficDirector(ports: DirectorPorts): TrafficDirector {
       route: name,
       kind: route.through.kind,
       site,
+      selected,
       backends: backends.length,
-      missing,
+      missing: selected - backends.length,
       error: null,
     };
     const last = applied.get(name);
-    if (backends.length === 0)
-      return { ...status, site: null, error: "no server that could take this route is ready" };
+    // A route is never switched to nothing: it stays where it was.
+    if (backends.length === 0) {
+      const error =
+        selected === 0 ? "no server bears its tags" : "no server that could take this route is ready";
+      return { ...status, site: null, error };
+    }
     if (last?.epoch === record.epoch && sameBackends(last.backends, backends)) return status;
     try {
       await route.through.apply({ epoch: record.epoch, backends }, signal);

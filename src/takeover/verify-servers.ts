@@ -19,6 +19,8 @@ export interface VerifyRequest {
   readonly state: EnvironmentState;
   readonly counterparts: ReadonlyMap<string, ResourceId> | null;
   readonly routes: readonly RouteRule[];
+  /** Only these servers of the state are looked at; absent: all. */
+  readonly only?: ReadonlySet<string>;
   /** How long a server may take until its routed ports accept connections, in milliseconds. */
   readonly patienceMs: number;
   readonly signal: AbortSignal;
@@ -30,7 +32,7 @@ const connectMs = 1000;
 export async function verifyServers(request: VerifyRequest): Promise<readonly ServerCheck[]> {
   const { cloud, clock, state, counterparts, signal } = request;
   const deadline = clock.monotonicMs() + request.patienceMs;
-  let pending = expectedServers(state, counterparts);
+  let pending = expectedServers(state, counterparts).filter(({ id }) => request.only?.has(id) ?? true);
   const checks: ServerCheck[] = pending
     .filter(({ at }) => at === null)
     .map(({ id, name }) => ({ id, name, problem: "it has no counterpart" }));
