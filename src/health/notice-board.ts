@@ -27,11 +27,16 @@ export interface NoticeBoard {
   clear(environment: string): Promise<void>;
 }
 
+/** A witness looks at a handful of things; one that names ever new ones is broken or hostile. */
+const mostPerWitness = 1000;
+
 export interface NoticeBoardOptions {
   readonly store: Store;
   readonly clock: Clock;
   /** Environment -> the witnesses that may report on it. */
   readonly witnesses: ReadonlyMap<string, ReadonlySet<string>>;
+  /** Environment -> after how long without a confirmation an observation says nothing, in milliseconds. */
+  readonly staleAfterMs: ReadonlyMap<string, number>;
   /** Called after every report, also without a transition: time alone may complete a trigger. */
   readonly onReport: (environment: string) => void;
 }
@@ -71,6 +76,16 @@ export function createNoticeBoard(options: NoticeBoardOptions): NoticeBoard {
     };
   }
 
+  function refuseFlood(board: ReadonlyMap<string, Observation>, witness: string): void {
+    let count = 0;
+    for (const one of board.values()) if (one.witness === witness) count += 1;
+    if (count < mostPerWitness) return;
+    throw new OperationalError(
+      "input.invalid",
+      `witness "${witness}" reports on more than ${mostPerWitness} different things: it may only report on the probes that it was given`,
+    );
+  }
+
   return {
     async post(notices) {
       const transitions: Statement[] = [];
@@ -85,10 +100,14 @@ export function createNoticeBoard(options: NoticeBoardOptions): NoticeBoard {
         const board = boardOf(notice.environment);
         const key = `${notice.witness}|${notice.probe}|${notice.code}`;
         const before = board.get(key);
+        if (before === undefined) refuseFlood(board, notice.witness);
         const now = clock.now();
         const changed = before?.raised !== notice.raised;
         const { witness, probe, code, raised, detail } = notice;
-        const since = changed || before === undefined ? now : before.since;
+        // What a witness did not see while it was silent it can't vouch for: "without a break" begins anew.
+        const staleAfterMs = options.staleAfterMs.get(notice.environment) ?? 0;
+        const unbroken = before !== undefined && !changed && now - before.confirmedAt <= staleAfterMs;
+        const since = unbroken ? before.since : now;
         const observation: Observation = { witness, probe, code, raised, detail, since, confirmedAt: now };
         board.set(key, observation);
         touched.add(notice.environment);

@@ -98,6 +98,12 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
         new Set(witnessNames(environment)),
       ]),
     ),
+    staleAfterMs: new Map(
+      Object.entries(config.environments).map(([id, environment]) => [
+        id,
+        settingsOf(id, environment).staleAfterMs,
+      ]),
+    ),
     onReport: (id) => void runtimes.get(id)?.evaluate(),
   });
   for (const [id, environment] of Object.entries(config.environments)) {
@@ -127,7 +133,12 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
     runtimes.set(id, runtime);
   }
   const dialects: Dialect[] = [
-    createOpenstackDialect({ keys, clock, random, known: (id) => (kind, name) => knownTo(runtimes, id).get(kind, name) }),
+    createOpenstackDialect({
+      keys,
+      clock,
+      random,
+      known: (id) => (kind, name) => knownTo(runtimes, id).get(kind, name),
+    }),
     // The last one takes what no other claims.
     await openAwsDialect({ keys, clock, random, known: (id) => knownTo(runtimes, id) }),
   ];
