@@ -117,6 +117,20 @@ export async function start(
   };
 }
 
+/** Starts a command that ends by itself or by a signal, without waiting for anything. */
+export function watch(
+  t: Cleanup,
+  folder: string,
+  args: readonly string[],
+): Pick<Running, "stderr" | "ended" | "signal"> {
+  const { child, stderr, ended } = spawnProgram(args, folder, {});
+  t.after(async () => {
+    child.kill("SIGKILL");
+    await ended;
+  });
+  return { stderr, ended, signal: (name) => void child.kill(name) };
+}
+
 export async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from({ length: count }, async () => {
