@@ -16,8 +16,8 @@ export interface Store {
   /** For reads, and for building the queries of `commit`. Writes go through `commit` alone. */
   readonly db: Kysely<Schema>;
   /**
-   * Runs the statements in order, all or none, and resolves once they are on stable storage (SQLite: WAL with
-   * synchronous FULL; PostgreSQL: synchronous_commit on). Calls made while one commit is under way share the next one's
+   * Runs the statements in order, all or none, and resolves once they are on stable storage (SQLite: its log
+   * flushed, see `wal-flush.ts`; PostgreSQL: synchronous_commit on). Calls made while one commit is under way share the next one's
    * disk flush (group commit) and keep the order in which they were made. One call's failure does not touch another's.
    * Errors: `store.full` (disk or quota), `store.failing`.
    */

@@ -14,18 +14,24 @@ interface Waiter {
 
 export interface GroupCommitOptions {
   readonly run: RunBatch;
+  /** Resolves when all that was committed before is on stable storage. Without one, commits are as durable as they get. */
+  readonly flush?: (() => Promise<void>) | undefined;
   /** Called with the ordinal of each durable batch, after its flush and before anybody is told. */
   readonly onCommit?: ((count: number) => void) | undefined;
 }
 
 /**
- * Gathers the calls of one turn of the event loop into one batch. The batch runs in the turn's check phase, when every
- * socket that was readable has been heard: so concurrent callers share a flush, and a lone caller waits for nobody.
+ * Gathers calls into batches. A batch runs in the check phase of a turn of the event loop, when every socket that was
+ * readable has been heard: so concurrent callers share a flush, and a lone caller waits for nobody. The flush runs beside
+ * the event loop; calls that come meanwhile make up the next batch.
  */
 export class GroupCommit {
   readonly #options: GroupCommitOptions;
   #queue: Waiter[] = [];
   #scheduled: NodeJS.Immediate | undefined;
+  #flushing: Promise<void> | undefined;
+  /** Set by a flush that failed: what the disk holds is not known from then on (its page cache may have dropped writes). */
+  #failed: { readonly error: unknown } | undefined;
   #batches = 0;
   #closed = false;
 
@@ -46,31 +52,62 @@ export class GroupCommit {
   }
 
   /** Runs what was asked for before, then refuses more. */
-  close(): void {
+  async close(): Promise<void> {
     this.#closed = true;
-    while (this.#queue.length > 0) this.#flush();
+    for (;;) {
+      if (this.#flushing !== undefined) await this.#flushing;
+      else if (this.#queue.length > 0) this.#runBatch();
+      else break;
+    }
     clearImmediate(this.#scheduled);
   }
 
   #schedule(): void {
+    if (this.#flushing !== undefined || this.#queue.length === 0) return;
     this.#scheduled ??= setImmediate(() => {
       this.#scheduled = undefined;
-      this.#flush();
-      if (this.#queue.length > 0) this.#schedule();
+      if (this.#flushing === undefined) this.#runBatch();
+      this.#schedule();
     });
   }
 
-  #flush(): void {
-    const batch = this.#queue.splice(0, maxCallsPerBatch);
+  #runBatch(): void {
+    const batch =
+      this.#queue.length <= maxCallsPerBatch ? this.#queue : this.#queue.slice(0, maxCallsPerBatch);
+    this.#queue = batch === this.#queue ? [] : this.#queue.slice(maxCallsPerBatch);
     if (batch.length === 0) return;
     let results: readonly CallResult[];
     try {
+      if (this.#failed !== undefined) throw new BatchFailed(this.#failed.error);
       results = this.#options.run(batch.map((waiter) => waiter.statements));
     } catch (error) {
-      const reason = error instanceof BatchFailed ? error.error : error;
-      for (const waiter of batch) waiter.reject(reason);
+      refuseAll(batch, error instanceof BatchFailed ? error.error : error);
       return;
     }
+    if (this.#options.flush === undefined) this.#durable(batch, results);
+    else this.#flushing = this.#flushed(this.#options.flush, batch, results);
+  }
+
+  async #flushed(
+    flush: () => Promise<void>,
+    batch: readonly Waiter[],
+    results: readonly CallResult[],
+  ): Promise<void> {
+    try {
+      await flush();
+    } catch (error) {
+      this.#flushing = undefined;
+      this.#failed = { error };
+      refuseAll(batch, error);
+      this.#schedule();
+      return;
+    }
+    this.#flushing = undefined;
+    this.#durable(batch, results);
+    this.#schedule();
+  }
+
+  #durable(batch: readonly Waiter[], results: readonly CallResult[]): void {
     this.#batches += 1;
     this.#options.onCommit?.(this.#batches);
     for (const [index, waiter] of batch.entries()) {
@@ -79,4 +116,8 @@ export class GroupCommit {
       else waiter.reject(failed.error);
     }
   }
+}
+
+function refuseAll(batch: readonly Waiter[], reason: unknown): void {
+  for (const waiter of batch) waiter.reject(reason);
 }

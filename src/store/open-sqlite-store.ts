@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, fsyncSync, mkdirSync, openSync } from "node:fs";
+import { chmodSync, closeSync, mkdirSync, openSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { Kysely } from "kysely";
@@ -14,6 +14,7 @@ import type { Schema } from "./schema.ts";
 import { sqliteBatch } from "./sqlite-batch.ts";
 import { nodeSqliteDialect } from "./sqlite-dialect.ts";
 import { storeError } from "./sqlite-errors.ts";
+import { type WalFlush, flushDirectory, openWalFlush } from "./wal-flush.ts";
 import type { WriterLock } from "./writer-lock.ts";
 import { takeWriterLock } from "./writer-lock.ts";
 
@@ -52,18 +53,14 @@ function prepareFile(path: string): void {
     closeSync(openSync(file, "a", 0o600));
     chmodSync(file, 0o600);
   }
-  const handle = openSync(directory, "r");
-  try {
-    fsyncSync(handle);
-  } finally {
-    closeSync(handle);
-  }
+  flushDirectory(directory);
 }
 
 function openWriter(path: string, maxPages: number | undefined): DatabaseSync {
   const database = new DatabaseSync(path, { enableForeignKeyConstraints: true, timeout: busyTimeoutMs });
   try {
     database.exec("pragma journal_mode = wal");
+    // Until the schema stands; then every flush is `WalFlush`'s.
     database.exec("pragma synchronous = full");
     database.exec(`pragma wal_autocheckpoint = ${checkpointPages}`);
     if (maxPages !== undefined) database.exec(`pragma max_page_count = ${maxPages}`);
@@ -97,25 +94,35 @@ async function openForReading(path: string): Promise<Store> {
 }
 
 async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
-  const { path, clock = systemClock, log = silentLog } = options;
+  const { path, clock = systemClock } = options;
   const writer = openWriter(path, options.maxPages);
   // Not destroyed: that would close the writer. It is only a way to run the migrations on the writer's connection.
   const writing = new Kysely<Schema>({ dialect: nodeSqliteDialect(writer) });
+  const shared = path === inMemory;
+  let log: WalFlush | undefined;
   try {
     await migrate(writing, path, clock);
+    if (!shared) {
+      log = openWalFlush(path);
+      writer.exec("pragma synchronous = normal");
+    }
   } catch (error) {
     writer.close();
     throw error;
   }
-  const shared = path === inMemory;
   const db = shared ? writing : new Kysely<Schema>({ dialect: nodeSqliteDialect(openReader(path)) });
-  const commits = new GroupCommit({ run: sqliteBatch(writer, path), onCommit: options.onCommit });
-  log.debug({ path }, "store opened");
+  const commits = new GroupCommit({
+    run: sqliteBatch(writer, path),
+    flush: log?.flush,
+    onCommit: options.onCommit,
+  });
+  (options.log ?? silentLog).debug({ path }, "store opened");
 
   async function close(): Promise<void> {
-    commits.close();
+    await commits.close();
     await db.destroy();
     if (!shared) writer.close();
+    await log?.close();
   }
   return {
     db,

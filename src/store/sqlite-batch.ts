@@ -1,4 +1,7 @@
-/** One durable batch: a transaction with one disk flush, and a savepoint for each call in it. */
+/**
+ * One batch: one transaction. It runs straight through first, since calls that fail are rare and savepoints are not free;
+ * if a call fails, it is undone and run again with a savepoint for each call, so that only the failing ones stay out.
+ */
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
 import type { Statement } from "./contract.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -10,7 +13,7 @@ export type CallResult = { readonly error: unknown } | undefined;
 
 export type RunBatch = (calls: readonly (readonly Statement[])[]) => readonly CallResult[];
 
-/** Thrown through by the batch when nothing of it is durable; `error` is for every caller of the batch. */
+/** Thrown through by the batch when nothing of it is recorded; `error` is for every caller of the batch. */
 export class BatchFailed extends Error {
   override readonly name = "BatchFailed";
   readonly error: unknown;
@@ -39,13 +42,27 @@ function mismatch(statement: Statement, rows: number): unknown {
   );
 }
 
+function touched(cache: StatementCache, { query }: Statement): number {
+  const { changes } = cache.prepare(query.sql).run(...(query.parameters as SQLInputValue[]));
+  return Number(changes);
+}
+
+/** Whether every statement of every call did what it should; with false or an error, the transaction is to be undone. */
+function runThrough(cache: StatementCache, calls: readonly (readonly Statement[])[]): boolean {
+  for (const statements of calls) {
+    for (const statement of statements) {
+      const rows = touched(cache, statement);
+      if (statement.expectRows !== undefined && rows !== statement.expectRows) return false;
+    }
+  }
+  return true;
+}
+
 function runCall(cache: StatementCache, statements: readonly Statement[]): CallResult {
   for (const statement of statements) {
-    const { changes } = cache
-      .prepare(statement.query.sql)
-      .run(...(statement.query.parameters as SQLInputValue[]));
-    if (statement.expectRows !== undefined && Number(changes) !== statement.expectRows) {
-      return { error: mismatch(statement, Number(changes)) };
+    const rows = touched(cache, statement);
+    if (statement.expectRows !== undefined && rows !== statement.expectRows) {
+      return { error: mismatch(statement, rows) };
     }
   }
   return undefined;
@@ -57,8 +74,8 @@ function undoAll(database: DatabaseSync): void {
 }
 
 /**
- * Gives a function that runs calls in order in one transaction. It returns once the transaction is on stable storage,
- * with a result per call; it throws `BatchFailed` if nothing of the batch is durable.
+ * Gives a function that runs calls in order in one transaction. It returns once the transaction is committed, with a result
+ * per call; it throws `BatchFailed` if nothing of the batch is recorded.
  */
 export function sqliteBatch(database: DatabaseSync, path: string): RunBatch {
   const cache = new StatementCache(database);
@@ -68,6 +85,15 @@ export function sqliteBatch(database: DatabaseSync, path: string): RunBatch {
     savepoint: database.prepare("savepoint call"),
     release: database.prepare("release call"),
   };
+
+  function all(calls: readonly (readonly Statement[])[]): boolean {
+    try {
+      return runThrough(cache, calls);
+    } catch (error) {
+      if (voidsTransaction(error)) throw error;
+      return false;
+    }
+  }
 
   function one(statements: readonly Statement[]): CallResult {
     frame.savepoint.run();
@@ -83,18 +109,24 @@ export function sqliteBatch(database: DatabaseSync, path: string): RunBatch {
     return result;
   }
 
+  function oneByOne(calls: readonly (readonly Statement[])[]): readonly CallResult[] {
+    undoAll(database);
+    frame.begin.run();
+    return calls.map(one);
+  }
+
   return (calls) => {
     let committing = false;
     try {
       frame.begin.run();
-      const results = calls.map(one);
+      const results = all(calls) ? calls.map(() => undefined) : oneByOne(calls);
       committing = true;
       frame.commit.run();
       return results;
     } catch (error) {
       undoAll(database);
       const failed = storeError(error, path);
-      // A flush that failed may still have reached the disk; a full disk has certainly not taken the commit record.
+      // A write that failed may still have reached the disk; a full disk has certainly not taken the commit record.
       const full = failed instanceof OperationalError && failed.code === "store.full";
       throw new BatchFailed(committing && !full ? storeError(error, path, "unknown") : failed);
     }
