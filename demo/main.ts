@@ -12,7 +12,7 @@ import { sendShoppers, type Answer, type Shoppers } from "./shoppers.ts";
 import type { ShopOwner } from "./shop.ts";
 import { image, setStage, type Stage } from "./stage.ts";
 import { heading, now, say, until } from "./timeline.ts";
-import { compare, liveServers } from "./verify.ts";
+import { compare, liveServers, type CloudDump, type Verdict } from "./verify.ts";
 
 const { values: flags } = parseArgs({
   options: {
@@ -108,9 +108,7 @@ async function play(): Promise<Figures> {
     `first answer from west after ${(firstAnswerMs / 1000).toFixed(1)} s, full scale after ${(fullScaleMs / 1000).toFixed(1)} s`,
   );
   const westNow = await stage.readCloud("west");
-  const verdict = compare(owner.expected, westNow);
-  for (const what of verdict.lost) say(`LOST: ${what}`);
-  for (const what of verdict.duplicates) say(`DOUBLED: ${what}`);
+  const verdict = judge(owner, westNow);
   const after = await room.status();
 
   heading(flags.swap ? "East comes back, as the standby" : "East comes back");
@@ -119,8 +117,12 @@ async function play(): Promise<Figures> {
     ? (await swapped(stage, shoppers, reserved)) && (await growInWest(stage))
     : await cameBack(room, shoppers);
   await shoppers.stop();
-  const failed = shoppers.answers.filter(({ ok }) => !ok).length;
-  say(`${shoppers.answers.length} requests, ${failed} of them failed, all between the kill and the takeover`);
+  const home = flags.swap ? null : judge(owner, await stage.readCloud("east"));
+  const failed = shoppers.answers.filter(({ ok }) => !ok);
+  const outside = failed.filter(({ at }) => at < killedAt || at > killedAt + fullScaleMs).length;
+  say(
+    `${shoppers.answers.length} requests, ${failed.length} of them failed, ${outside} of these not between the kill and full scale`,
+  );
   const counts = after.journal;
   return {
     commandsJournaled: counts.commands,
@@ -128,13 +130,22 @@ async function play(): Promise<Figures> {
     serversActive: before.servers.active,
     serversReserve: reserved,
     serversAfterTakeover: liveServers(westNow).length,
-    lostCommands: verdict.lost.length + Math.max(0, owner.expected.commands - counts.commands),
-    duplicateServers: verdict.duplicates.length,
-    requestsFailed: failed,
+    lostCommands:
+      verdict.lost.length + (home?.lost.length ?? 0) + Math.max(0, owner.expected.commands - counts.commands),
+    duplicateServers: verdict.duplicates.length + (home?.duplicates.length ?? 0),
+    requestsFailed: failed.length,
     firstAnswerMs: Math.round(firstAnswerMs),
     fullScaleMs: Math.round(fullScaleMs),
     returned,
   };
+}
+
+/** What the owner was promised against what the cloud has: after the takeover, and again after the return. */
+function judge(owner: ShopOwner, cloud: CloudDump): Verdict {
+  const verdict = compare(owner.expected, cloud);
+  for (const what of verdict.lost) say(`LOST: ${what}`);
+  for (const what of verdict.duplicates) say(`DOUBLED: ${what}`);
+  return verdict;
 }
 
 /** As the run itself found when it looked through the whole journal. */

@@ -17,9 +17,9 @@ export interface Shoppers {
 /** So many clients in a loop, each with a pause between two requests. */
 export function sendShoppers(url: string, clients: number, pauseMs: number): Shoppers {
   const answers: Answer[] = [];
-  let open = true;
+  const closing = new AbortController();
   const shop = async (): Promise<void> => {
-    while (open) {
+    while (!closing.signal.aborted) {
       answers.push(await visit(url));
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
     }
@@ -28,7 +28,7 @@ export function sendShoppers(url: string, clients: number, pauseMs: number): Sho
   return {
     answers,
     stop: async () => {
-      open = false;
+      closing.abort();
       await Promise.all(all);
     },
   };

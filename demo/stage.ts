@@ -150,7 +150,7 @@ sites:
     driver: openstack
     authUrl: ${String(west.ready["endpoint"])}/identity/v3
     region: ${String(west.ready["region"])}
-    project: ${String(west.ready["project"] ?? "understudy")}
+    project: understudy
     credentials: {username: ${String(west.ready["accessKeyId"])}, password: {file: ./west/secret-key}}
 environments:
   shop:

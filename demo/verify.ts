@@ -12,6 +12,7 @@ interface Named {
 interface ServerRow extends Named {
   readonly type: string;
   readonly state: string;
+  readonly rootDevice: string;
 }
 
 export interface CloudDump {
@@ -22,7 +23,7 @@ export interface CloudDump {
     readonly group: readonly Named[];
     readonly rule: readonly { groupId: string; direction: string; fromPort: number | null }[];
     readonly keyPair: readonly Named[];
-    readonly volume: readonly (Named & { attachment: { serverId: string } | null })[];
+    readonly volume: readonly (Named & { attachment: { serverId: string; device: string } | null })[];
     readonly address: readonly (Named & { association: { serverId: string | null } | null })[];
   };
 }
@@ -86,7 +87,10 @@ export function compare(expected: Expectation, dump: CloudDump): Verdict {
       const have = key === "Name" ? nameOf(found) : found.tags[key];
       if (have !== value) lost.push(`tag ${key}=${value} of ${server.name} (${have ?? "none"})`);
     }
-    const volumes = tables.volume.filter(({ attachment }) => attachment?.serverId === found.id).length;
+    // An EC2 shows the disk that a server came with as a volume; it is none that the owner made.
+    const volumes = tables.volume.filter(
+      ({ attachment }) => attachment?.serverId === found.id && attachment.device !== found.rootDevice,
+    ).length;
     if (volumes !== server.volumes)
       lost.push(`volumes of ${server.name}: ${volumes} instead of ${server.volumes}`);
     const address = tables.address.some(({ association }) => association?.serverId === found.id);
