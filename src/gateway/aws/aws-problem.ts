@@ -43,7 +43,7 @@ export function refusalOf(problem: Problem): AwsRefusal {
       return {
         code: "UnsupportedOperation",
         status: 400,
-        message: `Environment ${problem.environment} has no endpoint for the service ${problem.service}. Add it to the active site in understudy.yaml.`,
+        message: `The active site of environment ${problem.environment} is no AWS with the service ${problem.service}. See "understudy status ${problem.environment}" for where it is: after a failover to a cloud of another kind, this gateway takes that cloud's own commands.`,
       };
     case "unreachable":
       return {
