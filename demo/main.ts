@@ -225,6 +225,17 @@ async function answersSince(at: number, shoppers: Shoppers): Promise<readonly An
   );
 }
 
+for (const [name, code] of [
+  ["SIGINT", 130],
+  ["SIGTERM", 143],
+] as const) {
+  process.once(name, () => {
+    killAll();
+    rmSync(folder, { recursive: true, force: true });
+    process.exit(code);
+  });
+}
+
 let exitCode = 1;
 try {
   const figures = await play();
