@@ -14,7 +14,8 @@ import { moveInput, progressSpeaker, routeAll } from "#takeover/failover-script.
 import type { Conclusion, RunScript, StepContext, StepResult } from "#takeover/run-engine.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Stage } from "#takeover/stage.ts";
-import { surveyCounterparts } from "#takeover/survey-counterparts.ts";
+import { startStranded } from "#takeover/start-stranded.ts";
+import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
 import { describeChecks, verifyServers } from "#takeover/verify-servers.ts";
 
 /** The copy serves meanwhile: a return that does not come about is rolled back, not waited for. */
@@ -55,10 +56,8 @@ export function failbackScript(stage: Stage): RunScript {
 async function survey(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { to } = moveInput(run.input);
   const found = await surveyCounterparts(stage, stage.site(to), run.epoch, signal);
-  const missing =
-    found.missing.length === 0 ? "all are there" : `missing: ${found.missing.slice(0, 10).join(", ")}`;
   return {
-    summary: `${found.looked} resources looked up at ${to}: ${missing}; ${found.stopped.length} servers are stopped`,
+    summary: `${found.looked} resources looked up at ${to}: ${describeSurvey(found)}`,
     result: { looked: found.looked, missing: found.missing.length, stopped: found.stopped.length },
   };
 }
@@ -89,9 +88,12 @@ async function bringUpToDate(stage: Stage, { run, signal, say }: StepContext): P
       `${report.failed + report.skipped} resources could not be brought up to date at ${to}${why}; the copy goes on serving`,
     );
   }
+  const { started, gone } = await startStranded(stage, stage.site(to), signal);
+  if (started.length > 0) await say(`started where they had stayed behind: ${started.join(", ")}`);
+  if (gone.length > 0) await say(`could not follow, and are gone from ${to} too: ${gone.join(", ")}`);
   return {
     summary: describeReport(report),
-    result: { created: report.created, updated: report.updated, calls: report.calls },
+    result: { created: report.created, updated: report.updated, calls: report.calls, gone },
   };
 }
 
@@ -147,6 +149,8 @@ export async function scaleDown(stage: Stage, { run, signal, say }: StepContext)
   const record = await stage.record();
   const { settings } = stage;
   const state = await stage.settledState(signal);
+  // What the fence stopped is to run again where it is part of the reserve.
+  await surveyCounterparts(stage, stage.site(record.standbySite), run.epoch, signal);
   const of = { environment: environmentId(settings.id), scope: mainScope };
   const pairings = await loadPairings(stage.store, of);
   const report = await convergeSite(

@@ -17,6 +17,7 @@ import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#take
 import type { Stage } from "#takeover/stage.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
 import { describeChecks, type ServerCheck, verifyServers } from "#takeover/verify-servers.ts";
+import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
 import { witnessesTrigger } from "#takeover/watch-environment.ts";
 
 /** Fixed when the run begins. */
@@ -111,6 +112,9 @@ async function routeToReserve(stage: Stage, { signal }: StepContext): Promise<St
 async function drain(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const state = await stage.settledState(signal);
+  // Memory is no evidence: what the reserve has lost since it was made is made anew.
+  const survey = await surveyCounterparts(stage, stage.site(to), run.epoch, signal);
+  if (survey.missing.length + survey.stopped.length > 0) await say(`the reserve: ${describeSurvey(survey)}`);
   const report = await convergeSite(
     stage,
     {

@@ -1,8 +1,8 @@
 // Compares both clouds and what the control plane believes with what must be, from the clouds' own records.
 import type { EnvironmentPhase, RunKind } from "#model/run.ts";
-import type { EngineUnderTest } from "./engine-under-test.ts";
+import type { EngineUnderTest, Side } from "./engine-under-test.ts";
 import type { Expected } from "./small-shop.ts";
-import type { CloudDump, Side, TwoClouds } from "./two-clouds.ts";
+import type { CloudDump, TwoClouds } from "./two-clouds.ts";
 
 export interface Ending {
   readonly kind: RunKind;

@@ -13,6 +13,9 @@ import type { RunKind } from "#model/run.ts";
 
 export const environmentName = "shop";
 
+export type Side = "east" | "west";
+export const regions: Readonly<Record<Side, string>> = { east: "us-east-1", west: "us-west-2" };
+
 export interface ApiResource {
   readonly kind: string;
   readonly id: string;
@@ -30,10 +33,12 @@ interface Urls {
 }
 
 export class EngineUnderTest implements AsyncDisposable {
-  readonly gateway: EC2Client;
+  readonly #clients = new Map<Side, EC2Client>();
+  readonly #urls: Urls;
+  readonly #key: Key;
   readonly #child: ChildProcess;
   readonly #lines: Interface;
-  readonly #api: string;
+  readonly api: string;
   readonly #token: string;
   /** The signal that ended it, or its exit code. */
   readonly exited: Promise<string>;
@@ -42,14 +47,10 @@ export class EngineUnderTest implements AsyncDisposable {
   private constructor(child: ChildProcess, lines: Interface, urls: Urls, token: string, key: Key) {
     this.#child = child;
     this.#lines = lines;
-    this.#api = urls.api;
+    this.api = urls.api;
     this.#token = token;
-    this.gateway = new EC2Client({
-      endpoint: urls.gateway,
-      region: "us-east-1",
-      credentials: key,
-      maxAttempts: 1,
-    });
+    this.#urls = urls;
+    this.#key = key;
     this.exited = once(child, "exit").then(([code, signal]) => {
       this.#gone = true;
       return String(signal ?? code);
@@ -78,6 +79,20 @@ export class EngineUnderTest implements AsyncDisposable {
     return this.#gone;
   }
 
+  /** As the owner's tool; it signs for the region of the side that is active. */
+  gateway(side: Side = "east"): EC2Client {
+    const client =
+      this.#clients.get(side) ??
+      new EC2Client({
+        endpoint: this.#urls.gateway,
+        region: regions[side],
+        credentials: this.#key,
+        maxAttempts: 1,
+      });
+    this.#clients.set(side, client);
+    return client;
+  }
+
   /** Dies at its n-th durable step from now on. */
   async arm(killAt: number): Promise<void> {
     await this.#ask(`arm ${killAt}`);
@@ -96,7 +111,7 @@ export class EngineUnderTest implements AsyncDisposable {
   }
 
   async #call<T>(path: string, body?: object): Promise<T> {
-    const answer = await request(new URL(path, this.#api), {
+    const answer = await request(new URL(path, this.api), {
       method: body === undefined ? "GET" : "POST",
       headers: { authorization: `Bearer ${this.#token}`, "content-type": "application/json" },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
@@ -143,14 +158,18 @@ export class EngineUnderTest implements AsyncDisposable {
     return events;
   }
 
+  #disconnect(): void {
+    for (const client of this.#clients.values()) client.destroy();
+  }
+
   async stop(): Promise<void> {
-    this.gateway.destroy();
+    this.#disconnect();
     if (!this.#gone) this.#child.stdin?.end();
     await this.exited;
   }
 
   async kill(): Promise<void> {
-    this.gateway.destroy();
+    this.#disconnect();
     this.#child.kill("SIGKILL");
     await this.exited;
   }

@@ -104,7 +104,7 @@ async function whole(
 before(async () => {
   const first = await TwoClouds.open();
   const engine = await first.mustStartEngine();
-  const expected = await buildShop(engine.gateway);
+  const expected = await buildShop(engine.gateway());
   const workers = [first, await TwoClouds.open({}, first)];
   stage = { workers, expected, prepared: {} as Stage["prepared"] };
   const protectedEnding: Ending = {
@@ -168,11 +168,13 @@ async function playRun(
 ): Promise<readonly string[] | undefined> {
   // A drill leaves the environment alone, and a dead site takes no commands.
   const busy = play.sourceIsDead !== true && play.kind !== "drill";
-  const tagger = busy ? new Tagger(first.gateway, await idOf(first, tagged)) : undefined;
+  const tagger = busy
+    ? new Tagger(first.gateway(play.from === "moved" ? "west" : "east"), await idOf(first, tagged))
+    : undefined;
   await until(
     "the first acknowledged tag",
-    () => Promise.resolve(tagger?.acknowledged.length ?? 1),
-    (count) => count > 0,
+    () => Promise.resolve(tagger),
+    (seen) => seen === undefined || seen.acknowledged.length > 0,
   );
   await first.arm(round.killAt);
   const ended = await startAndFollow(first, play.kind);

@@ -14,12 +14,13 @@ import {
   DescribeVolumesCommand,
   type EC2Client,
   ImportKeyPairCommand,
+  ModifySubnetAttributeCommand,
   RunInstancesCommand,
 } from "@aws-sdk/client-ec2";
 import { image } from "./two-clouds.ts";
 import { until } from "./until.ts";
 
-export const webPort = 8080;
+export const webPort = 18_480;
 
 export interface ExpectedServer {
   readonly tags: Readonly<Record<string, string>>;
@@ -78,6 +79,8 @@ export async function buildShop(ec2: EC2Client): Promise<Expected> {
     ),
   );
   const SubnetId = known(subnet.Subnet?.SubnetId);
+  const open = new ModifySubnetAttributeCommand({ SubnetId, MapPublicIpOnLaunch: { Value: true } });
+  await change(ec2.send(open));
   await change(
     ec2.send(new ImportKeyPairCommand({ KeyName: "shop", PublicKeyMaterial: Buffer.from(publicKey) })),
   );
@@ -86,9 +89,9 @@ export async function buildShop(ec2: EC2Client): Promise<Expected> {
     const group = new CreateSecurityGroupCommand({ VpcId, GroupName: name, Description: name });
     groups.set(name, known((await change(ec2.send(group))).GroupId));
   }
-  const open = { IpProtocol: "tcp", FromPort: webPort, ToPort: webPort };
-  const fromAll = { ...open, IpRanges: [{ CidrIp: "0.0.0.0/0" }] };
-  const fromWeb = { ...open, UserIdGroupPairs: [{ GroupId: known(groups.get("web")) }] };
+  const port = { IpProtocol: "tcp", FromPort: webPort, ToPort: webPort };
+  const fromAll = { ...port, IpRanges: [{ CidrIp: "0.0.0.0/0" }] };
+  const fromWeb = { ...port, UserIdGroupPairs: [{ GroupId: known(groups.get("web")) }] };
   for (const [name, permission] of [
     ["web", fromAll],
     ["db", fromWeb],
@@ -174,6 +177,8 @@ export async function buildShop(ec2: EC2Client): Promise<Expected> {
 /** Tags a server over and over, one key each time, until told to stop; knows which of them were acknowledged. */
 export class Tagger {
   readonly acknowledged: string[] = [];
+  /** What ended it. */
+  refusal: string | undefined;
   readonly #stop = new AbortController();
   readonly #loop: Promise<void>;
 
@@ -189,7 +194,8 @@ export class Tagger {
           abortSignal: this.#stop.signal,
         });
         this.acknowledged.push(key);
-      } catch {
+      } catch (error) {
+        this.refusal = String(error);
         // Refused while the environment moves, or cut off with the engine: not acknowledged, so nothing is promised.
         return;
       }

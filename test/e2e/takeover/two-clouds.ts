@@ -9,10 +9,9 @@ import { openAccessKeys } from "#gateway/access-keys.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { environmentId } from "#kernel/ids.ts";
 import { systemRandom } from "#kernel/random.ts";
-import { environmentName, EngineUnderTest, type Key } from "./engine-under-test.ts";
+import { environmentName, EngineUnderTest, type Key, regions, type Side } from "./engine-under-test.ts";
 
 export const image = "ami-0a1b2c3d4e5f60001";
-export type Side = "east" | "west";
 
 interface Row {
   readonly id: string;
@@ -58,8 +57,6 @@ export interface TwoCloudsOptions {
   /** YAML of the environment beyond its sites and reserve. */
   readonly more?: string;
 }
-
-const regions: Readonly<Record<Side, string>> = { east: "us-east-1", west: "us-west-2" };
 
 export class TwoClouds implements AsyncDisposable {
   readonly folder = mkdtempSync(join(tmpdir(), "understudy-takeover-"));
