@@ -290,7 +290,13 @@ test("a long poll ends when its client goes", async () => {
 test("the OpenAPI document lists every route that is not an operator's tool", async () => {
   const document = (await fixture.app.inject({ url: "/v1/openapi.json" })).json<{
     openapi: string;
-    paths: Record<string, Record<string, { summary?: string; parameters?: { name: string; in: string }[] }>>;
+    paths: Record<
+      string,
+      Record<
+        string,
+        { summary?: string; parameters?: { name: string; in: string }[]; responses: Record<string, object> }
+      >
+    >;
     components: { securitySchemes: object };
     security: object[];
   }>();
@@ -305,7 +311,9 @@ test("the OpenAPI document lists every route that is not an operator's tool", as
     routesOf(fixture).filter((route) => !hidden.includes(route)),
   );
   for (const [path, methods] of Object.entries(document.paths)) {
-    for (const { summary, parameters } of Object.values(methods)) {
+    for (const { summary, parameters, responses } of Object.values(methods)) {
+      assert.deepEqual(Object.keys(responses), ["4XX", "5XX"], path);
+      assert.match(JSON.stringify(responses["4XX"]), /requestId/u);
       assert.ok(summary, `${path} has a summary`);
       const inPath = [...path.matchAll(/\{(\w+)\}/gu)].map((match) => match[1]);
       const named = (parameters ?? []).filter((one) => one.in === "path").map(({ name }) => name);

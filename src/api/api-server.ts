@@ -10,6 +10,7 @@ import {
   type ZodTypeProvider,
 } from "fastify-type-provider-zod";
 import { createAuthenticator, requireOperator, type ApiToken, type Caller } from "#api/api-auth.ts";
+import { errorBody } from "#api/api-schemas.ts";
 import { registerEnvironmentRoutes } from "#api/environment-routes.ts";
 import { registerRunRoutes } from "#api/run-routes.ts";
 import { registerWitnessRoutes } from "#api/witness-routes.ts";
@@ -67,6 +68,11 @@ export async function buildApi(options: Omit<ApiOptions, "listen">): Promise<Fas
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
   const authenticate = createAuthenticator(options.tokens);
+  app.addHook("onRoute", (route) => {
+    const { schema } = route;
+    if (schema?.hide === true) return;
+    route.schema = { ...schema, response: { "4xx": errorBody, "5xx": errorBody } };
+  });
   await app.register(fastifySwagger, {
     openapi: {
       openapi: "3.1.0",
