@@ -79,3 +79,13 @@ test("the source is back when enough witnesses have seen it answer for long enou
   const failing = seen("west", { code: "cloud.api_failing" });
   assert.equal(back([seen("north", clear), seen("south", clear), failing]), false);
 });
+
+test("a witness that has seen the silence end only now does not vouch with the errors that it never saw", () => {
+  const justBack = seen("north", { raised: false, since: now - 1_000 });
+  const neverFailing = seen("north", { raised: false, code: "cloud.api_failing", since: now - 60_000 });
+  assert.equal(sourceIsBack([justBack, neverFailing], 1, 8_000, now, staleAfterMs), false);
+  assert.equal(
+    sourceIsBack([{ ...justBack, since: now - 8_000 }, neverFailing], 1, 8_000, now, staleAfterMs),
+    true,
+  );
+});

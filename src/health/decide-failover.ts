@@ -64,7 +64,8 @@ export function sourceIsBack(
       isFresh(one, now, staleAfterMs),
   );
   if (about.some((one) => one.raised)) return false;
-  const clear = about.filter((one) => now - one.since >= stableForMs);
-  const agreeing = new Set(clear.map((one) => one.witness));
+  // One thing that it has never seen (errors, say) vouches for nothing while another (silence) has only just ended.
+  const unsettled = about.filter((one) => now - one.since < stableForMs).map((one) => one.witness);
+  const agreeing = new Set(about.map((one) => one.witness)).difference(new Set(unsettled));
   return agreeing.size >= witnesses;
 }
