@@ -1,0 +1,74 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { systemClock } from "#kernel/clock.ts";
+import { environmentId } from "#kernel/ids.ts";
+import type { EnvironmentPhase, RunKind } from "#model/run.ts";
+import { openSqliteStore } from "#store/open-sqlite-store.ts";
+import { putEnvironment } from "#testing/record-commands.ts";
+import { moveEnvironment, readEnvironment } from "#takeover/environment-record.ts";
+import { moveInput } from "#takeover/failover-script.ts";
+import { prepareRun } from "#takeover/start-run.ts";
+
+const shop = environmentId("shop");
+
+/** From each phase: which runs may begin, the phase that they put the environment in, and whether the old epoch is fenced. */
+const table: Readonly<Record<EnvironmentPhase, Partial<Record<RunKind, [EnvironmentPhase, boolean]>>>> = {
+  protected: {
+    failover: ["failing_over", true],
+    swap: ["failing_over", true],
+    drill: ["protected", false],
+  },
+  failing_over: { failover: ["failing_over", true] },
+  failed_over: { failback: ["failing_back", true], swap: ["failed_over", true] },
+  failing_back: { failback: ["failing_back", true] },
+};
+
+for (const phase of Object.keys(table) as EnvironmentPhase[]) {
+  for (const kind of ["failover", "failback", "swap", "drill"] as const) {
+    const expected = table[phase][kind];
+    test(`a ${kind} of an environment that is ${phase} ${expected === undefined ? "is refused" : "begins"}`, async () => {
+      const store = await openSqliteStore({ path: ":memory:" });
+      await putEnvironment(store, shop);
+      const first = await readEnvironment(store, shop);
+      await store.commit([moveEnvironment(store, systemClock, first, { phase })]);
+      const record = await readEnvironment(store, shop);
+      const request = { environment: shop, kind, by: "operator", reason: "", force: false } as const;
+      const prepare = (): ReturnType<typeof prepareRun> => prepareRun(store, systemClock, record, request);
+      if (expected === undefined) {
+        assert.throws(prepare, {
+          code: "state.conflict",
+          message: new RegExp(`cannot begin a ${kind} now: .+`),
+        });
+      } else {
+        const { run, effects } = prepare();
+        const [phaseDuring, fences] = expected;
+        if (effects.length > 0) await store.commit(effects);
+        const moved = await readEnvironment(store, shop);
+        assert.deepEqual([moved.phase, moved.epoch], [phaseDuring, fences ? 2 : 1]);
+        assert.equal(run.epoch, moved.epoch, "the run holds the epoch that it took");
+        const { from, to, forGood } = moveInput(run.input);
+        assert.deepEqual([from, to], ["active", "standby"]);
+        assert.equal(forGood, kind === "swap" && phase === "protected");
+        // Whoever prepared from the same record comes too late.
+        if (fences) await assert.rejects(store.commit(prepare().effects), { code: "state.fenced" });
+      }
+      await store.close();
+    });
+  }
+}
+
+test("force without a reason is refused, and kept with one", async () => {
+  const store = await openSqliteStore({ path: ":memory:" });
+  await putEnvironment(store, shop);
+  const record = await readEnvironment(store, shop);
+  const request = { environment: shop, kind: "failover", by: "operator", force: true } as const;
+  for (const reason of ["", "  ", " x "]) {
+    assert.throws(() => prepareRun(store, systemClock, record, { ...request, reason }), {
+      code: "input.invalid",
+    });
+  }
+  const { run } = prepareRun(store, systemClock, record, { ...request, reason: "the building burns" });
+  assert.equal(run.reason, "the building burns");
+  assert.equal(moveInput(run.input).force, true);
+  await store.close();
+});
