@@ -142,7 +142,7 @@ class Ec2Dialect implements Dialect {
           }
           const output = this.#apply(operation, query);
           const requestId = this.#ec2.cloud.random.uuid();
-          return xml(200, encodeQueryResponse(service.model, query.operation, output, requestId));
+          return xml(200, encodeQueryResponse(service.model, query.operation, output, requestId), requestId);
         } catch (error) {
           return this.#error(service, protocolError(error));
         }
@@ -163,7 +163,7 @@ class Ec2Dialect implements Dialect {
   #error(service: Service, error: AwsProtocolError): ApiResponse {
     const { code, message, status } = error;
     const requestId = this.#ec2.cloud.random.uuid();
-    return xml(status, encodeQueryError(service.model, { code, message, status, requestId }));
+    return xml(status, encodeQueryError(service.model, { code, message, status, requestId }), requestId);
   }
 }
 
@@ -207,6 +207,11 @@ function injected(failure: InjectedFailure): AwsProtocolError {
   }
 }
 
-function xml(status: number, body: string): ApiResponse {
-  return { status, headers: { "content-type": "text/xml;charset=UTF-8" }, body };
+/** The request's id stands in the header too, as in AWS: SDKs read it there. */
+function xml(status: number, body: string, requestId: string): ApiResponse {
+  return {
+    status,
+    headers: { "content-type": "text/xml;charset=UTF-8", "x-amzn-requestid": requestId },
+    body,
+  };
 }

@@ -5,8 +5,9 @@ import { forEachParameter } from "#wire/aws/query-parameters.ts";
 import type { GatewayRequest } from "#gateway/dialect.ts";
 
 /**
- * The parameters of a GET from its query, of a POST from its body; never from both, since the server behind us might take
- * the other one. Throws AwsProtocolError for what is neither.
+ * The parameters of a GET from its query, of a POST from its body, or from its query where it has no body (boto3
+ * presigns such); never from both, since the server behind us might take the other one. Throws AwsProtocolError for what is
+ * neither.
  */
 export function formOf(request: GatewayRequest): Buffer | string {
   const { method, target, body } = request;
@@ -21,7 +22,10 @@ export function formOf(request: GatewayRequest): Buffer | string {
     return query;
   }
   if (method !== "POST") throw new AwsProtocolError("InvalidAction", "Use POST or GET.", 405);
-  if (query !== "") throw malformed("A POST request must have its parameters in the body, not in the query.");
+  if (body.length === 0) return query;
+  if (query !== "") {
+    throw malformed("A POST request must have its parameters in the body or in the query, not in both.");
+  }
   if (!isAscii(body)) throw malformed("The body must be percent-encoded: it holds bytes that are not ASCII.");
   return body;
 }

@@ -2,6 +2,7 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
+import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import type { Answered, Client, Endpoint, Plain, ServiceName } from "./client.ts";
@@ -42,6 +43,9 @@ class Boto3Process implements Boto3Client {
 
   constructor(child: ChildProcessByStdio<Writable, Readable, null>) {
     this.#child = child;
+    // A test that fails before it closes us must still end. While it goes on, its servers keep the process running.
+    child.unref();
+    for (const stream of [child.stdin, child.stdout]) (stream as Partial<Socket>).unref?.();
     this.#lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   }
 

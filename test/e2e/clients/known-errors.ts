@@ -67,6 +67,11 @@ export function wrongValues({ vpc, group, servers: [first, , stopped] }: Shop): 
     ["InvalidParameterCombination", "DescribeInstances", { InstanceIds: [first], MaxResults: 5 }],
     ["FilterLimitExceeded", "DescribeVolumes", { Filters: [{ Name: "status", Values: many }] }],
     ["MissingParameter", "AssociateAddress", { InstanceId: first }],
+    [
+      "InvalidParameterValue",
+      "ModifyInstanceAttribute",
+      { InstanceId: stopped, UserData: { Value: bytes("x".repeat(16_385)) } },
+    ],
     ["InvalidVpc.Range", "CreateVpc", { CidrBlock: "10.0.0.0/8" }],
     ["InvalidSubnet.Range", "CreateSubnet", { VpcId: vpc, CidrBlock: "10.1.0.0/24" }],
     ["InvalidSubnet.Conflict", "CreateSubnet", { VpcId: vpc, CidrBlock: "10.0.1.0/25" }],

@@ -24,6 +24,13 @@ export class Session {
     return answered.output;
   }
 
+  /** Done, and not to be compared. */
+  async aside(operation: string, input: object): Promise<Plain> {
+    const answered = await this.client.call(operation, input);
+    assert.equal(answered.code, null, `${this.client.name} ${operation}: ${JSON.stringify(answered.shown)}`);
+    return answered.output;
+  }
+
   async refused(code: string, operation: string, input: object, service?: ServiceName): Promise<void> {
     const answered = await this.#keep(operation, input, this.client.call(operation, input, service), service);
     assert.equal(answered.code, code, `${this.client.name} ${operation}: ${JSON.stringify(answered.shown)}`);
@@ -97,6 +104,7 @@ const patterns: readonly (readonly [kind: string, pattern: string])[] = [
   ["mac", "\\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\\b"],
   ["uuid", "\\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\\b"],
   ["id", "(?<=-)[0-9a-f]{17}\\b"],
+  ["NextToken", '(?<="NextToken": ")[^"]+'],
   ["publicKey", "\\bAAAA[A-Za-z0-9+/]{60,}=*"],
 ];
 
@@ -126,6 +134,7 @@ export class Names {
 
   #text(text: string, name: string): string {
     if (name === "NextToken" || name === "KeyFingerprint") return this.#name(name, text);
+    if (this.#seen.has(`NextToken ${text}`)) return this.#name("NextToken", text);
     return text
       .replaceAll(
         times,

@@ -42,8 +42,8 @@ export interface TwoWays {
 }
 
 export interface TwoWaysOptions {
-  /** Stands in for the cloud behind the gateway. */
-  readonly endpoint?: string;
+  /** Stands before each of the two clouds, whose endpoint it is given; answers its own. */
+  readonly front?: (endpoint: string) => Promise<string>;
 }
 
 /** Addresses are drawn from the same range, so that they are the same: nothing listens on them without compute. */
@@ -66,10 +66,12 @@ export async function startTwoWays(options: TwoWaysOptions = {}): Promise<TwoWay
     clouds.push(cloud);
   }
   const [direct, active, standby] = clouds as [Devcloud, Devcloud, Devcloud];
-  const site = (name: string, { endpoint, region }: Devcloud) => ({
+  const front = options.front ?? ((endpoint: string) => Promise.resolve(endpoint));
+  const urls = { direct: await front(direct.endpoint), active: await front(active.endpoint) };
+  const site = (name: string, { region }: Devcloud, endpoint: string) => ({
     driver: "ec2",
     region,
-    endpoint: name === "active" ? (options.endpoint ?? endpoint) : endpoint,
+    endpoint,
     credentials: { accessKeyId: { file: `./${name}.id` }, secretAccessKey: { file: `./${name}/secret-key` } },
   });
   for (const [name, cloud] of Object.entries({ active, standby })) {
@@ -81,7 +83,10 @@ export async function startTwoWays(options: TwoWaysOptions = {}): Promise<TwoWay
     stringify({
       version: 1,
       listen: { gateway: "127.0.0.1:0", api: "127.0.0.1:0" },
-      sites: { active: site("active", active), standby: site("standby", standby) },
+      sites: {
+        active: site("active", active, urls.active),
+        standby: site("standby", standby, standby.endpoint),
+      },
       environments: {
         shop: {
           active: "active",
@@ -109,7 +114,7 @@ export async function startTwoWays(options: TwoWaysOptions = {}): Promise<TwoWay
   });
   const opened = stack.move();
   return {
-    direct: endpointOf(direct),
+    direct: { ...endpointOf(direct), url: urls.direct },
     through: gateway(change),
     readOnly: gateway(read),
     apiUrl: engine.apiUrl,
