@@ -72,7 +72,7 @@ export class EnvironmentState {
     switch (change.type) {
       case "create": {
         const { type: _type, aliases, ...resource } = change;
-        this.put(resource as Resource, aliases);
+        this.put(resource, aliases);
         return "applied";
       }
       case "update": {
@@ -86,7 +86,7 @@ export class EnvironmentState {
         if (current === undefined) return "unknown";
         const tags: Record<string, string> = { ...current.tags, ...change.set };
         for (const key of change.remove) delete tags[key];
-        this.put({ ...current, tags } as Resource);
+        this.put({ ...current, tags });
         return "applied";
       }
       case "delete": {

@@ -26,10 +26,3 @@ export interface ReservePolicy {
 
 /** `wait`: return by itself once the source is healthy; `swap`: exchange the roles; `manual`: a person decides. */
 export type ReturnPolicy = "wait" | "swap" | "manual";
-
-export interface QuorumPolicy {
-  /** So many witnesses must agree. */
-  readonly witnesses: number;
-  /** For at least so long, without a break. */
-  readonly forMs: number;
-}
