@@ -128,6 +128,7 @@ export class SimulatedWorld {
       store,
       clock,
       witnesses: new Map([[environment, new Set(witnesses)]]),
+      staleAfterMs: new Map([[environment, this.#settings.staleAfterMs]]),
       onReport: () => void this.#runtime?.evaluate(),
     });
     const runtime = await EnvironmentRuntime.open({
