@@ -120,20 +120,20 @@ test("a full disk", { timeout: 90_000 }, async (t) => {
   await assertWhole(place);
 
   await t.test("before a change: refused, and the cloud has not heard of it", async () => {
+    // What the log's last page still holds, and what the engine itself gives back, may be enough for a few more.
+    let inARow = 0;
+    for (let attempt = 0; attempt < 50 && inARow < 3; attempt += 1) {
+      fill(disk);
+      inARow = (await outcomeOf(launch(client))) === null ? 0 : inARow + 1;
+    }
+    assert.equal(inARow, 3, "fifty changes were taken on a full disk");
     fill(disk);
     const before = await serversOf(place.east);
-    let refused: Failure | null = null;
-    // What the last pages of the log still hold may be enough for a few more.
-    for (let attempt = 0; attempt < 50 && refused === null; attempt += 1)
-      refused = await outcomeOf(launch(client));
-    assert.ok(refused, "fifty changes were taken on a full disk");
-    assert.ok((refused.status ?? 0) >= 500, String(refused.status));
+    const refused = await outcomeOf(launch(client));
+    assert.ok(refused, "success was told of what could not be recorded");
+    assert.ok((refused.status ?? 0) >= 500, `${refused.message} ${engine.stderr()}`);
     assert.match(refused.message, /space|full|disk/iu);
-    const told = await serversOf(place.east);
-    const again = await outcomeOf(launch(client));
-    assert.ok(again, "refused once, refused again");
-    assert.equal((await serversOf(place.east)).length, told.length, "a refused change reached the cloud");
-    assert.ok(told.length >= before.length);
+    assert.equal((await serversOf(place.east)).length, before.length, "a refused change reached the cloud");
     free(disk);
     await until("changes to be taken again", async () =>
       (await outcomeOf(launch(client))) === null ? true : undefined,
