@@ -4,11 +4,11 @@
  */
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational } from "#kernel/errors.ts";
-import { commandId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import type { Journal } from "#journal/contract.ts";
 import type { CommandOutcome, Intent } from "#model/command.ts";
+import { newCommandId } from "./command-ids.ts";
 import type { Answer, Caller, ChangeCommand, CloudAnswer, Dialect, Problem, Verdict } from "./dialect.ts";
 import { editWhole } from "./edit-answer.ts";
 import type { EnvironmentLane, Upstream } from "./environment-lane.ts";
@@ -128,8 +128,9 @@ async function runLocked(run: Run, hold: Hold): Promise<ChangeEnd> {
     if (upstream === undefined) {
       return problem({ kind: "no_upstream", environment: lane.id, service: command.service });
     }
+    const at = ports.clock.now();
     const intent: Intent = {
-      id: commandId(ports.random.uuid()),
+      id: newCommandId(ports.random, at),
       environment: lane.id,
       service: command.service,
       operation: command.operation,
@@ -137,7 +138,7 @@ async function runLocked(run: Run, hold: Hold): Promise<ChangeEnd> {
       token,
       principal: caller.principal,
       epoch: ports.fence(lane.id).epoch,
-      at: ports.clock.now(),
+      at,
     };
     try {
       await ports.journal.recordIntent(intent);

@@ -21,14 +21,17 @@ export function queryTemplate<Name extends string>(
   build: (slot: SlotOf<Name>) => Compilable,
 ): (values: Readonly<Record<Name, unknown>>) => CompiledQuery {
   const compiled = build((name) => sql.val(new Slot(name)) as RawBuilder<never>).compile();
-  const places = compiled.parameters;
-  return (values) => ({
-    ...compiled,
-    parameters: places.map((place) => {
-      if (!(place instanceof Slot)) return place;
-      const value = values[place.name as Name];
-      invariant(value !== undefined, `query template: no value for ${place.name}`);
-      return value;
-    }),
-  });
+  const places = compiled.parameters.map((place) =>
+    place instanceof Slot ? { slot: place.name as Name } : { slot: undefined, constant: place },
+  );
+  const { query, queryId, sql: text } = compiled;
+  return (values) => {
+    const parameters: unknown[] = [];
+    for (const place of places) {
+      const value = place.slot === undefined ? place.constant : values[place.slot];
+      invariant(value !== undefined, `query template: no value for ${place.slot}`);
+      parameters.push(value);
+    }
+    return { query, queryId, sql: text, parameters };
+  };
 }

@@ -127,11 +127,8 @@ function completed(raw: RawClaim): CredentialClaim | ClaimFailure {
   if (signature === undefined || !/^[0-9a-f]{64}$/.test(signature)) {
     return incomplete("Signature must be 64 lower-case hexadecimal digits.");
   }
-  const names = (raw.signedHeaders ?? "").split(";", limits.signedHeaders + 1);
-  const ordered = names.every(
-    (name, index) => headerName.test(name) && (index === 0 || (names[index - 1] ?? "") < name),
-  );
-  if (!ordered || names.length > limits.signedHeaders || !names.includes("host")) {
+  const names = signedNames(raw.signedHeaders ?? "");
+  if (names === undefined) {
     return incomplete("SignedHeaders must be lower-case header names, sorted, host among them.");
   }
   const credential = credentialText.exec(raw.credential ?? "");
@@ -159,14 +156,38 @@ function completed(raw: RawClaim): CredentialClaim | ClaimFailure {
   };
 }
 
+/** Clients sign the same headers in request after request: the last few lists are remembered. */
+const checkedNames = new Map<string, readonly string[]>();
+const keptLists = 64;
+
+function signedNames(text: string): readonly string[] | undefined {
+  const known = checkedNames.get(text);
+  if (known !== undefined) return known;
+  const names = text.split(";", limits.signedHeaders + 1);
+  const ordered = names.every(
+    (name, index) => headerName.test(name) && (index === 0 || (names[index - 1] ?? "") < name),
+  );
+  if (!ordered || names.length > limits.signedHeaders || !names.includes("host")) return undefined;
+  // Lists come from callers who have proven nothing yet: a flood of new ones empties the memory and no more.
+  if (checkedNames.size >= keptLists) checkedNames.clear();
+  checkedNames.set(text, names);
+  return names;
+}
+
 const amzTimeText = /^([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z$/;
+
+let lastTime: { readonly text: string; readonly millis: number } | undefined;
 
 /** Milliseconds since the Unix epoch of `YYYYMMDDTHHMMSSZ`; undefined if it is no such time. */
 function parseAmzTime(text: string): number | undefined {
+  // Requests of one second name one time.
+  if (lastTime?.text === text) return lastTime.millis;
   if (!amzTimeText.test(text)) return undefined;
   const iso = text.replace(amzTimeText, "$1-$2-$3T$4:$5:$6Z");
   const millis = Date.parse(iso);
-  return Number.isNaN(millis) ? undefined : millis;
+  if (Number.isNaN(millis)) return undefined;
+  lastTime = { text, millis };
+  return millis;
 }
 
 /** The standard Date header, in the form that is signed. */

@@ -1,5 +1,5 @@
 /** Signing keys of AWS Signature Version 4, derived once per secret, day, region and service. */
-import { type KeyObject, createHmac, createSecretKey, hash } from "node:crypto";
+import { createHmac, hash } from "node:crypto";
 import type { Secret } from "#kernel/secret.ts";
 
 /** What a credential is good for: `20150830/us-east-1/ec2/aws4_request`. */
@@ -17,23 +17,27 @@ export function scopeText(scope: CredentialScope): string {
 /** Scopes kept per secret: a caller that names ever new scopes pushes out only its own. */
 const keptScopes = 16;
 
-/**
- * Keyed by the Secret object, so that a key goes when its secret does: hand in the same object each time. KeyObjects, as
- * an HMAC under a Buffer imports the key anew each time (12 us instead of 1.6).
- */
-const derived = new WeakMap<Secret, Map<string, KeyObject>>();
+const blockBytes = 64;
 
-function signingKey(secret: Secret, scope: CredentialScope): KeyObject {
+/** A signing key as HMAC uses it: combined with its two pads (RFC 2104), which is half the work of a short message. */
+interface PaddedKey {
+  readonly inner: Buffer;
+  readonly outer: Buffer;
+}
+
+/** Keyed by the Secret object, so that a key goes when its secret does: hand in the same object each time. */
+const derived = new WeakMap<Secret, Map<string, PaddedKey>>();
+
+function signingKey(secret: Secret, scope: CredentialScope, name: string): PaddedKey {
   let keys = derived.get(secret);
   if (keys === undefined) {
     keys = new Map();
     derived.set(secret, keys);
   }
-  const name = scopeText(scope);
   const known = keys.get(name);
   if (known !== undefined) return known;
   const dateKey = hmac(`AWS4${secret.reveal()}`, scope.date);
-  const key = createSecretKey(hmac(hmac(hmac(dateKey, scope.region), scope.service), "aws4_request"));
+  const key = padded(hmac(hmac(hmac(dateKey, scope.region), scope.service), "aws4_request"));
   if (keys.size >= keptScopes) {
     const oldest = keys.keys().next().value;
     if (oldest !== undefined) keys.delete(oldest);
@@ -42,12 +46,30 @@ function signingKey(secret: Secret, scope: CredentialScope): KeyObject {
   return key;
 }
 
-function hmac(key: string | Buffer | KeyObject, text: string): Buffer {
+function hmac(key: string | Buffer, text: string): Buffer {
   return createHmac("sha256", key).update(text).digest();
+}
+
+/** Of a key no longer than a block, as a SHA-256 is. */
+function padded(key: Buffer): PaddedKey {
+  const inner = Buffer.alloc(blockBytes, 0x36);
+  const outer = Buffer.alloc(blockBytes, 0x5c);
+  for (const [at, byte] of key.entries()) {
+    inner[at] = byte ^ 0x36;
+    outer[at] = byte ^ 0x5c;
+  }
+  return { inner, outer };
+}
+
+/** Two one-shot hashes: a third of what an Hmac object costs. */
+function paddedHmac({ inner, outer }: PaddedKey, text: string): Buffer {
+  const message = Buffer.concat([inner, Buffer.from(text)]);
+  return hash("sha256", Buffer.concat([outer, hash("sha256", message, "buffer")]), "buffer");
 }
 
 /** Raw signature over a canonical request. `time` is `YYYYMMDDTHHMMSSZ`. */
 export function signature(secret: Secret, scope: CredentialScope, time: string, canonical: string): Buffer {
-  const toSign = `AWS4-HMAC-SHA256\n${time}\n${scopeText(scope)}\n${hash("sha256", canonical)}`;
-  return hmac(signingKey(secret, scope), toSign);
+  const name = scopeText(scope);
+  const toSign = `AWS4-HMAC-SHA256\n${time}\n${name}\n${hash("sha256", canonical)}`;
+  return paddedHmac(signingKey(secret, scope, name), toSign);
 }

@@ -101,6 +101,7 @@ export function malformed(why: string): AwsProtocolError {
 }
 
 const lessThan = 0x3c;
+const greaterThan = 0x3e;
 const slash = 0x2f;
 const question = 0x3f;
 const exclamation = 0x21;
@@ -120,22 +121,47 @@ const startTag =
 const endTag = /<\/([A-Za-z_:][\w:.-]{0,255})[ \t\r\n]*>/y;
 
 function openElement(cursor: XmlCursor): void {
-  startTag.lastIndex = cursor.at;
-  const match = startTag.exec(cursor.source);
-  if (match === null) throw malformed("it has a malformed start tag");
+  if (!openPlain(cursor)) {
+    startTag.lastIndex = cursor.at;
+    const match = startTag.exec(cursor.source);
+    if (match === null) throw malformed("it has a malformed start tag");
+    cursor.at = startTag.lastIndex;
+    cursor.name = match[1] ?? "";
+    cursor.selfClosed = match[3] === "/";
+  }
   if (cursor.path.length >= xmlLimits.depth)
     throw malformed(`more than ${xmlLimits.depth} elements inside each other`);
-  cursor.at = startTag.lastIndex;
-  cursor.name = match[1] ?? "";
-  cursor.selfClosed = match[3] === "/";
   cursor.path.push(cursor.name);
+}
+
+const nameStarts = codesOf(/[A-Za-z_:]/);
+const nameParts = codesOf(/[\w:.-]/);
+
+function codesOf(allowed: RegExp): Uint8Array {
+  return Uint8Array.from({ length: 128 }, (_, code) => (allowed.test(String.fromCharCode(code)) ? 1 : 0));
+}
+
+/** The usual start tag, `<name>` or `<name/>`, read without the pattern; false leaves the cursor as it was. */
+function openPlain(cursor: XmlCursor): boolean {
+  const { source } = cursor;
+  const start = cursor.at + 1;
+  if (nameStarts[source.charCodeAt(start)] !== 1) return false;
+  let end = start + 1;
+  while (nameParts[source.charCodeAt(end)] === 1) end += 1;
+  if (end - start > 256) return false;
+  const selfClosed = source.charCodeAt(end) === slash;
+  if (source.charCodeAt(selfClosed ? end + 1 : end) !== greaterThan) return false;
+  cursor.at = selfClosed ? end + 2 : end + 1;
+  cursor.name = source.slice(start, end);
+  cursor.selfClosed = selfClosed;
+  return true;
 }
 
 function closeElement(cursor: XmlCursor): void {
   const open = cursor.path.at(-1) ?? "";
   // The usual form first: an answer of 10 MB has some 300,000 of them.
   const end = cursor.at + open.length + 2;
-  if (cursor.source.startsWith(open, cursor.at + 2) && cursor.source.charCodeAt(end) === 0x3e) {
+  if (cursor.source.startsWith(open, cursor.at + 2) && cursor.source.charCodeAt(end) === greaterThan) {
     cursor.at = end + 1;
     return;
   }
