@@ -158,7 +158,7 @@ async function clear(shell: Shell, { server, volume, address }: Made): Promise<v
 
 void test(
   "awscli: prints the same, and exits the same",
-  { skip: awsMissing(), timeout: 300_000 },
+  { skip: awsMissing(), timeout: 600_000 },
   async (t) => {
     await using ways = await startTwoWays();
     const direct = new Shell(ways.direct);
