@@ -4,15 +4,17 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import fc from "fast-check";
+import { request } from "undici";
 import type { FaultSpec } from "#devcloud/front/fault-rules.ts";
 import type { RunKind } from "#model/run.ts";
 import { checkWhole, type Ending } from "./check-whole.ts";
 import type { EngineUnderTest } from "./engine-under-test.ts";
-import { buildShop, type Expected, Tagger } from "./small-shop.ts";
+import { freePort } from "./free-port.ts";
+import { buildShop, type Expected, Tagger, webPort } from "./small-shop.ts";
 import { type Prepared, TwoClouds } from "./two-clouds.ts";
 import { until } from "./until.ts";
 
-const all = process.env["SWEEP"] === "all";
+const wide = process.env["SWEEP"] === "all";
 const seed = Number(process.env["SWEEP_SEED"] ?? 20_240_607);
 /** No kind of run has more durable steps than this; reaching it means that the count runs away. */
 const most = 400;
@@ -86,13 +88,14 @@ const tagged = "web-2";
 async function whole(
   clouds: TwoClouds,
   engine: EngineUnderTest,
+  expected: Expected,
   ending: Ending,
   what: string,
 ): Promise<void> {
   try {
     await until(
       `${what}: the environment to be whole`,
-      () => checkWhole(clouds, engine, stage.expected, ending),
+      () => checkWhole(clouds, engine, expected, ending),
       (problems) => problems.length === 0,
     );
   } catch (error) {
@@ -101,37 +104,28 @@ async function whole(
   }
 }
 
-before(async () => {
-  const first = await TwoClouds.open();
+/** Builds the environment once, and keeps how everything is before the first move and after it. */
+async function prepare(first: TwoClouds, more: readonly TwoClouds[]): Promise<Stage> {
   const engine = await first.mustStartEngine();
   const expected = await buildShop(engine.gateway());
-  const workers = [first, await TwoClouds.open({}, first)];
-  stage = { workers, expected, prepared: {} as Stage["prepared"] };
-  const protectedEnding: Ending = {
-    kind: "failover",
-    serving: "east",
-    phase: "protected",
-    runs: 0,
-    other: "reserve",
-  };
-  await whole(first, engine, protectedEnding, "preparing");
+  const home: Ending = { kind: "failover", serving: "east", phase: "protected", runs: 0, other: "reserve" };
+  await whole(first, engine, expected, home, "preparing");
   await engine.stop();
   const ready = await first.save("protected");
   // East dies, and is back as it was: its servers run, and nobody has fenced them yet.
   await first.stop("east");
   const moving = await first.mustStartEngine();
   await moving.startRun("failover");
-  const movedEnding: Ending = {
-    kind: "failover",
-    serving: "west",
-    phase: "failed_over",
-    runs: 1,
-    other: "down",
-  };
-  await whole(first, moving, movedEnding, "preparing");
+  const away: Ending = { ...home, serving: "west", phase: "failed_over", runs: 1, other: "down" };
+  await whole(first, moving, expected, away, "preparing");
   await moving.stop();
-  const moved = await first.save("moved");
-  stage = { workers, expected, prepared: { protected: ready, moved } };
+  const moved = { ...(await first.save("moved")), east: ready.east };
+  return { workers: [first, ...more], expected, prepared: { protected: ready, moved } };
+}
+
+before(async () => {
+  const first = await TwoClouds.open();
+  stage = await prepare(first, [await TwoClouds.open({}, first)]);
 });
 
 after(async () => {
@@ -139,8 +133,14 @@ after(async () => {
 });
 
 /** Answers how often it died. */
-async function playRound(clouds: TwoClouds, play: Play, round: Round): Promise<number> {
-  const prepared = stage.prepared[play.from];
+async function playRound(
+  clouds: TwoClouds,
+  play: Play,
+  round: Round,
+  { prepared: all, expected }: Stage = stage,
+  andThen: (ending: Ending) => Promise<void> = () => Promise.resolve(),
+): Promise<number> {
+  const prepared = all[play.from];
   await clouds.restore(prepared);
   if (play.sourceIsDead === true) await clouds.stop("east");
   const target = play.kind === "failback" ? "east" : "west";
@@ -155,7 +155,14 @@ async function playRound(clouds: TwoClouds, play: Play, round: Round): Promise<n
     ...(keys === undefined ? {} : { tagged: { server: tagged, keys } }),
   };
   const again = round.againAt === undefined ? "" : ` and ${round.againAt}`;
-  await whole(clouds, lives.current, ending, `${play.name}, killed at step ${round.killAt}${again}`);
+  await whole(
+    clouds,
+    lives.current,
+    expected,
+    ending,
+    `${play.name}, killed at step ${round.killAt}${again}`,
+  );
+  await andThen(ending);
   return lives.deaths;
 }
 
@@ -315,7 +322,7 @@ test("killed twice, at random", { timeout: 600_000 }, async (t) => {
     killAt: fc.integer({ min: 1, max: 25 }),
     againAt: fc.integer({ min: 1, max: 25 }),
   });
-  const rounds = fc.sample(round, { seed, numRuns: all ? 120 : 16 });
+  const rounds = fc.sample(round, { seed, numRuns: wide ? 120 : 16 });
   let twice = 0;
   await inParallel(async (clouds) => {
     const one = rounds.shift();
@@ -334,7 +341,7 @@ test("killed while the target cloud loses answers and throttles", { timeout: 600
     faultSeed: fc.integer({ min: 1, max: 1_000_000 }),
     answer: fc.constantFrom("error", "cut"),
   });
-  const rounds = fc.sample(round, { seed, numRuns: all ? 120 : 16 });
+  const rounds = fc.sample(round, { seed, numRuns: wide ? 120 : 16 });
   await inParallel(async (clouds) => {
     const one = rounds.shift();
     if (one === undefined) return false;
@@ -368,3 +375,34 @@ test("killed while the target cloud loses answers and throttles", { timeout: 600
     return true;
   });
 });
+
+test(
+  "killed under its users: afterwards they are answered by the site that serves",
+  { timeout: 600_000 },
+  async () => {
+    const port = await freePort();
+    await using clouds = await TwoClouds.open({
+      compute: "process",
+      addressBases: ["127.47.0.0/16", "127.48.0.0/16"],
+      more: `    traffic: [{name: web, select: {tier: web}, port: ${webPort}, through: {forwarder: {listen: "127.0.0.1:${port}", mode: http, drain: 100ms}}}]
+    probes: [{name: cloud, every: 1s, timeout: 1s, check: {cloudApi: active}}]
+    failover: {triggers: []}
+`,
+    });
+    const routed = await prepare(clouds, []);
+    for (const play of plays.filter(({ kind }) => kind !== "drill")) {
+      for (const killAt of wide ? Array.from({ length: 45 }, (_, index) => index + 1) : [4, 12, 20, 28]) {
+        await playRound(clouds, play, { killAt }, routed, async ({ serving }) => {
+          const ids = (await clouds.dump(serving)).tables.server.map(({ id }) => id);
+          const { statusCode, body } = await request(`http://127.0.0.1:${port}/`, { reset: true });
+          const answer = await body.text();
+          assert.equal(statusCode, 200, answer);
+          assert.ok(
+            ids.includes(answer),
+            `${play.name}, killed at ${killAt}: ${answer} answers, not ${serving}`,
+          );
+        });
+      }
+    }
+  },
+);

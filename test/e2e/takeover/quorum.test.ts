@@ -3,29 +3,18 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { request } from "undici";
 import { checkWhole, type Ending } from "./check-whole.ts";
 import type { EngineUnderTest } from "./engine-under-test.ts";
+import { freePort } from "./free-port.ts";
 import { buildShop, type Expected, webPort } from "./small-shop.ts";
 import { TwoClouds } from "./two-clouds.ts";
 import { until } from "./until.ts";
 import { WitnessUnderTest } from "./witness-under-test.ts";
 
 const names = ["north", "middle", "south"] as const;
-
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(address !== null && typeof address === "object" ? address.port : 0));
-    });
-  });
-}
 
 /** Quick probes, so that the test need not wait long: a witness that was silent for 2.1 s says nothing. */
 function environment(port: number): string {
