@@ -219,7 +219,7 @@ export class JournalFollower {
     for (let pauseMs = retryMs.least; ;) {
       await this.#wait(() => this.#missing.size > 0, signal);
       const batch = [...this.#missing.values()].slice(0, readsAtOnce);
-      const read = await Promise.all(batch.map((one) => this.#read(one)));
+      const read = await Promise.all(batch.map((one) => this.#readOrLater(one)));
       if (read.includes(true)) {
         pauseMs = retryMs.least;
         continue;
@@ -234,12 +234,26 @@ export class JournalFollower {
     }
   }
 
+  /** As `#read`; what the disk refuses for now is read again later, from what is durable. */
+  async #readOrLater(one: Reference): Promise<boolean> {
+    const { environment, log } = this.#options;
+    try {
+      return await this.#read(one);
+    } catch (error) {
+      if (this.#stop.signal.aborted || !isOperational(error) || error.retry === "never") throw error;
+      this.#stale = true;
+      log.warn({ environment, code: error.code }, `what was read is not recorded: ${publicMessage(error)}`);
+      return false;
+    }
+  }
+
   /** Answers whether it is no longer missing. */
   async #read(one: Reference): Promise<boolean> {
     const cloud = this.#options.cloud();
     if (cloud === undefined) return false;
     const answer = await this.#ask(cloud, one);
     return this.#exclusive(async () => {
+      if (this.#stale) await this.#load();
       const key = resourceKey(one.kind, one.id);
       const { store, environment, clock } = this.#options;
       const gap = missingGap(one, "failed" in answer ? answer.failed : null);

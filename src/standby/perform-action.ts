@@ -61,8 +61,19 @@ export class Performer {
     const observed = await this.#sendCreate(action, spec, row);
     const confirmed = observed.status === "ready" || observed.status === "stopped";
     const counterpart: Content = { spec, tags: target.tags };
+    if (action.resume !== null) await this.#fitSize(action.priority, observed, spec);
     await book.write({ ...row, state: "paired", standbyId: observed.resource.id, counterpart, confirmed });
     return observed;
+  }
+
+  /** A token that was sent for a reserve of smaller types brings back a small server, also when a takeover asks again. */
+  async #fitSize(priority: number, observed: Observed, wanted: Resource["spec"]): Promise<void> {
+    const { cloud, signal } = this.#options;
+    const { kind, id, spec } = observed.resource;
+    if (kind !== "server" || !("imageId" in wanted)) return;
+    const { type } = wanted;
+    if (spec.type === type) return;
+    await this.#attempt(priority, () => cloud.update("server", id, { type }, signal));
   }
 
   async #sendCreate(
@@ -112,6 +123,8 @@ export class Performer {
       ...current,
       applied: { ...current.applied, spec: action.source.spec },
       counterpart: { ...before, spec: { ...before.spec, ...set } },
+      // A size that was translated is the original's own no more: a reserve of smaller types must grow again at takeover.
+      original: current.original && !action.fields.includes("type"),
     });
     return "updated";
   }

@@ -26,6 +26,8 @@ export function exchangeRoles(
   const exchanged: Pairing[] = [];
   for (const pairing of pairings.values()) {
     if (pairing.state !== "paired" || pairing.standbyId === null || pairing.counterpart === null) continue;
+    // Deleted, but its counterpart would not go yet: it is no part of the environment that changes sides.
+    if (!isWanted(state, pairing)) continue;
     const current = state.get(pairing.kind, pairing.activeId);
     const source = current === undefined ? pairing.applied : { spec: current.spec, tags: current.tags };
     exchanged.push({
@@ -44,6 +46,11 @@ export function exchangeRoles(
     (resource) => pairings.get(resourceKey(resource.kind, resource.id))?.state !== "paired",
   );
   return { resources, pairings: exchanged, stranded };
+}
+
+/** What has no resource of its own on the old side lives with its server. */
+function isWanted(state: EnvironmentState, { kind, activeId }: Pairing): boolean {
+  return isSynthetic(activeId) || state.has(kind, activeId);
 }
 
 /** Active id -> id of the counterpart, for servers that are paired. */
