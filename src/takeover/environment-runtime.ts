@@ -38,6 +38,7 @@ import { scriptOf } from "#takeover/script-of.ts";
 import type { EnvironmentSettings } from "#takeover/settings.ts";
 import type { Site, Stage } from "#takeover/stage.ts";
 import { prepareRun } from "#takeover/start-run.ts";
+import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
 import { fenceSite } from "#takeover/fence.ts";
 import {
   createTrafficDirector,
@@ -63,6 +64,7 @@ export interface RuntimePorts {
 const catalogueEveryMs = 10 * 60_000;
 const catalogueRetryMs = 2_000;
 const directEveryMs = 10_000;
+const reserveEveryMs = 60_000;
 
 export class EnvironmentRuntime {
   readonly #ports: RuntimePorts;
@@ -81,6 +83,7 @@ export class EnvironmentRuntime {
   #fencedLate: number | undefined;
   /** Site -> why its catalogue could not be read the last time. */
   readonly #unreadable = new Map<string, string>();
+  #reserveProblem: string | null = null;
   /** Requests for a run that are being looked into. */
   #starting = 0;
   /** Over when no late fence is under way. */
@@ -134,6 +137,7 @@ export class EnvironmentRuntime {
     }
     this.#loop("traffic", this.#director.follow(directEveryMs, signal));
     this.#loop("nudge", this.#nudgeOnChange());
+    this.#loop("reserve", this.#watchReserve());
     const interrupted = (await this.#ports.ledger.running()).find((run) => run.environment === this.#id);
     // A request may have come in, and been executed, before this point.
     if (interrupted !== undefined) this.#execute(interrupted);
@@ -167,6 +171,11 @@ export class EnvironmentRuntime {
   /** Site -> why what it offers can't be read now. */
   get unreadable(): ReadonlyMap<string, string> {
     return this.#unreadable;
+  }
+
+  /** Why the reserve could not be looked at the last time; null when it could. */
+  get reserveProblem(): string | null {
+    return this.#reserveProblem;
   }
 
   get run(): StoredRun | undefined {
@@ -452,6 +461,51 @@ export class EnvironmentRuntime {
       }
       await clock.sleep(restMs, signal);
     }
+  }
+
+  /** A reserve that was made once is not a reserve that stands: it is looked at, and what is gone is made anew. */
+  async #watchReserve(): Promise<void> {
+    const { clock, log } = this.#ports;
+    const { signal } = this.#stop;
+    for (;;) {
+      await clock.sleep(reserveEveryMs, signal);
+      const standby = this.#standby;
+      if (standby === undefined || this.#run !== undefined || (await standby.lag()).positions > 0) continue;
+      await standby.pause();
+      try {
+        await this.#lookAtReserve();
+        this.#reserveProblem = null;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!isOperational(error)) throw error;
+        this.#reserveProblem = publicMessage(error);
+        log.warn(
+          { code: error.code, detail: error.detail },
+          `the reserve could not be looked at: ${error.message}`,
+        );
+      } finally {
+        standby.resume();
+      }
+    }
+  }
+
+  async #lookAtReserve(): Promise<void> {
+    const { standbySite, epoch } = this.#record;
+    const survey = await surveyCounterparts(
+      this.#stage,
+      this.#ports.site(standbySite),
+      epoch,
+      this.#stop.signal,
+    );
+    if (survey.missing.length + survey.stopped.length === 0) return;
+    const message = `the reserve at ${standbySite} is not what it was: ${describeSurvey(survey)}; it is being made whole`;
+    await this.#ports.ledger.event({
+      environment: this.#id,
+      run: null,
+      severity: "warning",
+      message,
+      fields: {},
+    });
   }
 
   async #nudgeOnChange(): Promise<void> {

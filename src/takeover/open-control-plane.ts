@@ -123,6 +123,9 @@ async function environmentStatus(
     ...silentFindings(silent, observations.length > 0),
     ...(lag?.alarm == null ? [] : [error(lag.alarm)]),
     ...unreadableFindings(runtime, queue === null),
+    ...(runtime.reserveProblem === null
+      ? []
+      : [error(`the reserve can't be looked at: ${runtime.reserveProblem}`)]),
     ...(counts.open > 0
       ? [warning(`${counts.open} commands have no known outcome yet; the cloud is being asked`)]
       : []),

@@ -58,9 +58,13 @@ export async function surveyCounterparts(
     const standing = await observe(site, kind, ofKind, signal);
     for (const pairing of ofKind) {
       const status = standing.get(pairing.standbyId ?? "");
-      if (status === undefined || status === "deleting" || status === "failed") {
+      if (status === undefined || status === "deleting") {
         missing.push(`${kind} ${pairing.standbyId}`);
         statements.push(erasePairing(store, of, pairing));
+      } else if (status === "failed") {
+        // It stands in the way of nothing but the bill: the next convergence removes it first.
+        missing.push(`${kind} ${pairing.standbyId} (failed)`);
+        statements.push(writePairing(store, of, { ...pairing, state: "deleting" }, clock.now()));
       } else if (status === "stopped" && kind === "server") {
         const corrected = asStopped(pairing);
         if (corrected === undefined) continue;

@@ -130,7 +130,7 @@ export class SimulatedUser {
       const volumeId = volume.resource.id;
       const spec = { volumeId, serverId, device: "/dev/sdf", deleteOnTermination: true };
       const link = await this.#create(cloud, "volumeAttachment", spec, {});
-      return [created_(volume), { ...created_(link), id: volumeAttachmentId(volumeId, serverId) } as Change];
+      return [created_(volume), { ...created_(link), id: volumeAttachmentId(volumeId, serverId) }];
     });
     if (done) this.expected.set(name, { ...before, volumes: 1 });
   }
@@ -214,5 +214,5 @@ export class SimulatedUser {
 }
 
 function created_(observed: Observed): Change {
-  return { type: "create", ...observed.resource } as Change;
+  return { type: "create", ...observed.resource };
 }

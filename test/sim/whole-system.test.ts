@@ -29,6 +29,19 @@ async function askFor(world: SimulatedWorld, kind: RunKind): Promise<void> {
   }
 }
 
+/** Somebody removes or stops a server of the reserve behind everyone's back. */
+async function sabotage(world: SimulatedWorld): Promise<void> {
+  const { runtime, random, sites } = world;
+  const standby = runtime.record.standbySite as SiteName;
+  if (runtime.record.phase !== "protected" || runtime.run !== undefined || sites[standby].down) return;
+  const [victim] = serversOf(world, standby);
+  if (victim === undefined) return;
+  const { cloud } = sites[standby];
+  const { signal } = new AbortController();
+  if (random.fraction() < 0.5) await cloud.delete("server", victim.id, signal);
+  else await cloud.update("server", victim.id, { power: "stopped" }, signal);
+}
+
 async function oneStep(world: SimulatedWorld, user: SimulatedUser): Promise<void> {
   const { random, sites } = world;
   const draw = random.fraction();
@@ -46,10 +59,11 @@ async function oneStep(world: SimulatedWorld, user: SimulatedUser): Promise<void
     sites.west.down = false;
     return undefined;
   }
-  if (draw < 0.94) {
+  if (draw < 0.93) {
     await world.stopEngine();
     return world.startEngine();
   }
+  if (draw < 0.96) return sabotage(world);
   const kinds: readonly RunKind[] = ["failover", "failback", "swap", "drill"];
   return askFor(world, kinds[Math.floor(random.fraction() * kinds.length)] ?? "drill");
 }
@@ -66,7 +80,8 @@ async function comeToRest(world: SimulatedWorld): Promise<void> {
     const rests =
       record.phase === "failed_over" ||
       (record.phase === "protected" && lag?.positions === 0 && lag.alarm === null);
-    if (rests && round > 3) return;
+    // Long enough for the reserve to have been looked at.
+    if (rests && round > 12) return;
     if (record.phase === "failing_over") await askFor(world, "failover");
     if (record.phase === "failing_back") await askFor(world, "failback");
   }
@@ -75,6 +90,10 @@ async function comeToRest(world: SimulatedWorld): Promise<void> {
 
 function serversOf(world: SimulatedWorld, site: SiteName) {
   return world.sites[site].cloud.inspect.resources().filter((one) => one.kind === "server");
+}
+
+function byText(a: string | undefined, b: string | undefined): number {
+  return (a ?? "").localeCompare(b ?? "");
 }
 
 function countByName(names: readonly string[]): Record<string, number> {
@@ -94,8 +113,8 @@ async function judge(world: SimulatedWorld, user: SimulatedUser): Promise<void> 
       .map((one) => [one.tags["Name"], one]),
   );
   assert.deepEqual(
-    [...known.keys()].sort(),
-    [...user.expected.keys()].sort(),
+    [...known.keys()].toSorted(byText),
+    [...user.expected.keys()].toSorted(byText),
     "the record has every acknowledged server",
   );
   const ids = new Set([...known.values()].map(({ id }) => id));
@@ -133,6 +152,8 @@ function judgeStandby(world: SimulatedWorld, user: SimulatedUser): void {
     .map(({ tags }) => tags["Name"] ?? "");
   assert.equal(new Set(names).size, names.length, "no server of the reserve is doubled");
   assert.equal(names.length, wanted, "the standby holds the reserve and no more");
+  const ready = paired.resources().filter((one) => one.kind === "server" && one.spec.power === "running");
+  assert.ok(ready.length >= wanted, "the reserve runs");
 }
 
 function judgeTraffic(world: SimulatedWorld, user: SimulatedUser): void {
