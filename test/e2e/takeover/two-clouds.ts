@@ -1,5 +1,5 @@
 // Two clouds on this machine, east and west, and a folder with the control plane's configuration and data beside them.
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { request } from "undici";
@@ -89,10 +89,6 @@ export class TwoClouds implements AsyncDisposable {
   get key(): Key {
     if (this.#key === undefined) throw new Error("the key is made when the clouds are opened");
     return this.#key;
-  }
-
-  isUp(side: Side): boolean {
-    return this.#clouds.has(side);
   }
 
   /** On the same port as before. */
@@ -224,10 +220,6 @@ ${more}`,
     const request = { environment: environmentId(environmentName), rights: "change", label: "test" } as const;
     const { id, secret } = await keys.create(request);
     this.#key = { accessKeyId: id, secretAccessKey: secret.reveal() };
-  }
-
-  readSecret(path: string): string {
-    return readFileSync(join(this.folder, path), "utf8").trim();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
