@@ -43,6 +43,7 @@ import { fenceSite } from "#takeover/fence.ts";
 import {
   createTrafficDirector,
   type DirectedRoute,
+  type DirectorPorts,
   type TrafficDirector,
 } from "#takeover/traffic-director.ts";
 
@@ -57,6 +58,8 @@ export interface RuntimePorts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** See the traffic director; a simulation has no ports. */
+  readonly accepts?: DirectorPorts["accepts"];
   /** Told whenever the record changes: the gateway fences and follows by it. */
   readonly onRecord: (record: EnvironmentRecord) => Promise<void>;
 }
@@ -103,6 +106,7 @@ export class EnvironmentRuntime {
       clock,
       log,
       routes,
+      ...(ports.accepts === undefined ? {} : { accepts: ports.accepts }),
       cloudOf: (site) => ports.site(site).cloud,
       state: () => this.#follower.state,
       counterparts: async () =>

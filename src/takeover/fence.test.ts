@@ -142,10 +142,13 @@ test("a server that is gone needs no fence", async () => {
   assert.deepEqual((await fence(cloud)).unfenced, []);
 });
 
-test("by epoch alone nothing is asked of the site", async () => {
-  const { cloud, asked } = site(() => assert.fail("it was asked"));
-  const result = await fence(cloud, { mode: "epoch_only" });
-  assert.deepEqual([result.answered, asked], [true, []]);
+test("by epoch alone nothing is stopped, and it is told whether the site answers", async () => {
+  const alive = site(() => null);
+  const answering = await fence(alive.cloud, { mode: "epoch_only" });
+  assert.deepEqual([answering.answered, alive.asked], [true, []]);
+  const dead = site(() => unreachable);
+  const silent = await fence(dead.cloud, { mode: "epoch_only" });
+  assert.deepEqual([silent.answered, dead.asked], [false, []]);
 });
 
 test("the caller's end is no silence of the site", async () => {

@@ -47,12 +47,10 @@ const pauseMs = 250;
 export async function fenceSite(request: FenceRequest): Promise<FenceResult> {
   const { cloud, clock, servers, mode, signal } = request;
   if (mode === "epoch_only") {
-    return {
-      answered: true,
-      stopped: [],
-      unfenced: [],
-      summary: "commands are refused by epoch; servers are left running",
-    };
+    const problem = await firstAnswer(cloud, request.answerWithinMs, signal);
+    const answered = problem === null || !silence.has(problem.code);
+    const summary = "commands are refused by epoch; servers are left running";
+    return { answered, stopped: [], unfenced: [], summary };
   }
   const stopped: ResourceId[] = [];
   let left = servers;

@@ -7,6 +7,7 @@ import type { Journal } from "#journal/contract.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { environmentId, runId, siteId } from "#kernel/ids.ts";
+import { noticeCodes } from "#model/notice.ts";
 import type { ResourceKind } from "#model/resource.ts";
 import { loadPairings } from "#standby/pairings.ts";
 import { remainingQueue, type RemainingQueue } from "#standby/remaining-queue.ts";
@@ -135,6 +136,9 @@ async function environmentStatus(
     ...runtime.director
       .status()
       .flatMap((route) => (route.error === null ? [] : [warning(`route ${route.route}: ${route.error}`)])),
+    ...observations
+      .filter(({ raised, code }) => raised && noticeCodes[code].about === "environment")
+      .map(({ witness, code, detail }) => warning(`${witness} sees ${code}: ${detail}`)),
     ...(record.phase === "failed_over"
       ? [warning(`${record.activeSite} serves without a standby until a failback or a swap`)]
       : []),

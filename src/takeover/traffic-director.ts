@@ -10,8 +10,9 @@ import type { Log } from "#kernel/log.ts";
 import type { EnvironmentState } from "#model/environment-state.ts";
 import type { Store } from "#store/contract.ts";
 import { readEnvironment, servingSite, type EnvironmentRecord } from "#takeover/environment-record.ts";
+import { acceptsConnections } from "#takeover/accepts-connections.ts";
 import { backendOf, readServers, selectServers, type RouteRule } from "#takeover/route-targets.ts";
-import { sameBackends, type Backend, type TrafficSwitch } from "#traffic/traffic-switch.ts";
+import { addressOf, sameBackends, type Backend, type TrafficSwitch } from "#traffic/traffic-switch.ts";
 
 export interface DirectedRoute {
   readonly rule: RouteRule;
@@ -27,6 +28,8 @@ export interface DirectorPorts {
   readonly cloudOf: (site: string) => Cloud;
   /** The environment as its active site has it. */
   readonly state: () => EnvironmentState;
+  /** Whether a new backend takes users' connections yet; default: it is tried. */
+  readonly accepts?: (backend: Backend, signal: AbortSignal) => Promise<boolean>;
   /** Active id -> id of its ready counterpart in the standby site. */
   readonly counterparts: () => Promise<ReadonlyMap<string, ResourceId>>;
 }
@@ -100,7 +103,8 @@ export function createTrafficDirector(ports: DirectorPorts): TrafficDirector {
     signal: AbortSignal,
   ): Promise<RouteStatus> {
     const { name } = route.rule;
-    const backends = [...found].sort((a, b) => (a.id < b.id ? -1 : 1));
+    const listening = await onlyListening(found, applied.get(name)?.backends ?? [], signal);
+    const backends = listening.toSorted((a, b) => (a.id < b.id ? -1 : 1));
     const status = {
       route: name,
       kind: route.through.kind,
@@ -128,6 +132,20 @@ export function createTrafficDirector(ports: DirectorPorts): TrafficDirector {
     applied.set(name, { epoch: record.epoch, backends });
     ports.log.info({ route: name, site, backends: backends.length, epoch: record.epoch }, "route applied");
     return status;
+  }
+
+  /** A server is ready for its cloud before it is ready for users. One that has users already keeps them. */
+  async function onlyListening(
+    found: readonly Backend[],
+    routed: readonly Backend[],
+    signal: AbortSignal,
+  ): Promise<readonly Backend[]> {
+    const accepts = ports.accepts ?? (({ host, port }) => acceptsConnections(host, port, signal));
+    const known = new Set(routed.map(addressOf));
+    const taken = await Promise.all(
+      found.map(async (backend) => known.has(addressOf(backend)) || (await accepts(backend, signal))),
+    );
+    return found.filter((_backend, index) => taken[index]);
   }
 
   /** One at a time: two directions at once could apply an older reading over a newer one. */

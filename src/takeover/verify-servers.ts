@@ -1,8 +1,8 @@
 /** Whether the servers of a site are there and let users in: computed from each one, never from silence. */
-import { connect } from "node:net";
 import type { Cloud } from "#cloud/contract.ts";
 import type { Clock } from "#kernel/clock.ts";
 import type { ResourceId } from "#kernel/ids.ts";
+import { acceptsConnections } from "#takeover/accepts-connections.ts";
 import type { EnvironmentState } from "#model/environment-state.ts";
 import { backendOf, isSelected, readServers, type RouteRule } from "#takeover/route-targets.ts";
 
@@ -27,7 +27,6 @@ export interface VerifyRequest {
 }
 
 const pauseMs = 250;
-const connectMs = 1000;
 
 export async function verifyServers(request: VerifyRequest): Promise<readonly ServerCheck[]> {
   const { cloud, clock, state, counterparts, signal } = request;
@@ -55,7 +54,7 @@ export async function verifyServers(request: VerifyRequest): Promise<readonly Se
         for (const port of ports) {
           const backend = backendOf(observed, port);
           if (backend === undefined) return { server, problem: "it has no address to reach it by" };
-          if (!(await accepts(backend.host, port, signal)))
+          if (!(await acceptsConnections(backend.host, port, signal)))
             return { server, problem: `port ${port} does not accept connections` };
         }
         return { server, problem: null };
@@ -96,21 +95,6 @@ function expectedServers(
     expected.push({ id, name: tags["Name"] ?? id, tags, at });
   }
   return expected;
-}
-
-function accepts(host: string, port: number, signal: AbortSignal): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host, port, signal: AbortSignal.any([signal, AbortSignal.timeout(connectMs)]) });
-    socket.once("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once("error", () => {
-      socket.destroy();
-      if (signal.aborted) reject(signal.reason as Error);
-      else resolve(false);
-    });
-  });
 }
 
 export function describeChecks(checks: readonly ServerCheck[]): string {

@@ -142,6 +142,7 @@ export class SimulatedWorld {
       clock,
       random,
       log: silentLog,
+      accepts: () => Promise.resolve(true),
       onRecord: () => Promise.resolve(),
     });
     await runtime.start();
