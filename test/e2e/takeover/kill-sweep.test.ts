@@ -144,7 +144,7 @@ async function playRound(
   const prepared = all[play.from];
   await clouds.restore(prepared);
   if (play.sourceIsDead === true) await clouds.stop("east");
-  const target = play.kind === "failback" ? "east" : "west";
+  const target = play.from === "moved" ? "east" : "west";
   if (round.faults !== undefined) await clouds.setFaults(target, round.faults);
   await using lives = new Lives(clouds);
   const first = await lives.begin();
