@@ -68,6 +68,7 @@ const catalogueEveryMs = 10 * 60_000;
 const catalogueRetryMs = 2_000;
 const directEveryMs = 10_000;
 const reserveEveryMs = 60_000;
+const reserveRetryMs = 10_000;
 
 export class EnvironmentRuntime {
   readonly #ports: RuntimePorts;
@@ -472,7 +473,7 @@ export class EnvironmentRuntime {
     const { clock, log } = this.#ports;
     const { signal } = this.#stop;
     for (;;) {
-      await clock.sleep(reserveEveryMs, signal);
+      await clock.sleep(this.#reserveProblem === null ? reserveEveryMs : reserveRetryMs, signal);
       const standby = this.#standby;
       if (standby === undefined || this.#run !== undefined || (await standby.lag()).positions > 0) continue;
       await standby.pause();
