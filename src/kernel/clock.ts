@@ -28,3 +28,15 @@ export const systemClock: Clock = {
       signal?.addEventListener("abort", onAbort, { once: true });
     }),
 };
+
+/** Aborts after `ms` of the clock; `cancel` when it is not needed any more. Unlike `AbortSignal.timeout`, a simulation owns it. */
+export function deadlineAfter(clock: Clock, ms: number): { readonly signal: AbortSignal; cancel(): void } {
+  const deadline = new AbortController();
+  const over = new AbortController();
+  clock.sleep(ms, over.signal).then(
+    () => deadline.abort(new Error(`no answer within ${ms} ms`)),
+    // Cancelled: nothing is to be aborted any more.
+    () => {},
+  );
+  return { signal: deadline.signal, cancel: () => over.abort() };
+}

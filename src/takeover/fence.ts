@@ -1,6 +1,6 @@
 /** Keeps the site that is being left from going on: its servers are stopped wherever its API still answers. */
 import type { Cloud } from "#cloud/contract.ts";
-import type { Clock } from "#kernel/clock.ts";
+import { deadlineAfter, type Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage, type ErrorCode } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 
@@ -47,7 +47,7 @@ const pauseMs = 250;
 export async function fenceSite(request: FenceRequest): Promise<FenceResult> {
   const { cloud, clock, servers, mode, signal } = request;
   if (mode === "epoch_only") {
-    const problem = await firstAnswer(cloud, request.answerWithinMs, signal);
+    const problem = await firstAnswer(cloud, request.clock, request.answerWithinMs, signal);
     const answered = problem === null || !silence.has(problem.code);
     const summary = "commands are refused by epoch; servers are left running";
     return { answered, stopped: [], unfenced: [], summary };
@@ -56,7 +56,7 @@ export async function fenceSite(request: FenceRequest): Promise<FenceResult> {
   let left = servers;
   let problem: OperationalError | null = null;
   for (let attempt = 1; ; attempt += 1) {
-    problem = await firstAnswer(cloud, request.answerWithinMs, signal);
+    problem = await firstAnswer(cloud, request.clock, request.answerWithinMs, signal);
     // Also when it fell silent in the midst of being fenced: a dead site is no reason to stay with it.
     if (problem !== null && silence.has(problem.code)) return silent(problem, stopped);
     if (problem !== null) break;
@@ -93,18 +93,22 @@ function silent(problem: OperationalError, stopped: readonly ResourceId[]): Fenc
 
 async function firstAnswer(
   cloud: Cloud,
+  clock: Clock,
   withinMs: number,
   signal: AbortSignal,
 ): Promise<OperationalError | null> {
-  const patience = AbortSignal.timeout(withinMs);
+  const patience = deadlineAfter(clock, withinMs);
   try {
-    await cloud.identify(AbortSignal.any([signal, patience]));
+    await cloud.identify(AbortSignal.any([signal, patience.signal]));
     return null;
   } catch (error) {
     signal.throwIfAborted();
-    if (patience.aborted) return new OperationalError("cloud.timeout", `no answer within ${withinMs} ms`);
+    if (patience.signal.aborted)
+      return new OperationalError("cloud.timeout", `no answer within ${withinMs} ms`);
     if (isOperational(error)) return error;
     throw error;
+  } finally {
+    patience.cancel();
   }
 }
 

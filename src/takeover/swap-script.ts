@@ -2,6 +2,7 @@
  * Swap: the roles are exchanged for good. After a failover there is little left to do; from a protected environment it is a
  * planned failover that ends with the roles as they then are.
  */
+import { deadlineAfter } from "#kernel/clock.ts";
 import { isOperational, publicMessage } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
 import { forgetKept } from "#takeover/commit-exchange.ts";
@@ -44,19 +45,22 @@ async function commitRoles(stage: Stage): Promise<StepResult> {
 async function releaseOldSite(stage: Stage, context: StepContext): Promise<StepResult> {
   const { standbySite } = await stage.record();
   const { cloud } = stage.site(standbySite);
-  const patience = AbortSignal.timeout(answerWithinMs);
+  const patience = deadlineAfter(stage.clock, answerWithinMs);
   try {
-    await cloud.identify(AbortSignal.any([context.signal, patience]));
+    await cloud.identify(AbortSignal.any([context.signal, patience.signal]));
+    patience.cancel();
     return await scaleDown(stage, context);
   } catch (error) {
     context.signal.throwIfAborted();
-    if (!isOperational(error) && !patience.aborted) throw error;
+    if (!isOperational(error) && !patience.signal.aborted) throw error;
     const why = isOperational(error) ? publicMessage(error) : `no answer within ${answerWithinMs} ms`;
     return {
       summary: `${standbySite} is scaled down to a reserve when it answers (${why})`,
       result: { failed: 0 },
       effects: [forgetKept(stage.store, stage.settings.id)],
     };
+  } finally {
+    patience.cancel();
   }
 }
 
