@@ -13,7 +13,13 @@ interface TokenlessCreate {
   readonly make: () => Promise<ResourceId | undefined>;
 }
 
-/** A listing that misses it may only lag behind: it is looked at again before a second one could be made. */
+/**
+ * What a killed process had sent may still be on its way to the cloud, and takes effect within moments; a listing may lag for
+ * longer. In milliseconds.
+ */
+const settle = { least: 1000, most: 3000 };
+
+/** A listing that misses it is looked at again before a second one could be made. */
 export async function createOnce<K extends ResourceKind>(
   ec2: Ec2Connection,
   request: CreateRequest<K>,
@@ -23,7 +29,7 @@ export async function createOnce<K extends ResourceKind>(
   if (request.mayExist) {
     const found = await find();
     if (found !== undefined) return found;
-    await ec2.clock.sleep(Math.min(ec2.consistencyMs, 3000), signal);
+    await ec2.clock.sleep(Math.max(settle.least, Math.min(ec2.consistencyMs, settle.most)), signal);
     const later = await find();
     if (later !== undefined) return later;
   }
