@@ -5,7 +5,6 @@
 import type { Cloud } from "#cloud/contract.ts";
 import { readCatalogue, refreshCatalogue } from "#environment/catalogue.ts";
 import { openJournalFollower, type JournalFollower } from "#environment/follow-journal.ts";
-import { recordGap } from "#environment/gaps.ts";
 import type { Journal } from "#journal/contract.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
@@ -16,8 +15,6 @@ import type { EnvironmentState } from "#model/environment-state.ts";
 import type { Run } from "#model/run.ts";
 import type { NoticeBoard } from "#health/notice-board.ts";
 import { loadPairings } from "#standby/pairings.ts";
-import { countDrained } from "#standby/count-drained.ts";
-import { remainingQueue } from "#standby/remaining-queue.ts";
 import { openStandbyFollower, type StandbyFollower } from "#standby/follow-standby.ts";
 import type { Store } from "#store/contract.ts";
 import { epochGuard, translationFor } from "#takeover/converge-site.ts";
@@ -32,6 +29,7 @@ import {
   type Decision,
   type Past,
 } from "#takeover/watch-environment.ts";
+import { createStage } from "#takeover/create-stage.ts";
 import { executeRun } from "#takeover/run-engine.ts";
 import type { RunLedger, StoredRun } from "#takeover/run-ledger.ts";
 import { scriptOf } from "#takeover/script-of.ts";
@@ -113,7 +111,7 @@ export class EnvironmentRuntime {
       counterparts: async () =>
         counterpartIds(await loadPairings(store, { environment: this.#id, scope: mainScope })),
     });
-    this.#stage = this.#createStage();
+    this.#stage = createStage({ ...ports, follower, director: this.#director });
   }
 
   static async open(ports: RuntimePorts): Promise<EnvironmentRuntime> {
@@ -391,57 +389,6 @@ export class EnvironmentRuntime {
     const standby = this.#standby;
     this.#standby = undefined;
     await standby?.[Symbol.asyncDispose]();
-  }
-
-  #createStage(): Stage {
-    const { settings, store, journal, clock, random, log, site } = this.#ports;
-    return {
-      settings,
-      store,
-      clock,
-      random,
-      log,
-      director: this.#director,
-      site,
-      catalogue: async (name) => {
-        const known = await readCatalogue(store, siteId(name));
-        if (known !== undefined) return known.catalogue;
-        return refreshCatalogue(store, siteId(name), site(name).cloud, clock, AbortSignal.timeout(10_000));
-      },
-      record: () => readEnvironment(store, this.#id),
-      settledState: async (signal) => {
-        await this.#follower.waitFor(await journal.head(this.#id), signal);
-        return this.#follower.state;
-      },
-      openCommands: () => journal.open(this.#id),
-      abandon: async ({ intent }) => {
-        const operation = `${intent.service}:${intent.operation}`;
-        const message = `${operation} by ${intent.principal} was sent but never acknowledged before the site was lost: look whether it took effect when the site is back`;
-        await journal.recordOutcome(this.#id, intent.id, {
-          result: "refused",
-          status: null,
-          errorCode: "Understudy.Unacknowledged",
-          changes: [],
-          gaps: [{ code: "outcome.unknown", severity: "note", operation, message }],
-          resolvedLater: true,
-          at: clock.now(),
-        });
-      },
-      countDrained: async (from, to) => {
-        const translation = await translationFor(this.#stage, { from, to, sizing: "fit", nameSuffix: "" });
-        const pairings = await loadPairings(store, { environment: this.#id, scope: mainScope });
-        const { state } = this.#follower;
-        const { keys } = remainingQueue(
-          { desired: [...state.resources()], pairings, translation },
-          site(to).limiter.figures,
-        );
-        return countDrained(journal, this.#id, state, keys);
-      },
-      recordGaps: async (gaps) => {
-        if (gaps.length === 0) return;
-        await store.commit(gaps.map((gap) => recordGap(store, this.#id, gap, clock.now())));
-      },
-    };
   }
 
   async #keepCatalogue(site: string): Promise<void> {
