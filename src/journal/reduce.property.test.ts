@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as fc from "fast-check";
+import { resourceId } from "#kernel/ids.ts";
 import type { Change } from "#model/change.ts";
 import { EnvironmentState } from "#model/environment-state.ts";
 import type { Resource, ResourceKind } from "#model/resource.ts";
@@ -114,6 +115,28 @@ test("each net change can be applied in its turn", () => {
     }),
     { numRuns: 3_000 },
   );
+});
+
+test("an association that moves and ends with its ends leaves no delete behind", () => {
+  const address = resourceId("eip-1");
+  const id = resourceId("assoc-1");
+  const association = (serverId: string): Change => ({
+    type: "create",
+    kind: "addressAssociation",
+    id,
+    spec: { addressId: address, serverId: resourceId(serverId) },
+    tags: {},
+  });
+  const state = new EnvironmentState();
+  state.put({ kind: "address", id: address, spec: {}, tags: {} });
+  state.apply(association("i-2"));
+  const queue: Change[] = [
+    { type: "delete", kind: "server", id: resourceId("i-2") },
+    association("i-3"),
+    { type: "delete", kind: "address", id: address },
+  ];
+  const kinds = changesOf(reduceChanges(numbered(queue), state).changes).map(({ kind }) => kind);
+  assert.deepEqual(kinds, ["server", "address"]);
 });
 
 test("never longer than the queue, and reducing again changes nothing", () => {

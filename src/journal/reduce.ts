@@ -206,11 +206,20 @@ class Reduction {
   /** Created and deleted again: as if it had never been, unless there was another of that id before the queue. */
   #forgetCreated(key: string, entry: NetEntry): void {
     for (const alias of entry.created?.aliases ?? []) this.#aliases.delete(resourceKey(entry.kind, alias));
-    const replaced = entry.deleted === undefined && this.#before?.get(entry.kind, entry.id) !== undefined;
+    const former = entry.deleted === undefined ? this.#before?.get(entry.kind, entry.id) : undefined;
+    const replaced = former !== undefined && !this.#endsWithAnEnd(former);
     entry.created = undefined;
     entry.spent = undefined;
     if (replaced) entry.deleted = { tick: this.#tick };
     if (entry.deleted === undefined) this.entries.delete(key);
+  }
+
+  /** A link from before the queue goes with the first of its ends that the queue deletes: nothing is left to be deleted. */
+  #endsWithAnEnd(resource: Resource): boolean {
+    return (
+      isLink(resource.kind) &&
+      referenceKeys(resource).some((end) => this.entries.get(end)?.deleted !== undefined)
+    );
   }
 
   /** A resource that the queue created refers to something else now than before. */
