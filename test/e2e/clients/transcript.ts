@@ -108,7 +108,7 @@ const patterns: readonly (readonly [kind: string, pattern: string])[] = [
   ["publicKey", "\\bAAAA[A-Za-z0-9+/]{60,}=*"],
 ];
 
-/** A time in any of the forms that answers have; only its form is compared. */
+/** A time in any of the forms that answers have; only its form is compared, and a fraction not at all: at a whole second Python prints none. */
 const times =
   /\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?|\b\d{8}T\d{6}Z|\b[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT/g;
 
@@ -136,10 +136,7 @@ export class Names {
     if (name === "NextToken" || name === "KeyFingerprint") return this.#name(name, text);
     if (this.#seen.has(`NextToken ${text}`)) return this.#name("NextToken", text);
     return text
-      .replaceAll(
-        times,
-        (time) => `<time ${time.replaceAll(/\.\d+/g, ".0").replaceAll(/[0-9A-Za-z]+/g, "x")}>`,
-      )
+      .replaceAll(times, (time) => `<time ${time.replaceAll(/\.\d+/g, "").replaceAll(/[0-9A-Za-z]+/g, "x")}>`)
       .replaceAll(this.#pattern, (found, ...rest) => {
         const groups = rest.at(-1) as Record<string, string | undefined>;
         const kind = Object.keys(groups).find((each) => groups[each] !== undefined) ?? "";
