@@ -16,6 +16,8 @@ export const layers: Record<string, string[]> = {
   store: base,
   cloud: base,
   journal: [...base, "store"],
+  vault: base,
+  nbd: [...base, "wire"],
   "drivers/memory": driver,
   "drivers/ec2": driver,
   "drivers/openstack": driver,
@@ -24,12 +26,14 @@ export const layers: Record<string, string[]> = {
   standby: [...room, "environment"],
   health: room,
   traffic: room,
+  hypervisor: [...base, "wire", "nbd"],
+  recovery: [...room, "vault", "nbd", "environment"],
   takeover: [...room, "environment", "standby", "health", "traffic"],
   devcloud: [...base, "wire", "store"],
   api: [...room, "gateway", "environment", "standby", "health", "traffic", "takeover"],
   config: base,
   cli: [...base, "api", "devcloud", "config", "cloud", "health", "takeover"],
-  testing: [...room],
+  testing: [...room, "vault", "nbd"],
 };
 
 const TABLE_START = "<!-- layers:start -->";

@@ -19,6 +19,7 @@ Exit codes
   6  the other side does not answer or fails
   7  a limit: disk, quota or size
   8  done, but the environment is not whole; the output names what is missing
+  9  stored data is damaged; the output names it
   130  interrupted
 `;
 

@@ -17,7 +17,8 @@ interface CodeFacts {
 
 /**
  * Exit codes: 1 internal, 2 usage or input, 3 refused by state or policy, 4 not found, 5 authentication,
- * 6 the other side is unreachable or failing, 7 a limit (disk, quota, size), 8 the environment is not whole.
+ * 6 the other side is unreachable or failing, 7 a limit (disk, quota, size), 8 the environment is not whole,
+ * 9 stored data is damaged.
  */
 export const errorCodes = {
   internal: { http: 500, exit: 1, retry: "never" },
@@ -50,6 +51,16 @@ export const errorCodes = {
   "store.full": { http: 507, exit: 7, retry: "later" },
   "store.failing": { http: 503, exit: 1, retry: "later" },
   "store.version": { http: 500, exit: 3, retry: "never" },
+  "vault.damaged": { http: 500, exit: 9, retry: "never" },
+  "vault.key": { http: 401, exit: 5, retry: "never" },
+  "vault.unreachable": { http: 502, exit: 6, retry: "later" },
+  "disk.failing": { http: 503, exit: 1, retry: "later" },
+  "disk.range": { http: 400, exit: 2, retry: "never" },
+  "nbd.refused": { http: 502, exit: 3, retry: "never" },
+  "nbd.protocol": { http: 502, exit: 6, retry: "never" },
+  "nbd.unreachable": { http: 502, exit: 6, retry: "later" },
+  "machine.refused": { http: 409, exit: 3, retry: "never" },
+  "machine.failing": { http: 502, exit: 6, retry: "later" },
   "port.in_use": { http: 500, exit: 2, retry: "never" },
   "port.forbidden": { http: 500, exit: 2, retry: "never" },
   "api.unreachable": { http: 502, exit: 6, retry: "later" },
