@@ -2,6 +2,7 @@
 import { CreateTagsCommand, DeleteTagsCommand } from "@aws-sdk/client-ec2";
 import type { Cloud, CloudFacts, CreateRequest, ListFilter, Observed } from "#cloud/contract.ts";
 import { scopeTag } from "#cloud/contract.ts";
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import type { ResourceKind, Tags } from "#model/resource.ts";
@@ -101,10 +102,12 @@ export function openEc2Cloud(options: Ec2CloudOptions): Cloud {
   ): Promise<Observed<K>> {
     const made = await partOf(request.kind).create(request, signal);
     const deadline = ec2.clock.monotonicMs() + ec2.consistencyMs;
-    await ec2.until(signal, async () => {
-      const seen = await look(request.kind, made.resource.id, signal);
-      return seen !== undefined || ec2.clock.monotonicMs() > deadline ? true : undefined;
-    });
+    await onceThere(() =>
+      ec2.until(signal, async () => {
+        const seen = await look(request.kind, made.resource.id, signal);
+        return seen !== undefined || ec2.clock.monotonicMs() > deadline ? true : undefined;
+      }),
+    );
     return made;
   }
 

@@ -6,6 +6,7 @@ import {
   DescribeSecurityGroupsCommand,
 } from "@aws-sdk/client-ec2";
 import type { Observed } from "#cloud/contract.ts";
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError, isOperational } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import { groupFromEc2 } from "#wire/ec2/ec2-resources.ts";
@@ -80,8 +81,10 @@ export function ec2Groups(ec2: Ec2Connection): Ec2Kind<"securityGroup"> {
           return answer.GroupId as ResourceId | undefined;
         },
       });
-      const rules = await rulesOfGroup(ec2, id, signal);
-      await revokeRules(ec2, id, rules.filter(isDefaultEgress), signal);
+      await onceThere(async () => {
+        const rules = await rulesOfGroup(ec2, id, signal);
+        await revokeRules(ec2, id, rules.filter(isDefaultEgress), signal);
+      });
       return observed<"securityGroup">({ kind, id, spec, tags });
     },
     update: async (id) => {

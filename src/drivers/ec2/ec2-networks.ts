@@ -16,6 +16,7 @@ import {
   DetachInternetGatewayCommand,
 } from "@aws-sdk/client-ec2";
 import type { CreateRequest, Observed } from "#cloud/contract.ts";
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import type { NetworkSpec } from "#model/resource.ts";
@@ -197,7 +198,7 @@ export function ec2Networks(ec2: Ec2Connection): Ec2Kind<"network"> {
           return answer.Vpc?.VpcId as ResourceId | undefined;
         },
       });
-      if (request.spec.internet) await connectToInternet(vpcId, request, signal);
+      if (request.spec.internet) await onceThere(() => connectToInternet(vpcId, request, signal));
       const { kind, spec, tags } = request;
       return observed<"network">({ kind, id: vpcId, spec: { cidr: "10.0.0.0/16", ...spec }, tags });
     },

@@ -6,6 +6,7 @@ import {
   TerminateInstancesCommand,
 } from "@aws-sdk/client-ec2";
 import type { CreateRequest, Observed, ResourceStatus } from "#cloud/contract.ts";
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import { invariant } from "#kernel/invariant.ts";
@@ -142,7 +143,9 @@ export function ec2Servers(ec2: Ec2Connection): Ec2Kind<"server"> {
       const status = seen?.status ?? "pending";
       // EC2 makes no stopped servers: it is stopped as soon as it can be.
       if (spec.power === "stopped" && status !== "failed") {
-        await changeServer(ec2, serverId, { power: "stopped" }, (id) => byId(id, signal), signal);
+        await onceThere(() =>
+          changeServer(ec2, serverId, { power: "stopped" }, (id) => byId(id, signal), signal),
+        );
       }
       const resource = { kind, id: serverId as ResourceId, spec: { ...seen?.resource.spec, ...spec }, tags };
       return observed<"server">(resource, spec.power === "stopped" ? "stopped" : status, {

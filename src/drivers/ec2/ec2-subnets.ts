@@ -6,6 +6,7 @@ import {
   ModifySubnetAttributeCommand,
 } from "@aws-sdk/client-ec2";
 import type { Observed } from "#cloud/contract.ts";
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import { subnetFromEc2 } from "#wire/ec2/ec2-resources.ts";
@@ -59,7 +60,7 @@ export function ec2Subnets(ec2: Ec2Connection): Ec2Kind<"subnet"> {
         },
       });
       // Setting it again does no harm, so that an interrupted create is finished without looking.
-      if (spec.publicAddresses) await mapPublicAddresses(id, true, signal);
+      if (spec.publicAddresses) await onceThere(() => mapPublicAddresses(id, true, signal));
       const zone = made?.AvailabilityZone ?? spec.zone;
       return observed<"subnet">({
         kind,

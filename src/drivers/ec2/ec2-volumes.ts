@@ -11,6 +11,7 @@ import {
   ModifyVolumeCommand,
 } from "@aws-sdk/client-ec2";
 import type { Observed, ResourceStatus } from "#cloud/contract.ts";
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError, isOperational } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import type { VolumeAttachmentSpec, VolumeSpec } from "#model/resource.ts";
@@ -243,10 +244,12 @@ export function ec2VolumeAttachments(ec2: Ec2Connection): Ec2Kind<"volumeAttachm
             throw error;
           }
         });
-      const seen = await attached(volumeId, serverId, signal);
-      if ((seen.DeleteOnTermination ?? false) !== spec.deleteOnTermination) {
-        await endWithServer({ ...spec, device: seen.Device ?? spec.device }, signal);
-      }
+      await onceThere(async () => {
+        const seen = await attached(volumeId, serverId, signal);
+        if ((seen.DeleteOnTermination ?? false) !== spec.deleteOnTermination) {
+          await endWithServer({ ...spec, device: seen.Device ?? spec.device }, signal);
+        }
+      });
       const id = volumeAttachmentId(volumeId, serverId);
       return observed<"volumeAttachment">({ kind, id, spec, tags: {} });
     },

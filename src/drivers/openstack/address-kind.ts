@@ -1,4 +1,5 @@
 /** Floating IPs, and what they lead to. */
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import {
   floatingIpResponseSchema,
@@ -39,7 +40,8 @@ export function addressKind(publicNetwork: string | undefined): KindDriver<"addr
         address = answer.floatingip;
       }
       const untagged = (address.tags ?? []).length === 0;
-      if (untagged) await addNeutronTags(`/floatingips/${address.id}`, tags, { nameIsTag: true }, calls);
+      const path = `/floatingips/${address.id}`;
+      if (untagged) await onceThere(() => addNeutronTags(path, tags, { nameIsTag: true }, calls));
       const mapped = addressFromBody(address);
       return untagged ? { ...mapped, resource: { ...mapped.resource, tags } } : mapped;
     },

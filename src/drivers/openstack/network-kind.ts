@@ -2,6 +2,7 @@
  * A network of the model is a Neutron network and one router of ours, so that its subnets reach each other; `internet`
  * is the router's external gateway. The router is known by its description, which names the network.
  */
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import {
   networkResponseSchema,
@@ -120,9 +121,11 @@ export function networkKind(publicNetwork: string | undefined): KindDriver<"netw
             networkResponseSchema,
           )
         ).network;
-      await ensureRouter(network.id, name, gateway, known === undefined, calls);
       const untagged = (network.tags ?? []).length === 0;
-      if (untagged) await addNeutronTags(`/networks/${network.id}`, tags, { nameIsTag: false }, calls);
+      await onceThere(async () => {
+        await ensureRouter(network.id, name, gateway, known === undefined, calls);
+        if (untagged) await addNeutronTags(`/networks/${network.id}`, tags, { nameIsTag: false }, calls);
+      });
       const mapped = networkFromBody(network, spec.internet);
       return untagged ? { ...mapped, resource: { ...mapped.resource, tags } } : mapped;
     },

@@ -3,6 +3,7 @@
  * the rules that the model has, so they are taken away again before the group counts as made (it is, once it has its
  * token's tag).
  */
+import { onceThere } from "#cloud/once-there.ts";
 import { securityGroupResponseSchema, securityGroupSchema } from "#wire/openstack/neutron.ts";
 import type { NeutronSecurityGroup } from "#wire/openstack/neutron.ts";
 import { securityGroupFromBody } from "#wire/openstack/openstack-resources.ts";
@@ -53,11 +54,13 @@ export function securityGroupKind(): KindDriver<"securityGroup"> {
         known ??
         (await calls.change("POST", "network", "/security-groups", body, securityGroupResponseSchema))
           .security_group;
-      for (const rule of group.security_group_rules) {
-        await calls.remove("network", `/security-group-rules/${rule.id}`);
-      }
-      const extra = [tokenTag, ...(marked.tail === undefined ? [] : [marked.tail])];
-      await addNeutronTags(`/security-groups/${group.id}`, tags, { nameIsTag: true, extra }, calls);
+      await onceThere(async () => {
+        for (const rule of group.security_group_rules) {
+          await calls.remove("network", `/security-group-rules/${rule.id}`);
+        }
+        const extra = [tokenTag, ...(marked.tail === undefined ? [] : [marked.tail])];
+        await addNeutronTags(`/security-groups/${group.id}`, tags, { nameIsTag: true, extra }, calls);
+      });
       const mapped = securityGroupFromBody(group);
       const made = { name: spec.name, description: spec.description };
       return { ...mapped, resource: { ...mapped.resource, spec: made, tags } };

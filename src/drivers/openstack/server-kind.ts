@@ -3,6 +3,7 @@
  * can be filtered by. Disks beside the image's are asked for in the create itself (block_device_mapping_v2), not made and
  * attached afterwards: one call, nothing half-made to find after a crash, and Nova ends them with their server.
  */
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError, isOperational } from "#kernel/errors.ts";
 import type { BlockDevice, ServerSpec, Tags } from "#model/resource.ts";
 import type { CreateRequest } from "#cloud/contract.ts";
@@ -166,11 +167,13 @@ export function serverKind(catalogue: CatalogueLookup): KindDriver<"server"> {
       // Nova makes running servers only.
       const stillRunning =
         spec.power === "stopped" && known?.status !== "SHUTOFF" && known?.status !== "ERROR";
-      if (stillRunning) await setPower(id, "stopped", calls);
       if (known === undefined && !stillRunning) return accepted(id, spec, tags);
-      const server = await findServer(id, calls);
-      if (server !== undefined) return observe(server, calls);
-      throw new OperationalError("cloud.not_found", `server ${id} went away while it was made`);
+      return onceThere(async () => {
+        if (stillRunning) await setPower(id, "stopped", calls);
+        const server = await findServer(id, calls);
+        if (server !== undefined) return observe(server, calls);
+        throw new OperationalError("cloud.not_found", `server ${id} went away while it was made`);
+      });
     },
 
     async get(id, calls) {

@@ -1,4 +1,5 @@
 /** A subnet of the model is a Neutron subnet and its interface on the network's router. */
+import { onceThere } from "#cloud/once-there.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { portSchema, subnetResponseSchema, subnetSchema } from "#wire/openstack/neutron.ts";
 import type { NeutronPort, NeutronSubnet } from "#wire/openstack/neutron.ts";
@@ -59,9 +60,11 @@ export function subnetKind(): KindDriver<"subnet"> {
       };
       const subnet =
         known ?? (await calls.change("POST", "network", "/subnets", body, subnetResponseSchema)).subnet;
-      await ensureInterface(subnet, known === undefined, calls);
       const untagged = (subnet.tags ?? []).length === 0;
-      if (untagged) await addNeutronTags(`/subnets/${subnet.id}`, tags, { nameIsTag: false }, calls);
+      await onceThere(async () => {
+        await ensureInterface(subnet, known === undefined, calls);
+        if (untagged) await addNeutronTags(`/subnets/${subnet.id}`, tags, { nameIsTag: false }, calls);
+      });
       const mapped = subnetFromBody(subnet);
       return untagged ? { ...mapped, resource: { ...mapped.resource, tags } } : mapped;
     },
