@@ -87,6 +87,15 @@ function residentMiB(pid: number | undefined): number {
   return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? Number.NaN) / 1024;
 }
 
+/** User and system time of a process and, for nginx, of its workers, in microseconds (proc_pid_stat(5); Linux counts in 1/100 s). */
+function cpuMicros(pid: number | undefined): number {
+  if (pid === undefined) return Number.NaN;
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+  const own = (Number(fields[11]) + Number(fields[12])) * 10_000;
+  return children.split(" ").reduce((sum, child) => sum + (child === "" ? 0 : cpuMicros(Number(child))), own);
+}
+
 const round2 = (value: number): number => Math.round(value * 100) / 100;
 
 export async function run(): Promise<Record<string, number | string>> {
@@ -98,9 +107,11 @@ export async function run(): Promise<Record<string, number | string>> {
     return started;
   };
   try {
-    const upstreamPort = (await start("upstream.ts").ready())["port"] as number;
+    const upstream = start("upstream.ts");
+    const upstreamPort = (await upstream.ready())["port"] as number;
     const endpoint = `http://127.0.0.1:${upstreamPort}`;
-    const bare = (await start("bare-proxy.ts", [endpoint]).ready())["port"] as number;
+    const bareProxy = start("bare-proxy.ts", [endpoint]);
+    const bare = (await bareProxy.ready())["port"] as number;
     const profile = process.env["BENCH_CPU_PROF"];
     const gateway = start(
       "gateway-process.ts",
@@ -113,10 +124,16 @@ export async function run(): Promise<Record<string, number | string>> {
     if (nginx !== undefined) processes.push(nginx.process);
     const load = start("load.ts");
     const ports = { direct: upstreamPort, bare, gateway: ours["port"] as number, nginx: nginx?.port };
+    const measured = {
+      direct: upstream.process,
+      bare: bareProxy.process,
+      gateway: gateway.process,
+      nginx: nginx?.process,
+    };
     const measure = async (
       to: keyof typeof ports,
       command: Pick<LoadCommand, "kind" | "action"> & Partial<LoadCommand>,
-    ): Promise<LoadResult | undefined> => {
+    ): Promise<Measured | undefined> => {
       const port = ports[to];
       if (port === undefined) return undefined;
       const full: LoadCommand = {
@@ -127,8 +144,10 @@ export async function run(): Promise<Record<string, number | string>> {
         key,
         ...command,
       };
+      const before = cpuMicros(measured[to]?.pid);
       load.process.stdin?.write(`${JSON.stringify(full)}\n`);
-      return (await load.ready()) as unknown as LoadResult;
+      const result = (await load.ready()) as unknown as LoadResult;
+      return { ...result, cpuMicros: (cpuMicros(measured[to]?.pid) - before) / result.count };
     };
     return await compare(measure, () => residentMiB(gateway.process.pid));
   } finally {
@@ -137,12 +156,16 @@ export async function run(): Promise<Record<string, number | string>> {
   }
 }
 
+/** With the CPU time that the contender itself took for a request. */
+type Measured = LoadResult & { readonly cpuMicros: number };
 type Peer = "direct" | "bare" | "gateway" | "nginx";
 type Measure = (
   to: Peer,
   command: Pick<LoadCommand, "kind" | "action"> & Partial<LoadCommand>,
-) => Promise<LoadResult | undefined>;
+) => Promise<Measured | undefined>;
 
+/** For work on the gateway itself: `BENCH_ONLY=changes,bare,gateway`. */
+const only = process.env["BENCH_ONLY"]?.split(",");
 const peers = ["direct", "bare", "gateway", "nginx"] as const satisfies readonly Peer[];
 const works = {
   changes: { kind: "closed", action: "RunInstances" },
@@ -152,10 +175,12 @@ const works = {
 
 /** Peers take turns in every round, so that what else the machine does falls on all of them. */
 async function compare(measure: Measure, resident: () => number): Promise<Record<string, number | string>> {
-  const seen = new Map<string, LoadResult[]>();
+  const seen = new Map<string, Measured[]>();
   for (let round = -1; round < rounds; round += 1) {
     for (const [name, command] of Object.entries(works)) {
+      if (only !== undefined && !only.includes(name)) continue;
       for (const peer of peers) {
+        if (only !== undefined && !only.includes(peer)) continue;
         const result = await measure(peer, command);
         // The first round only warms everything up.
         if (result !== undefined && round >= 0) {
@@ -165,9 +190,9 @@ async function compare(measure: Measure, resident: () => number): Promise<Record
     }
   }
   for (const [name, results] of seen) {
-    const show = (of: (result: LoadResult) => number): string => round2(median(results.map(of))).toFixed(2);
+    const show = (of: (result: Measured) => number): string => round2(median(results.map(of))).toFixed(2);
     console.log(
-      `${name.padEnd(18)} ${show((r) => r.perSecond).padStart(10)}/s  p50 ${show((r) => r.p50Ms).padStart(7)} ms  p99 ${show((r) => r.p99Ms).padStart(7)} ms`,
+      `${name.padEnd(18)} ${show((r) => r.perSecond).padStart(10)}/s  p50 ${show((r) => r.p50Ms).padStart(7)} ms  p99 ${show((r) => r.p99Ms).padStart(7)} ms  cpu ${show((r) => r.cpuMicros).padStart(7)} us`,
     );
   }
   const ratio = (work: string, peer: Peer): number | string => {

@@ -17,6 +17,7 @@ export interface LoadCommand {
 }
 
 export interface LoadResult {
+  readonly count: number;
   readonly perSecond: number;
   readonly p50Ms: number;
   readonly p99Ms: number;
@@ -94,7 +95,13 @@ function send(pool: Pool, request: Prepared): Promise<number> {
 function summary(latencies: number[], bytes: number, elapsedMs: number): LoadResult {
   latencies.sort((a, b) => a - b);
   const at = (share: number): number => latencies[Math.floor((latencies.length - 1) * share)] ?? Number.NaN;
-  return { perSecond: (latencies.length / elapsedMs) * 1000, p50Ms: at(0.5), p99Ms: at(0.99), bytes };
+  return {
+    count: latencies.length,
+    perSecond: (latencies.length / elapsedMs) * 1000,
+    p50Ms: at(0.5),
+    p99Ms: at(0.99),
+    bytes,
+  };
 }
 
 /** Every connection sends its next request when the last is answered. */
