@@ -1,0 +1,342 @@
+/**
+ * The transmission phase of one connection, seen by the server. Requests run side by side, replies leave as they complete, and
+ * memory is bounded by construction: what is in flight counts from the request's admission until its reply has gone to the
+ * kernel, and above the limits nothing more is read from the socket.
+ */
+import type { Duplex } from "node:stream";
+import { OperationalError, publicMessage } from "#kernel/errors.ts";
+import { InvariantViolation } from "#kernel/invariant.ts";
+import type { Log } from "#kernel/log.ts";
+import type { BlockDevice } from "#model/block-device.ts";
+import { commandFlag, maxPayloadBytes, nbdCommand, nbdError } from "#wire/nbd/protocol.ts";
+import { type Admission, RequestParser, type RequestSink } from "#wire/nbd/request-parser.ts";
+import {
+  type NbdRequest,
+  dataChunkHeadBytes,
+  encodeDoneChunk,
+  encodeErrorChunk,
+  encodeHoleChunk,
+  encodeSimpleReply,
+  writeDataChunkHead,
+} from "#wire/nbd/transmission.ts";
+import { answerBlockStatus } from "./block-status.ts";
+import { errorNumberOf } from "./error-number.ts";
+import type { Negotiated } from "./server-handshake.ts";
+
+export interface TransmissionLimits {
+  readonly maxRequests: number;
+  /** Payloads of writes and replies of reads; one request may always run, whatever its size. */
+  readonly maxBytes: number;
+}
+
+/** Counted for a request besides its payload. */
+const requestOverheadBytes = 256;
+
+export class TransmissionServer implements RequestSink {
+  readonly #negotiated: Negotiated;
+  readonly #limits: TransmissionLimits;
+  readonly #log: Log;
+  readonly #stream: Duplex;
+  readonly #parser = new RequestParser(this);
+  readonly #abort = new AbortController();
+  readonly #ended = Promise.withResolvers<void>();
+  #requests = 0;
+  #bytes = 0;
+  /** Bytes that were read and may not be looked at yet. */
+  #held: Buffer | undefined;
+  #closing = false;
+  /** No more is read: the client said goodbye or ended its side. */
+  #inputOver = false;
+  #batch: Buffer[] = [];
+  #batchRequests = 0;
+  #batchCost = 0;
+  #flushScheduled = false;
+
+  constructor(negotiated: Negotiated, limits: TransmissionLimits, log: Log) {
+    this.#negotiated = negotiated;
+    this.#limits = limits;
+    this.#log = log;
+    this.#stream = negotiated.stream;
+  }
+
+  /** Serves until the connection is over and no request of it runs any more. */
+  async run(): Promise<void> {
+    const stream = this.#stream;
+    stream.on("data", (chunk: Buffer) => this.#receive(chunk));
+    stream.on("end", () => this.#endInput());
+    stream.on("error", (error) => this.#log.debug({ error }, "nbd connection failed"));
+    stream.on("close", () => {
+      this.#inputOver = true;
+      this.#held = undefined;
+      this.#abort.abort(new OperationalError("aborted", "the NBD client is gone"));
+      this.#settle();
+    });
+    if (stream.destroyed) return;
+    stream.resume();
+    await this.#ended.promise;
+  }
+
+  /** From here on requests are answered ESHUTDOWN; the connection ends when those in flight have been answered. */
+  close(): void {
+    this.#closing = true;
+    this.#settle();
+  }
+
+  destroy(): void {
+    this.#stream.destroy();
+  }
+
+  // --- what the parser asks
+
+  admit(request: NbdRequest): Admission {
+    const cost = costOf(request);
+    const full =
+      this.#requests >= this.#limits.maxRequests ||
+      (this.#requests > 0 && this.#bytes + cost > this.#limits.maxBytes);
+    if (full) return "wait";
+    this.#requests += 1;
+    this.#bytes += cost;
+    return this.#refusal(request) === 0 ? "take" : "discard";
+  }
+
+  payload(length: number): Buffer {
+    return Buffer.allocUnsafeSlow(length);
+  }
+
+  request(request: NbdRequest, payload: Buffer | undefined): void {
+    if (request.command === nbdCommand.disconnect) {
+      this.#requests -= 1;
+      this.#bytes -= costOf(request);
+      this.#endInput();
+      return;
+    }
+    void this.#serve(request, payload);
+  }
+
+  // --- bytes in
+
+  #receive(chunk: Buffer): void {
+    if (this.#inputOver) return;
+    try {
+      const taken = this.#parser.feed(chunk);
+      if (!this.#parser.waiting) return;
+      this.#held = chunk.subarray(taken);
+      this.#stream.pause();
+    } catch (error) {
+      if (!(error instanceof OperationalError)) throw error;
+      this.#log.warn({ code: error.code, problem: error.message }, "nbd connection dropped");
+      this.#stream.destroy();
+    }
+  }
+
+  #continue(): void {
+    const held = this.#held;
+    if (held === undefined) return;
+    this.#held = undefined;
+    this.#receive(held);
+    if (this.#held === undefined && !this.#inputOver) this.#stream.resume();
+  }
+
+  #endInput(): void {
+    this.#inputOver = true;
+    this.#held = undefined;
+    this.#settle();
+  }
+
+  /** Ends the connection once nothing more is to come in or out. */
+  #settle(): void {
+    if (this.#requests > 0) return;
+    if (this.#stream.destroyed) {
+      this.#ended.resolve();
+      return;
+    }
+    if (this.#inputOver || this.#closing) {
+      this.#inputOver = true;
+      this.#stream.end(() => this.#stream.destroy());
+      // Whatever the client still sends is read and dropped: unread bytes would turn the end into a reset.
+      this.#stream.resume();
+    }
+  }
+
+  // --- requests
+
+  /** 0, or the error number of a request that must not reach the device. */
+  #refusal(request: NbdRequest): number {
+    if (this.#closing) return nbdError.ESHUTDOWN;
+    const { opened, contexts } = this.#negotiated;
+    const rule = rules[request.command];
+    if (rule === undefined) return nbdError.EINVAL;
+    if ((request.flags & ~rule.flags) !== 0) return nbdError.EINVAL;
+    if (rule.writes && !opened.writable) return nbdError.EPERM;
+    if (request.command === nbdCommand.flush || request.command === nbdCommand.disconnect) return 0;
+    const beyond = request.offset + request.length > opened.device.sizeBytes;
+    if (beyond) return rule.writes ? nbdError.ENOSPC : nbdError.EINVAL;
+    if (request.command === nbdCommand.read && request.length > maxPayloadBytes) return nbdError.EINVAL;
+    if (request.command === nbdCommand.blockStatus && (contexts.length === 0 || request.length === 0))
+      return nbdError.EINVAL;
+    return 0;
+  }
+
+  async #serve(request: NbdRequest, payload: Buffer | undefined): Promise<void> {
+    const refused = this.#refusal(request);
+    try {
+      if (refused !== 0) this.#fail(request, refused, "");
+      else if (request.command === nbdCommand.read) await this.#read(request);
+      else if (request.command === nbdCommand.blockStatus)
+        this.#finish(request, await answerBlockStatus(request, this.#negotiated, this.#abort.signal));
+      else {
+        await this.#perform(request, payload);
+        this.#finish(request, [encodeSimpleReply(request, 0)]);
+      }
+    } catch (error) {
+      // A bug must not be told to a guest as a disk error: the process dies and is started anew.
+      if (error instanceof InvariantViolation) throw error;
+      const message = error instanceof Error ? error.message : String(error);
+      if (!this.#stream.destroyed)
+        this.#log.warn({ command: request.command, message }, "nbd request failed");
+      this.#fail(request, errorNumberOf(error), publicMessage(error));
+    }
+  }
+
+  async #perform(request: NbdRequest, payload: Buffer | undefined): Promise<void> {
+    const { opened } = this.#negotiated;
+    const { signal } = this.#abort;
+    const { offset, length, flags } = request;
+    if (request.command === nbdCommand.cache)
+      return warm(opened.device.read.bind(opened.device), request, signal);
+    if (!opened.writable) return;
+    const device: BlockDevice = opened.device;
+    const fua = (flags & commandFlag.fua) !== 0;
+    switch (request.command) {
+      case nbdCommand.flush:
+        return device.flush(signal);
+      case nbdCommand.write:
+        return payload === undefined ? undefined : device.write(offset, payload, { fua, signal });
+      case nbdCommand.trim:
+        return device.trim(offset, length, { fua, signal });
+      case nbdCommand.writeZeroes:
+        if ((flags & commandFlag.fastZero) !== 0 && opened.fastZero !== true)
+          throw new OperationalError("cloud.unsupported", "zeroes are not faster than data here");
+        return device.zero(offset, length, { fua, keepSpace: (flags & commandFlag.noHole) !== 0, signal });
+      default:
+        return undefined;
+    }
+  }
+
+  async #read(request: NbdRequest): Promise<void> {
+    const { opened, structured } = this.#negotiated;
+    const { device } = opened;
+    const { signal } = this.#abort;
+    const { offset, length } = request;
+    const whole = !structured || (request.flags & commandFlag.dontFragment) !== 0;
+    if (!whole && opened.cheapExtents === true && length > 0) {
+      const extents = await device.extents(offset, length, signal);
+      if (extents.some(({ kind }) => kind !== "data")) {
+        const chunks: Buffer[] = [];
+        for (const [index, extent] of extents.entries()) {
+          const chunk = { offset: extent.offset, length: extent.length, done: index === extents.length - 1 };
+          if (extent.kind === "data") {
+            const head = Buffer.allocUnsafe(dataChunkHeadBytes);
+            writeDataChunkHead(head, request, chunk);
+            chunks.push(head, await device.read(extent.offset, extent.length, signal));
+          } else chunks.push(encodeHoleChunk(request, chunk));
+        }
+        this.#finish(request, chunks);
+        return;
+      }
+    }
+    const data = await device.read(offset, length, signal);
+    if (!structured) this.#finish(request, [encodeSimpleReply(request, 0), data]);
+    else if (length === 0) this.#finish(request, [encodeDoneChunk(request)]);
+    else {
+      const head = Buffer.allocUnsafe(dataChunkHeadBytes);
+      writeDataChunkHead(head, request, { offset, length, done: true });
+      this.#finish(request, [head, data]);
+    }
+  }
+
+  #fail(request: NbdRequest, error: number, message: string): void {
+    const reply = this.#negotiated.structured
+      ? encodeErrorChunk(request, error, message)
+      : encodeSimpleReply(request, error);
+    this.#finish(request, [reply]);
+  }
+
+  // --- replies out
+
+  #finish(request: NbdRequest, reply: readonly Buffer[]): void {
+    this.#batch.push(...reply);
+    this.#batchRequests += 1;
+    this.#batchCost += costOf(request);
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    // After all completions of this turn of the event loop: their replies leave in one system call.
+    setImmediate(() => this.#flush());
+  }
+
+  #flush(): void {
+    this.#flushScheduled = false;
+    const batch = this.#batch;
+    const requests = this.#batchRequests;
+    const cost = this.#batchCost;
+    this.#batch = [];
+    this.#batchRequests = 0;
+    this.#batchCost = 0;
+    const gone = (): void => {
+      this.#requests -= requests;
+      this.#bytes -= cost;
+      this.#continue();
+      this.#settle();
+    };
+    if (this.#stream.destroyed) {
+      gone();
+      return;
+    }
+    this.#stream.cork();
+    for (const [index, bytes] of batch.entries()) {
+      if (index < batch.length - 1) this.#stream.write(bytes);
+      else this.#stream.write(bytes, gone);
+    }
+    this.#stream.uncork();
+  }
+}
+
+interface CommandRule {
+  /** The flags that the command knows; any other is refused. */
+  readonly flags: number;
+  readonly writes: boolean;
+}
+
+const rules: Readonly<Record<number, CommandRule>> = {
+  // The document: clients are known to set FUA on commands that do not write; it is accepted everywhere.
+  [nbdCommand.read]: { flags: commandFlag.fua | commandFlag.dontFragment, writes: false },
+  [nbdCommand.write]: { flags: commandFlag.fua, writes: true },
+  [nbdCommand.disconnect]: { flags: 0xffff, writes: false },
+  [nbdCommand.flush]: { flags: commandFlag.fua, writes: false },
+  [nbdCommand.trim]: { flags: commandFlag.fua, writes: true },
+  [nbdCommand.cache]: { flags: commandFlag.fua, writes: false },
+  [nbdCommand.writeZeroes]: {
+    flags: commandFlag.fua | commandFlag.noHole | commandFlag.fastZero,
+    writes: true,
+  },
+  [nbdCommand.blockStatus]: { flags: commandFlag.fua | commandFlag.requestOne, writes: false },
+};
+
+function costOf(request: NbdRequest): number {
+  const carries = request.command === nbdCommand.read || request.command === nbdCommand.write;
+  const payload = carries ? Math.min(request.length, maxPayloadBytes) : 0;
+  return payload + requestOverheadBytes;
+}
+
+/** Reads a range piece by piece and throws it away: what a hint to cache comes to for a device that has no other way. */
+async function warm(
+  read: (offset: number, length: number, signal: AbortSignal) => Promise<Buffer>,
+  { offset, length }: NbdRequest,
+  signal: AbortSignal,
+): Promise<void> {
+  const pieceBytes = 1024 * 1024;
+  for (let at = 0; at < length; at += pieceBytes) {
+    signal.throwIfAborted();
+    await read(offset + at, Math.min(pieceBytes, length - at), signal);
+  }
+}
