@@ -37,6 +37,17 @@ test("witnesses by name, triggers in milliseconds, scales with their mode", () =
   assert.deepEqual(settings.reserve.servers, { mode: "none" });
 });
 
+test("what users see is looked at after a move; the clouds' own APIs are not what users see", () => {
+  const config = configOf(
+    "probes: [{name: web, check: {http: 'http://127.0.0.1/'}}, {name: cloud, check: {cloudApi: active}}], failover: {}",
+  );
+  const { applicationProbes } = settingsOf("shop", shopOf(config));
+  assert.deepEqual(
+    applicationProbes.map(({ name }) => name),
+    ["web"],
+  );
+});
+
 test("a cloud's API is looked at on both sites: to leave, and to return", () => {
   const config = configOf("probes: [{name: cloud, check: {cloudApi: active}}], failover: {}");
   assert.deepEqual(

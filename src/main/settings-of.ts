@@ -21,6 +21,7 @@ export function settingsOf(id: string, environment: EnvironmentConfig): Environm
     },
     mappings: translate,
     routes: environment.traffic.map(({ name, select, port }) => ({ name, select, port })),
+    applicationProbes: environment.probes.flatMap((probe) => applicationProbe(probe) ?? []),
     witnesses: witnessNames(environment),
     triggers: failover.triggers.map((trigger) => ({
       codes: trigger.codes,
@@ -47,7 +48,8 @@ function reserveScale(servers: EnvironmentConfig["reserve"]["servers"]): Reserve
 /** What every witness of the environment looks at: a cloud's API is looked at on both sites, for leaving and for returning. */
 export function probesOf(config: Config, environment: EnvironmentConfig): readonly Probe[] {
   return environment.probes.flatMap((probe) => {
-    if (!("cloudApi" in probe.check)) return [toProbe(probe, probe.name, appCheck(probe.check))];
+    const ofApplication = applicationProbe(probe);
+    if (ofApplication !== undefined) return [ofApplication];
     return [environment.active, environment.standby].flatMap((name) => {
       const site = config.sites[name];
       if (site === undefined) return [];
@@ -60,6 +62,11 @@ export function probesOf(config: Config, environment: EnvironmentConfig): readon
 
 function toProbe(probe: ProbeConfig, name: string, check: Probe["check"]): Probe {
   return { name, everyMs: probe.every, timeoutMs: probe.timeout, check };
+}
+
+/** Undefined: it looks at a cloud's API. */
+function applicationProbe(probe: ProbeConfig): Probe | undefined {
+  return "cloudApi" in probe.check ? undefined : toProbe(probe, probe.name, appCheck(probe.check));
 }
 
 function appCheck(check: Exclude<ProbeConfig["check"], { cloudApi: "active" }>): Probe["check"] {

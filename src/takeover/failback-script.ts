@@ -13,6 +13,7 @@ import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { moveInput, progressSpeaker, routeAll } from "#takeover/failover-script.ts";
 import type { Conclusion, RunScript, StepContext, StepResult } from "#takeover/run-engine.ts";
 import { OperationalError } from "#kernel/errors.ts";
+import { describeProbes, probeApplication } from "#takeover/probe-application.ts";
 import type { Stage } from "#takeover/stage.ts";
 import { startStranded } from "#takeover/start-stranded.ts";
 import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
@@ -29,6 +30,7 @@ export function failbackScript(stage: Stage): RunScript {
       { name: "verify", execute: (context) => verify(stage, context) },
       { name: "exchange", execute: (context) => exchange(stage, context) },
       { name: "route-back", execute: (context) => routeAll(stage, context) },
+      { name: "probe", execute: (context) => probe(stage, context) },
       { name: "scale-down", execute: (context) => scaleDown(stage, context) },
     ],
     rollback: [
@@ -142,6 +144,15 @@ async function exchange(stage: Stage, { run, signal }: StepContext): Promise<Ste
     result: { resources: exchanged.resources },
     effects: [move, ...exchanged.statements],
   };
+}
+
+/** The copy is not taken down before users are answered at home: until then, there is still something to look at. */
+async function probe(stage: Stage, { signal }: StepContext): Promise<StepResult> {
+  const { applicationProbes: probes } = stage.settings;
+  const failures = await probeApplication({ probes, clock: stage.clock, patienceMs: 30_000, signal });
+  const summary = describeProbes(probes, failures);
+  if (failures.length === 0) return { summary };
+  throw new OperationalError("environment.incomplete", `the copy is kept: ${summary}`, { retry: "later" });
 }
 
 /** The way back down: what the takeover added beyond the reserve is removed. */

@@ -12,6 +12,7 @@ import { convergeSite, describeReport, runningServers } from "#takeover/converge
 import { moveEnvironment } from "#takeover/environment-record.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { fenceSite, type FenceResult } from "#takeover/fence.ts";
+import { describeProbes, probeApplication } from "#takeover/probe-application.ts";
 import { readServers } from "#takeover/route-targets.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { Stage } from "#takeover/stage.ts";
@@ -47,6 +48,7 @@ export function failoverScript(stage: Stage): RunScript {
       { name: "drain", execute: (context) => drain(stage, context) },
       { name: "verify", execute: (context) => verify(stage, context) },
       { name: "route-all", execute: (context) => routeWhatStands(stage, context) },
+      { name: "probe", execute: (context) => probe(stage, context) },
       { name: "commit", execute: (context) => commit(stage, context) },
     ],
     rollback: rollbackSteps(stage),
@@ -233,6 +235,14 @@ async function routeWhatStands(stage: Stage, context: StepContext): Promise<Step
   return { summary: said === "" ? "there are no routes to move" : said };
 }
 
+/** A copy whose application does not answer yet serves all the same: the site it came from is gone or fenced. */
+async function probe(stage: Stage, { signal }: StepContext): Promise<StepResult> {
+  const { applicationProbes: probes } = stage.settings;
+  const failures = await probeApplication({ probes, clock: stage.clock, patienceMs: 30_000, signal });
+  const summary = describeProbes(probes, failures);
+  return { summary, result: { failing: failures.length, named: summary } };
+}
+
 async function commit(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { from, to, forGood } = moveInput(run.input);
   const { store, clock, settings } = stage;
@@ -262,8 +272,12 @@ function conclude(
   }
   const drained = results.get("drain") as { failed: number };
   const verified = results.get("verify") as { bad: number; named: string };
-  if (drained.failed === 0 && verified.bad === 0) return { state: "succeeded", error: null, effects: [] };
-  const error = `the environment serves, but is not whole: ${verified.named}; see "understudy gaps ${stage.settings.id}"`;
+  const probed = results.get("probe") as { failing: number; named: string };
+  if (drained.failed + verified.bad + probed.failing === 0) {
+    return { state: "succeeded", error: null, effects: [] };
+  }
+  const named = probed.failing === 0 ? verified.named : `${verified.named}; ${probed.named}`;
+  const error = `the environment serves, but is not whole: ${named}; see "understudy gaps ${stage.settings.id}"`;
   return { state: "incomplete", error, effects: [] };
 }
 

@@ -1,5 +1,6 @@
 /** What the user decided about one environment, as the takeover room needs it; made from the configuration by `main`. */
 import type { Trigger } from "#health/decide-failover.ts";
+import type { Probe } from "#health/probe.ts";
 import type { ReservePolicy, ReturnPolicy } from "#model/policy.ts";
 import type { Mappings } from "#standby/translate.ts";
 import type { FenceMode } from "#takeover/fence.ts";
@@ -13,6 +14,8 @@ export interface EnvironmentSettings {
   /** From the names of `active` to those of `standby`. */
   readonly mappings: Mappings;
   readonly routes: readonly RouteRule[];
+  /** What users see: looked at after they were moved. The clouds' own APIs are not among them. */
+  readonly applicationProbes: readonly Probe[];
   readonly witnesses: readonly string[];
   readonly triggers: readonly Trigger[];
   readonly fence: FenceMode;

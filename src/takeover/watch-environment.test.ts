@@ -15,6 +15,7 @@ const settings: EnvironmentSettings = {
   reserve: { servers: { mode: "none" }, onlyTags: {}, smallerTypes: false, volumes: "all" },
   mappings: { types: {}, images: {}, zones: {} },
   routes: [],
+  applicationProbes: [],
   witnesses: ["north", "middle", "south"],
   triggers: [{ codes: ["cloud.api_unreachable"], witnesses: 2, forMs: 3000 }],
   fence: "stop_servers",

@@ -106,6 +106,7 @@ export class SimulatedWorld {
       mappings: { types: {}, images: {}, zones: {} },
       // No port is looked at: a simulated server has none.
       routes: [],
+      applicationProbes: [],
       witnesses,
       triggers: [{ codes: ["cloud.api_unreachable"], witnesses: 2, forMs: 3000 }],
       fence: random.fraction() < 0.7 ? "stop_servers" : "epoch_only",
