@@ -22,6 +22,11 @@ export interface ReservePolicy {
   readonly smallerTypes: boolean;
   /** Volumes cost money: hold those of reserve servers only, or all. */
   readonly volumes: "with_servers" | "all";
+  /**
+   * Volumes that bear all these tags come back from the vault: no idle copy of them is held, nor of the servers that they are
+   * attached to, which would run without their data. Absent or null: no volume does.
+   */
+  readonly recovered?: Tags | null;
 }
 
 /** `wait`: return by itself once the source is healthy; `swap`: exchange the roles; `manual`: a person decides. */

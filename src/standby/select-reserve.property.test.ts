@@ -96,3 +96,26 @@ test("servers without the tags have no reserve; no ratio means no servers but al
   const full = selectReserve(state, { ...policyOf(1, 0), servers: { mode: "full" } });
   assert.equal(full.size, shop.length);
 });
+
+test("a volume that comes back from the vault is not held, nor a server that has it, nor their link", () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 40 }),
+      ratios,
+      fc.constantFrom("with_servers", "all"),
+      (count, ratio, volumes) => {
+        const shop = shopEnvironment({ servers: count, volumeEvery: 2 }).map((one) =>
+          one.kind === "volume" ? { ...one, tags: { ...one.tags, keep: "vault" } } : one,
+        );
+        const policy: ReservePolicy = { ...policyOf(ratio, 1), volumes, recovered: { keep: "vault" } };
+        const keys = selectReserve(EnvironmentState.of(shop), policy);
+        for (const one of shop) {
+          const held = keys.has(resourceKey(one.kind, one.id));
+          if (one.kind === "volume" || one.kind === "volumeAttachment") assert.ok(!held, one.id);
+          if (one.kind !== "volumeAttachment") continue;
+          assert.ok(!keys.has(resourceKey("server", one.spec.serverId)), one.spec.serverId);
+        }
+      },
+    ),
+  );
+});

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import type { EnvironmentState } from "#model/environment-state.ts";
 import { resourceKey } from "#model/environment-state.ts";
 import type { ReservePolicy, ReserveScale } from "#model/policy.ts";
+import { recoveredVolumes, serversOfVolumes } from "#model/recovered-volumes.ts";
 import type { Resource, ResourceOf } from "#model/resource.ts";
 
 type Server = ResourceOf<"server">;
@@ -55,7 +56,8 @@ function selectServers(
 
 /**
  * Keys of the resources to hold. Networks, subnets, groups, rules and key pairs always, since they cost nothing; volumes by the
- * policy; links where both their ends are held; addresses with the server that they lead to.
+ * policy; links where both their ends are held; addresses with the server that they lead to. What comes back from the vault is
+ * not held at all.
  * `paired`: keys of what the standby has already, which is kept rather than swapped for another.
  */
 export function selectReserve(
@@ -64,8 +66,10 @@ export function selectReserve(
   paired: ReadonlySet<string> = new Set(),
 ): Set<string> {
   const all = [...state.resources()];
+  const recovered = new Set(recoveredVolumes(state, policy.recovered ?? null).map(({ id }) => id));
+  const waiting = serversOfVolumes(state, recovered);
   const servers = selectServers(
-    all.filter((one) => one.kind === "server"),
+    all.filter((one) => one.kind === "server").filter(({ id }) => !waiting.has(id)),
     policy,
     paired,
   );
@@ -88,6 +92,7 @@ export function selectReserve(
       case "server":
         return servers.has(one.id);
       case "volume":
+        if (recovered.has(one.id)) return false;
         return everything || policy.volumes === "all" || volumes.has(one.id);
       case "address":
         return everything || addresses.has(one.id);
