@@ -69,6 +69,8 @@ export interface RunRequest {
   readonly reason: string;
   /** Goes on although the source could not be fenced; the reason is kept with the run. */
   readonly force: boolean;
+  /** Disks as they were then, in milliseconds since the epoch; absent: as they were last captured. */
+  readonly at?: number;
 }
 
 export interface RunView extends Run {

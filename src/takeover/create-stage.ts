@@ -14,14 +14,14 @@ import type { Stage } from "#takeover/stage.ts";
 
 export type StagePorts = Pick<
   Stage,
-  "settings" | "store" | "clock" | "random" | "log" | "director" | "site"
+  "settings" | "store" | "clock" | "random" | "log" | "director" | "disks" | "site"
 > & {
   readonly journal: Journal;
   readonly follower: JournalFollower;
 };
 
 export function createStage(ports: StagePorts): Stage {
-  const { settings, store, journal, follower, clock, random, log, director, site } = ports;
+  const { settings, store, journal, follower, clock, random, log, director, disks, site } = ports;
   const id = environmentId(settings.id);
   const stage: Stage = {
     settings,
@@ -30,6 +30,7 @@ export function createStage(ports: StagePorts): Stage {
     random,
     log,
     director,
+    disks,
     site,
     catalogue: async (name) => {
       const known = await readCatalogue(store, siteId(name));

@@ -7,7 +7,8 @@ import { findLeftovers, removeLeftovers } from "#standby/remove-leftovers.ts";
 import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { moveInput, progressSpeaker } from "#takeover/failover-script.ts";
-import type { Conclusion, RunScript, StepContext, StepResult } from "#takeover/run-engine.ts";
+import { chooseMoment, momentOf, seedDisks, withoutWithheld } from "#takeover/recover-disks.ts";
+import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
 import type { Stage } from "#takeover/stage.ts";
 import { describeChecks, verifyServers } from "#takeover/verify-servers.ts";
@@ -19,6 +20,7 @@ export function drillScope(run: StoredRun): string {
 export function drillScript(stage: Stage): RunScript {
   return {
     steps: [
+      ...diskSteps(stage),
       { name: "build", execute: (context) => build(stage, context) },
       { name: "verify", execute: (context) => verify(stage, context) },
       { name: "clean-up", execute: (context) => cleanUp(stage, context) },
@@ -29,11 +31,35 @@ export function drillScript(stage: Stage): RunScript {
   };
 }
 
-async function build(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
+/** In the drill's own scope: what is written to these disks is gone with them. */
+function diskSteps(stage: Stage): readonly Step[] {
+  if (stage.disks === undefined) return [];
+  return [
+    {
+      name: "choose-moment",
+      execute: (context) =>
+        chooseMoment(stage, context, { atMs: moveInput(context.run.input).at ?? null, settled: false }),
+    },
+    {
+      name: "seed-disks",
+      execute: (context) => {
+        const { run, results } = context;
+        const { from, to } = moveInput(run.input);
+        const scope = drillScope(run);
+        const moment = momentOf(results, "choose-moment");
+        const nameSuffix = `-${run.id}`;
+        const converge = { from, to, scope, sizing: "fit" as const, nameSuffix, epoch: run.epoch };
+        return seedDisks(stage, context, { to, scope, moment, converge });
+      },
+    },
+  ];
+}
+
+async function build(stage: Stage, { run, results, signal, say }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const state = await stage.settledState(signal);
   // The record goes on following the journal while this builds.
-  const desired = [...state.resources()];
+  const desired = withoutWithheld(state.resources(), results, state);
   const servers = runningServers(state).map(({ id }) => id);
   const report = await convergeSite(
     stage,

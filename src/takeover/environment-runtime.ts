@@ -19,6 +19,7 @@ import { openStandbyFollower, type StandbyFollower } from "#standby/follow-stand
 import type { Store } from "#store/contract.ts";
 import { epochGuard, translationFor } from "#takeover/converge-site.ts";
 import { mainScope, readStranded } from "#takeover/commit-exchange.ts";
+import type { DiskContext, DiskMover } from "#takeover/disk-mover.ts";
 import type { RunRequest } from "#takeover/control.ts";
 import { ensureEnvironment, readEnvironment, type EnvironmentRecord } from "#takeover/environment-record.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
@@ -58,6 +59,8 @@ export interface RuntimePorts {
   readonly log: Log;
   /** See the traffic director; a simulation has no ports. */
   readonly accepts?: DirectorPorts["accepts"];
+  /** Absent: no disk's content is kept. */
+  readonly openDisks?: (context: DiskContext) => DiskMover;
   /** Told whenever the record changes: the gateway fences and follows by it. */
   readonly onRecord: (record: EnvironmentRecord) => Promise<void>;
 }
@@ -111,7 +114,12 @@ export class EnvironmentRuntime {
       counterparts: async () =>
         counterpartIds(await loadPairings(store, { environment: this.#id, scope: mainScope })),
     });
-    this.#stage = createStage({ ...ports, follower, director: this.#director });
+    const disks = ports.openDisks?.({
+      environment: this.#id,
+      state: () => this.#follower.state,
+      servingSite: () => this.#record.activeSite,
+    });
+    this.#stage = createStage({ ...ports, follower, director: this.#director, disks });
   }
 
   static async open(ports: RuntimePorts): Promise<EnvironmentRuntime> {

@@ -4,16 +4,25 @@
  */
 import type { Json } from "#kernel/json.ts";
 import { environmentId } from "#kernel/ids.ts";
+import type { ConvergenceReport } from "#standby/converge.ts";
 import { loadPairings } from "#standby/pairings.ts";
 import { reserveResources } from "#standby/select-reserve.ts";
 import { exchangeStatements, forgetKept, mainScope } from "#takeover/commit-exchange.ts";
-import { convergeSite, describeReport } from "#takeover/converge-site.ts";
+import { convergeSite, describeReport, type SiteConvergence } from "#takeover/converge-site.ts";
 import { moveEnvironment } from "#takeover/environment-record.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { moveInput, progressSpeaker, routeAll } from "#takeover/failover-script.ts";
-import type { Conclusion, RunScript, StepContext, StepResult } from "#takeover/run-engine.ts";
+import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { describeProbes, probeApplication } from "#takeover/probe-application.ts";
+import {
+  chooseMoment,
+  holdWrites,
+  momentOf,
+  releaseWrites,
+  restoreDisks,
+  withKeptServersStopped,
+} from "#takeover/recover-disks.ts";
 import type { Stage } from "#takeover/stage.ts";
 import { startStranded } from "#takeover/start-stranded.ts";
 import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
@@ -27,6 +36,7 @@ export function failbackScript(stage: Stage): RunScript {
     steps: [
       { name: "survey", execute: (context) => survey(stage, context) },
       { name: "bring-up-to-date", execute: (context) => bringUpToDate(stage, context) },
+      ...diskSteps(stage),
       { name: "verify", execute: (context) => verify(stage, context) },
       { name: "exchange", execute: (context) => exchange(stage, context) },
       { name: "route-back", execute: (context) => routeAll(stage, context) },
@@ -34,6 +44,7 @@ export function failbackScript(stage: Stage): RunScript {
       { name: "scale-down", execute: (context) => scaleDown(stage, context) },
     ],
     rollback: [
+      ...(stage.disks === undefined ? [] : [{ name: "undo: start servers", execute: startAgain(stage) }]),
       {
         name: "undo: reopen",
         execute: async () => {
@@ -64,32 +75,64 @@ async function survey(stage: Stage, { run, signal }: StepContext): Promise<StepR
   };
 }
 
+/**
+ * The copy's changes come home in two passes: the first while it serves, the second, of what little was written meanwhile, while
+ * its servers with kept disks are stopped.
+ */
+function diskSteps(stage: Stage): readonly Step[] {
+  if (stage.disks === undefined) return [];
+  const restore =
+    (moment: string): Step["execute"] =>
+    (context) =>
+      restoreDisks(stage, context, {
+        to: moveInput(context.run.input).to,
+        moment: momentOf(context.results, moment),
+      });
+  return [
+    {
+      name: "choose-moment",
+      execute: (context) => chooseMoment(stage, context, { atMs: null, settled: false }),
+    },
+    { name: "restore-disks", execute: restore("choose-moment") },
+    {
+      name: "hold-writes",
+      execute: (context) => holdWrites(stage, context, moveInput(context.run.input).from),
+    },
+    {
+      name: "choose-last-moment",
+      execute: (context) => {
+        const { answered } = context.results.get("hold-writes") as { readonly answered: boolean };
+        return chooseMoment(stage, context, { atMs: null, settled: answered });
+      },
+    },
+    { name: "restore-last-writes", execute: restore("choose-last-moment") },
+    { name: "start-servers", execute: (context) => startKept(stage, context) },
+  ];
+}
+
+async function startKept(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
+  const { from, to } = moveInput(run.input);
+  const state = await stage.settledState(signal);
+  const desired = [...state.resources()];
+  const report = await convergeHome(stage, { from, to, desired, epoch: run.epoch }, say, signal);
+  return { summary: describeReport(report) };
+}
+
+/** Once the roles are exchanged, the copy's servers are no more what users want. */
+function startAgain(stage: Stage): Step["execute"] {
+  return async (context) => {
+    const { from } = moveInput(context.run.input);
+    const record = await stage.record();
+    if (record.activeSite !== from) return { summary: "the environment has returned: nothing is started" };
+    return releaseWrites(stage, context, from);
+  };
+}
+
 async function bringUpToDate(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const state = await stage.settledState(signal);
-  const report = await convergeSite(
-    stage,
-    {
-      from,
-      to,
-      scope: mainScope,
-      desired: [...state.resources()],
-      sizing: "fit",
-      nameSuffix: "",
-      epoch: run.epoch,
-      onProgress: progressSpeaker(stage, say),
-    },
-    signal,
-  );
-  await stage.recordGaps(report.gaps);
-  if (report.failed + report.skipped > 0) {
-    const [first] = report.failures;
-    const why = first === undefined ? "" : `: ${first.message}`;
-    throw new OperationalError(
-      "environment.incomplete",
-      `${report.failed + report.skipped} resources could not be brought up to date at ${to}${why}; the copy goes on serving`,
-    );
-  }
+  const desired = withKeptServersStopped(stage, state);
+  const report = await convergeHome(stage, { from, to, desired, epoch: run.epoch }, say, signal);
   const { started, gone } = await startStranded(stage, stage.site(to), signal);
   if (started.length > 0) await say(`started where they had stayed behind: ${started.join(", ")}`);
   if (gone.length > 0) await say(`could not follow, and are gone from ${to} too: ${gone.join(", ")}`);
@@ -97,6 +140,34 @@ async function bringUpToDate(stage: Stage, { run, signal, say }: StepContext): P
     summary: describeReport(report),
     result: { created: report.created, updated: report.updated, calls: report.calls, gone },
   };
+}
+
+/** Errors: `environment.incomplete` unless everything came about. */
+async function convergeHome(
+  stage: Stage,
+  wanted: Pick<SiteConvergence, "from" | "to" | "desired" | "epoch">,
+  say: StepContext["say"],
+  signal: AbortSignal,
+): Promise<ConvergenceReport> {
+  const report = await convergeSite(
+    stage,
+    {
+      ...wanted,
+      scope: mainScope,
+      sizing: "fit",
+      nameSuffix: "",
+      onProgress: progressSpeaker(stage, say),
+    },
+    signal,
+  );
+  await stage.recordGaps(report.gaps);
+  if (report.failed + report.skipped === 0) return report;
+  const [first] = report.failures;
+  const why = first === undefined ? "" : `: ${first.message}`;
+  throw new OperationalError(
+    "environment.incomplete",
+    `${report.failed + report.skipped} resources could not be brought up to date at ${wanted.to}${why}; the copy goes on serving`,
+  );
 }
 
 async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {

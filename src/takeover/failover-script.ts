@@ -13,6 +13,7 @@ import { moveEnvironment } from "#takeover/environment-record.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { fenceSite, type FenceResult } from "#takeover/fence.ts";
 import { describeProbes, probeApplication } from "#takeover/probe-application.ts";
+import { chooseMoment, momentOf, seedDisks, withoutWithheld } from "#takeover/recover-disks.ts";
 import { readServers } from "#takeover/route-targets.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { Stage } from "#takeover/stage.ts";
@@ -28,6 +29,8 @@ export interface MoveInput {
   readonly force: boolean;
   /** Set when the roles are to be exchanged for good (swap). */
   readonly forGood: boolean;
+  /** The disks as they were then, in milliseconds since the epoch; null or absent: the last moment. */
+  readonly at?: number | null;
 }
 
 /** A site that has answered nothing for this long is not waited for. */
@@ -45,6 +48,7 @@ export function failoverScript(stage: Stage): RunScript {
       { name: "fence", execute: (context) => fence(stage, context) },
       { name: "settle", execute: (context) => settle(stage, context) },
       { name: "route-to-reserve", execute: (context) => routeToReserve(stage, context) },
+      ...diskSteps(stage),
       { name: "drain", execute: (context) => drain(stage, context) },
       { name: "verify", execute: (context) => verify(stage, context) },
       { name: "route-all", execute: (context) => routeWhatStands(stage, context) },
@@ -111,7 +115,36 @@ async function routeToReserve(stage: Stage, { signal }: StepContext): Promise<St
   };
 }
 
-async function drain(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
+/** Users are at the reserve already when the disks' turn comes. */
+function diskSteps(stage: Stage): readonly Step[] {
+  if (stage.disks === undefined) return [];
+  return [
+    {
+      name: "choose-moment",
+      execute: (context) => {
+        const { answered } = context.results.get("fence") as unknown as FenceResult;
+        const { at } = moveInput(context.run.input);
+        const settled = answered && stage.settings.fence === "stop_servers";
+        return chooseMoment(stage, context, { atMs: at ?? null, settled });
+      },
+    },
+    {
+      name: "seed-disks",
+      execute: (context) => {
+        const { from, to } = moveInput(context.run.input);
+        const { epoch } = context.run;
+        return seedDisks(stage, context, {
+          to,
+          scope: mainScope,
+          moment: momentOf(context.results, "choose-moment"),
+          converge: { from, to, scope: mainScope, sizing: "fit", nameSuffix: "", epoch },
+        });
+      },
+    },
+  ];
+}
+
+async function drain(stage: Stage, { run, results, signal, say }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const state = await stage.settledState(signal);
   // Memory is no evidence: what the reserve has lost since it was made is made anew.
@@ -123,7 +156,7 @@ async function drain(stage: Stage, { run, signal, say }: StepContext): Promise<S
       from,
       to,
       scope: mainScope,
-      desired: [...state.resources()],
+      desired: withoutWithheld(state.resources(), results, state),
       sizing: "fit",
       nameSuffix: "",
       epoch: run.epoch,

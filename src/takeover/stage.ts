@@ -8,6 +8,7 @@ import type { JournalEntry } from "#model/command.ts";
 import type { Gap } from "#model/gap.ts";
 import type { CallLimiter } from "#standby/call-limiter.ts";
 import type { Store } from "#store/contract.ts";
+import type { DiskMover } from "#takeover/disk-mover.ts";
 import type { EnvironmentRecord } from "#takeover/environment-record.ts";
 import type { EnvironmentSettings } from "#takeover/settings.ts";
 import type { TrafficDirector } from "#takeover/traffic-director.ts";
@@ -25,6 +26,8 @@ export interface Stage {
   readonly random: Random;
   readonly log: Log;
   readonly director: TrafficDirector;
+  /** Absent: no disk's content is kept. */
+  readonly disks: DiskMover | undefined;
   site(name: string): Site;
   /** What was last read of the site, also when it is gone. */
   catalogue(site: string): Promise<Catalogue>;

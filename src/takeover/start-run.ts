@@ -48,7 +48,13 @@ export function prepareRun(
     throw new OperationalError("input.invalid", "to force a run, say why: the reason is kept with it");
   }
   const forGood = kind === "swap" && record.phase === "protected";
-  const input: MoveInput = { from: record.activeSite, to: record.standbySite, force, forGood };
+  const input: MoveInput = {
+    from: record.activeSite,
+    to: record.standbySite,
+    force,
+    forGood,
+    at: request.at ?? null,
+  };
   const phase = phaseDuring(kind, record.phase);
   const epoch = phase === null ? record.epoch : record.epoch + 1;
   return {

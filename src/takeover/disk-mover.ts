@@ -1,0 +1,53 @@
+/** The content of disks, as a run takes it along with the environment. The recovery room serves it. */
+import type { EnvironmentId, ResourceId } from "#kernel/ids.ts";
+import type { EnvironmentState } from "#model/environment-state.ts";
+
+/** One instant of all captured disks of an environment. */
+export interface DiskMoment {
+  /** Of the write log: everything up to and with this number. */
+  readonly sequence: number;
+  /** When the last write of it was captured, in milliseconds since the epoch. */
+  readonly at: number;
+}
+
+export interface MovedDisk {
+  /** Its id where the environment is served from. */
+  readonly sourceId: ResourceId;
+  /** Its counterpart's id, at the site that it comes to. */
+  readonly targetId: ResourceId;
+}
+
+/** What a mover knows of the environment whose disks it moves: always as it is now. */
+export interface DiskContext {
+  readonly environment: EnvironmentId;
+  readonly state: () => EnvironmentState;
+  readonly servingSite: () => string;
+}
+
+export interface DiskMover {
+  /**
+   * The last moment at which the captured disks are whole, or the last one not after `atMs`. Errors: `not_found` when none
+   * was captured by then, or it is kept no more.
+   */
+  moment(atMs: number | null, signal: AbortSignal): Promise<DiskMoment>;
+
+  /**
+   * Everything that was written until now, captured: for a site whose guests were stopped. Errors: `cloud.timeout` when the capture
+   * does not get there in time.
+   */
+  settle(signal: AbortSignal): Promise<DiskMoment>;
+
+  /**
+   * The disk's content is that of the moment when this returns, although it may still have to come over. Repeated, it does
+   * nothing more. Errors: `not_found` for a disk that was not captured at that moment.
+   */
+  seed(site: string, disk: MovedDisk, moment: DiskMoment, signal: AbortSignal): Promise<void>;
+
+  /** Writes what differs from the moment into a disk that no server uses now. */
+  restore(
+    site: string,
+    disk: MovedDisk,
+    moment: DiskMoment,
+    signal: AbortSignal,
+  ): Promise<{ readonly comparedBytes: number; readonly writtenBytes: number }>;
+}
