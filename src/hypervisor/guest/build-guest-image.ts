@@ -116,7 +116,10 @@ async function guestEntries(packages: GuestPackages): Promise<ArchiveEntry[]> {
       content: BOOT_MODULES.map((path) => `${basename(path)}\n`).join(""),
     },
   ];
-  return [...foldersOf([...folders.map((path) => `${path}/`), ...entries.map(({ path }) => path)]), ...entries];
+  return [
+    ...foldersOf([...folders.map((path) => `${path}/`), ...entries.map(({ path }) => path)]),
+    ...entries,
+  ];
 }
 
 /** Every folder that the paths lie in, outer ones first. */

@@ -25,7 +25,9 @@ export function encodeNewc(entries: readonly ArchiveEntry[]): Buffer {
   let inode = 1;
   for (const entry of entries) {
     invariant(!entry.path.startsWith("/"), `archive path ${entry.path} must be relative`);
-    parts.push(...encodeEntry(entry, inode++, TYPE_BITS[entry.kind] | (entry.mode ?? DEFAULT_MODE[entry.kind])));
+    parts.push(
+      ...encodeEntry(entry, inode++, TYPE_BITS[entry.kind] | (entry.mode ?? DEFAULT_MODE[entry.kind])),
+    );
   }
   parts.push(...encodeEntry({ path: "TRAILER!!!", kind: "file" }, 0, 0));
   return Buffer.concat(parts);

@@ -1,0 +1,104 @@
+/** The image files of a machine's disks. An image is complete when it has its name: it is made under another one. */
+import { execFile } from "node:child_process";
+import { access, open, rename, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { OperationalError } from "#kernel/errors.ts";
+import { syncFolder } from "./durable-file.ts";
+import type { DiskSpec, NbdLocation } from "./machine-spec.ts";
+import type { DiskPlan } from "./plan-command-line.ts";
+
+const run = promisify(execFile);
+
+/** Makes the image unless it is there. Errors: `machine.refused` with qemu-img's own words as detail. */
+export async function createDisk(folder: string, disk: DiskSpec, signal?: AbortSignal): Promise<void> {
+  const { content } = disk;
+  if (content.kind === "existing") return;
+  const path = join(folder, imageName(disk));
+  if (await isThere(path)) return;
+  const making = `${path}.new`;
+  await rm(making, { force: true });
+  await qemuImg(planCreation(disk, making), signal);
+  if (content.kind === "copy" && content.sizeBytes !== undefined) {
+    await qemuImg(["resize", "-q", "-f", "qcow2", making, String(content.sizeBytes)], signal);
+  }
+  const file = await open(making, "r");
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(making, path);
+  await syncFolder(dirname(path));
+}
+
+export async function removeDisk(folder: string, disk: DiskSpec): Promise<void> {
+  if (disk.content.kind !== "existing") await rm(join(folder, imageName(disk)), { force: true });
+}
+
+/**
+ * Where the image is, and whether a live disk still needs its source. The truth about that is the image's own header: QEMU
+ * takes the backing file's name out of it in the moment the background copy is complete.
+ */
+export async function inspectDisk(folder: string, disk: DiskSpec, signal?: AbortSignal): Promise<DiskPlan> {
+  if (disk.content.kind === "existing") {
+    return { spec: disk, path: disk.content.path, format: disk.content.format };
+  }
+  const plan = { spec: disk, path: imageName(disk), format: "qcow2" } as const;
+  if (disk.content.kind !== "live") return plan;
+  const { stdout } = await qemuImg(["info", "-U", "--output=json", join(folder, imageName(disk))], signal);
+  const whole = (JSON.parse(stdout) as { "backing-filename"?: string })["backing-filename"] === undefined;
+  return whole ? plan : { ...plan, source: disk.content.source };
+}
+
+export function imageName({ id }: DiskSpec): string {
+  return `disk-${id}.qcow2`;
+}
+
+function planCreation({ content }: DiskSpec, path: string): string[] {
+  const create = ["create", "-q", "-f", "qcow2"];
+  switch (content.kind) {
+    case "blank":
+      return [...create, path, String(content.sizeBytes)];
+    case "copy":
+      return ["convert", "-q", "-f", content.format, "-O", "qcow2", content.path, path];
+    case "overlay":
+      return [...create, "-F", content.format, "-b", content.path, path];
+    case "live":
+      // -u: the export need not answer now. The name is a mark and a note: QEMU is told where the export is at each start.
+      return [...create, "-u", "-F", "raw", "-b", nbdUri(content.source), path, String(content.sizeBytes)];
+    case "existing":
+      return [];
+  }
+}
+
+/** As in the NBD project's document `uri`. */
+export function nbdUri(location: NbdLocation): string {
+  const name = encodeURIComponent(location.export);
+  return location.kind === "unix"
+    ? `nbd+unix:///${name}?socket=${encodeURIComponent(location.path)}`
+    : `nbd://${location.host}:${location.port}/${name}`;
+}
+
+export async function qemuImg(args: string[], signal?: AbortSignal): Promise<{ stdout: string }> {
+  try {
+    return await run("qemu-img", args, { maxBuffer: 64 * 1024 * 1024, ...(signal && { signal }) });
+  } catch (error) {
+    signal?.throwIfAborted();
+    const { code, stderr } = error as { code?: unknown; stderr?: string };
+    throw new OperationalError(
+      "machine.refused",
+      code === "ENOENT"
+        ? "qemu-img is missing: apt-get install qemu-utils"
+        : `qemu-img could not ${args[0] ?? ""} the disk: ${(stderr ?? "").trim()}`,
+      { detail: `qemu-img ${args.join(" ")}: ${stderr ?? String(error)}`, cause: error },
+    );
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}

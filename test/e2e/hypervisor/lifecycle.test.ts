@@ -1,0 +1,37 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { freePort, get, skip, Stage, webGuest } from "./stage.ts";
+
+test(
+  "a machine boots, serves, stands still, goes on, and turns off in order",
+  { skip, timeout: 90_000 },
+  async (t) => {
+    await using stage = new Stage();
+    const host = await stage.openHost();
+    const port = await freePort();
+    const content = { kind: "copy", path: stage.dataImage("data.raw", 64), format: "raw" } as const;
+    const machine = await host.create(webGuest("web", port, { disks: [{ id: "data", content }] }));
+    const started = performance.now();
+    await machine.start(t.signal);
+    assert.equal(await get(port, "/cgi-bin/count", t.signal), "1");
+    t.diagnostic(`first answer after ${Math.round(performance.now() - started)} ms`);
+
+    await machine.pause();
+    assert.equal(machine.state, "paused");
+    await assert.rejects(get(port, "/cgi-bin/count", AbortSignal.timeout(700)));
+    await machine.resume();
+    // The paused guest may have counted the request that was given up.
+    const counted = Number(await get(port, "/cgi-bin/count", t.signal));
+    assert.ok(counted === 2 || counted === 3, `counted ${counted}`);
+
+    const before = performance.now();
+    await machine.stop(10_000);
+    t.diagnostic(`turned off after ${Math.round(performance.now() - before)} ms`);
+    assert.equal(machine.state, "off");
+    assert.match((await machine.console()).toString(), /reboot: Power down/);
+
+    // The volume is as it was left.
+    await machine.start(t.signal);
+    assert.equal(Number(await get(port, "/cgi-bin/count", t.signal)), counted + 1);
+  },
+);

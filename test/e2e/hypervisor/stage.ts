@@ -1,0 +1,146 @@
+/** What the machine suites share: the small guest, a folder of their own, a host agent, free ports. */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type GuestImage, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
+import type { HostNotice } from "#hypervisor/host-notice.ts";
+import type { MachineSpecInput } from "#hypervisor/machine-spec.ts";
+import { openHost, type HypervisorHost } from "#hypervisor/open-host.ts";
+
+const MIB = 1024 * 1024;
+
+const missing = ["qemu-system-x86_64", "qemu-img", "mke2fs", "nbdkit"].filter((name) => {
+  try {
+    execFileSync("which", [name], {
+      stdio: "ignore",
+      env: { PATH: `${process.env["PATH"] ?? ""}:/usr/sbin` },
+    });
+    return false;
+  } catch {
+    return true;
+  }
+});
+const image = await readGuestImage();
+
+/** For `test`'s options: why it cannot run here; in strict mode that is an error. */
+export const skip: string | false =
+  missing.length > 0
+    ? `missing: ${missing.join(", ")}`
+    : image === null
+      ? "the guest image is missing: script/guest-image"
+      : false;
+if (skip !== false && process.env["UNDERSTUDY_STRICT"] === "1") throw new Error(skip);
+
+export function guestImage(): GuestImage {
+  if (image === null) throw new Error("no guest image");
+  return image;
+}
+
+/** A folder that is removed at the end, and with it every machine that was left running in it. */
+export class Stage implements AsyncDisposable {
+  readonly folder = mkdtempSync(join(tmpdir(), "understudy-hypervisor-"));
+  readonly notices: HostNotice[] = [];
+  #host: HypervisorHost | null = null;
+  readonly #waiting = new Set<() => void>();
+
+  get host(): HypervisorHost {
+    if (this.#host === null) throw new Error("open the host first");
+    return this.#host;
+  }
+
+  get hostFolder(): string {
+    return join(this.folder, "host");
+  }
+
+  async openHost(): Promise<HypervisorHost> {
+    this.#host = await openHost({ folder: this.hostFolder, accelerator: "tcg" });
+    this.#host.onNotice((notice) => {
+      this.notices.push(notice);
+      for (const wake of this.#waiting) wake();
+    });
+    return this.#host;
+  }
+
+  async closeHost(): Promise<void> {
+    await this.#host?.[Symbol.asyncDispose]();
+    this.#host = null;
+  }
+
+  /** The first notice of this kind from the `from`th on. */
+  async notice(code: HostNotice["code"], from = 0): Promise<HostNotice> {
+    for (;;) {
+      const found = this.notices.slice(from).find((one) => one.code === code);
+      if (found !== undefined) return found;
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          this.#waiting.delete(wake);
+          resolve();
+        };
+        this.#waiting.add(wake);
+      });
+    }
+  }
+
+  /** A raw ext4 image. */
+  dataImage(name: string, sizeMiB: number): string {
+    const path = join(this.folder, name);
+    execFileSync("mke2fs", ["-q", "-t", "ext4", "-F", path, `${sizeMiB}M`], {
+      env: { PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` },
+      stdio: "ignore",
+    });
+    return path;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const host = this.#host ?? (await this.openHost());
+    await host.resumed;
+    await Promise.all(host.list().map(({ id }) => host.destroy(id)));
+    await this.closeHost();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
+
+/** The small guest with one volume, which serves HTTP: /cgi-bin/count adds one on the volume. */
+export function webGuest(id: string, port: number, rest: Partial<MachineSpecInput> = {}): MachineSpecInput {
+  const { kernelPath, initrdPath } = guestImage();
+  return {
+    id,
+    memoryMiB: 112,
+    cpus: 1,
+    boot: { kind: "kernel", kernelPath, initrdPath },
+    disks: [{ id: "data", content: { kind: "blank", sizeBytes: 64 * MIB } }],
+    networks: [{ kind: "user", forwards: [{ hostPort: port, guestPort: 80 }] }],
+    userData: "#!/bin/sh\nhttpd -h /www\necho serving\n",
+    ready: { consoleLine: "serving", withinMs: 30_000, attempts: 3 },
+    ...rest,
+  };
+}
+
+/** The body of a GET, tried again until the guest answers: its network comes up at a time of its own. */
+export async function get(port: number, path: string, signal?: AbortSignal): Promise<string> {
+  for (;;) {
+    try {
+      const limit = AbortSignal.timeout(5000);
+      const both = signal === undefined ? limit : AbortSignal.any([limit, signal]);
+      const answer = await fetch(`http://127.0.0.1:${port}${path}`, {
+        signal: both,
+        headers: { connection: "close" },
+      });
+      if (answer.ok) return (await answer.text()).trim();
+    } catch {
+      signal?.throwIfAborted();
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
