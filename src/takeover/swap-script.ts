@@ -14,6 +14,9 @@ import type { Stage } from "#takeover/stage.ts";
 
 /** A site that has answered nothing for this long is not waited for, in milliseconds. */
 const answerWithinMs = 2000;
+/** One that answers, if only to ask for patience, is asked so often, a little later each time. */
+const attempts = 5;
+const pauseMs = 200;
 
 /** @param planned the environment was protected when the run began, and has to be moved first */
 export function swapScript(stage: Stage, planned: boolean): RunScript {
@@ -43,6 +46,27 @@ async function commitRoles(stage: Stage): Promise<StepResult> {
  * Nothing that fails here undoes the roles, which are exchanged already.
  */
 async function releaseOldSite(stage: Stage, context: StepContext): Promise<StepResult> {
+  for (let attempt = 1; ; attempt += 1) {
+    const released = await tryRelease(stage, context);
+    if ("summary" in released) return released;
+    const { standbySite } = await stage.record();
+    const { why, answers } = released;
+    if (!answers || attempt >= attempts) {
+      return {
+        summary: `${standbySite} is scaled down to a reserve when it answers (${why})`,
+        result: { failed: 0 },
+        effects: [forgetKept(stage.store, stage.settings.id)],
+      };
+    }
+    await stage.clock.sleep(attempt * pauseMs, context.signal);
+  }
+}
+
+/** `answers`: it is there, and may do on another day what it would not do now. */
+async function tryRelease(
+  stage: Stage,
+  context: StepContext,
+): Promise<StepResult | { readonly why: string; readonly answers: boolean }> {
   const { standbySite } = await stage.record();
   const { cloud } = stage.site(standbySite);
   const patience = deadlineAfter(stage.clock, answerWithinMs);
@@ -53,12 +77,9 @@ async function releaseOldSite(stage: Stage, context: StepContext): Promise<StepR
   } catch (error) {
     context.signal.throwIfAborted();
     if (!isOperational(error) && !patience.signal.aborted) throw error;
-    const why = isOperational(error) ? publicMessage(error) : `no answer within ${answerWithinMs} ms`;
-    return {
-      summary: `${standbySite} is scaled down to a reserve when it answers (${why})`,
-      result: { failed: 0 },
-      effects: [forgetKept(stage.store, stage.settings.id)],
-    };
+    if (!isOperational(error)) return { why: `no answer within ${answerWithinMs} ms`, answers: false };
+    const answers = error.retry !== "never" && error.code !== "cloud.unreachable";
+    return { why: publicMessage(error), answers };
   } finally {
     patience.cancel();
   }
