@@ -68,6 +68,14 @@ export interface DiskHost extends AsyncDisposable {
   seed(request: SeedRequest, signal: AbortSignal): Promise<SeedStatus>;
   seeds(signal: AbortSignal): Promise<readonly SeedStatus[]>;
 
+  /**
+   * A writable NBD export of a volume that no running machine has, for writing a point into it from outside; until `endExport`, a
+   * machine that has the volume does not start. Errors: `machine.refused` while one runs with it.
+   */
+  exportVolume(volumeId: string, signal: AbortSignal): Promise<{ readonly uri: string }>;
+  /** Also for a volume that is not exported. What was written is durable when it returns. */
+  endExport(volumeId: string, signal: AbortSignal): Promise<void>;
+
   /** Holds the guest's file systems still, at most `limitMs`; errors: `machine.failing` where no guest agent answers. */
   freeze(serverId: string, limitMs: number, signal: AbortSignal): Promise<void>;
   thaw(serverId: string, signal: AbortSignal): Promise<void>;
