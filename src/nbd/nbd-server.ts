@@ -1,11 +1,14 @@
 /** An NBD server on a Unix socket or a TCP port. Which exports there are is the provider's; who may do what is decided here. */
-import { chmodSync } from "node:fs";
-import { type Server, type Socket, createServer } from "node:net";
+import { unlinkSync } from "node:fs";
+import { BlockList, type Server, type Socket, connect, createServer } from "node:net";
 import type { Duplex } from "node:stream";
+import { isMainThread } from "node:worker_threads";
 import { type Clock, deadlineAfter } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
+import { invariant } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
 import type { ExportProvider } from "./export-provider.ts";
+import { type NbdServerTls, acceptTls } from "./nbd-tls.ts";
 import { type PeerAccess, negotiate } from "./server-handshake.ts";
 import { type TransmissionLimits, TransmissionServer } from "./transmission-server.ts";
 
@@ -14,9 +17,18 @@ export type NbdListenAddress =
   | { readonly kind: "unix"; readonly path: string }
   | { readonly kind: "tcp"; readonly host: string; readonly port: number };
 
+/**
+ * What a peer on TCP may do that showed neither a certificate nor a key. `refuse`: nothing. `read`: read what is exported.
+ * `write-on-loopback`: anything, where the server listens on loopback: every user of this machine is then trusted.
+ */
+export type UnauthenticatedAccess = "refuse" | "read" | "write-on-loopback";
+
 export interface NbdServerOptions {
   readonly listen: NbdListenAddress;
   readonly provider: ExportProvider;
+  readonly tls?: NbdServerTls;
+  /** For TCP; default `refuse`. Who can open a Unix socket is authenticated by that. */
+  readonly unauthenticated?: UnauthenticatedAccess;
   readonly clock: Clock;
   readonly log: Log;
   /** Connections at once, those in their handshake included; a further one is closed at once. Default 16. */
@@ -41,8 +53,12 @@ interface Connection {
   destroy(): void;
 }
 
-/** @throws OperationalError `port.in_use` or `port.forbidden` when it cannot listen. */
+/**
+ * @throws OperationalError `port.in_use` or `port.forbidden` when it cannot listen, `config.invalid` when the options would let
+ * strangers write, or nobody in.
+ */
 export async function startNbdServer(options: NbdServerOptions): Promise<NbdServer> {
+  checkAccess(options);
   const connections = new Set<Connection>();
   let closing = false;
   const server = createServer({ allowHalfOpen: true }, (socket) => {
@@ -87,15 +103,18 @@ function serveConnection(socket: Socket, options: NbdServerOptions, closing: () 
   const run = async (): Promise<void> => {
     const deadline = deadlineAfter(options.clock, options.handshakeMs ?? 10_000);
     try {
-      const access: PeerAccess = "write";
+      const { tls } = options;
       const negotiated = await negotiate(
         socket,
         {
           provider: options.provider,
-          access,
-          tls: "off",
-          startTls: async () => {
-            throw new OperationalError("internal", "TLS is off");
+          access: accessOf(options, false),
+          tls: tls?.mode ?? "off",
+          startTls: async (plain) => {
+            invariant(tls !== undefined, "TLS is off");
+            const secured = await acceptTls(plain, tls, deadline.signal);
+            stream = secured.stream;
+            return { stream, access: accessOf(options, secured.authenticated) };
           },
           closing,
         },
@@ -130,25 +149,97 @@ function serveConnection(socket: Socket, options: NbdServerOptions, closing: () 
   };
 }
 
+const loopback = new BlockList();
+loopback.addSubnet("127.0.0.0", 8, "ipv4");
+loopback.addAddress("::1", "ipv6");
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || loopback.check(host, host.includes(":") ? "ipv6" : "ipv4");
+}
+
+function accessOf(options: NbdServerOptions, authenticated: boolean): PeerAccess {
+  if (authenticated) return "write";
+  // Mode 0600 let it in; but a server that was given TLS on a Unix socket means it.
+  if (options.listen.kind === "unix") return options.tls === undefined ? "write" : "none";
+  if (options.unauthenticated === "read") return "read";
+  return options.unauthenticated === "write-on-loopback" ? "write" : "none";
+}
+
+function checkAccess({ listen, tls, unauthenticated = "refuse" }: NbdServerOptions): void {
+  const invalid = (why: string): OperationalError => new OperationalError("config.invalid", why);
+  const authenticates = tls?.clientCa !== undefined || tls?.pskOf !== undefined;
+  if (tls?.clientCa !== undefined && tls.certificate === undefined)
+    throw invalid("a CA for NBD clients needs a certificate of the server's own");
+  if (tls !== undefined && tls.certificate === undefined && tls.pskOf === undefined)
+    throw invalid("TLS for NBD needs a certificate or keys");
+  if (listen.kind === "unix") {
+    if (tls !== undefined && !authenticates)
+      throw invalid("TLS on a Unix socket needs a CA for clients, or keys");
+    return;
+  }
+  if (unauthenticated === "write-on-loopback" && !isLoopback(listen.host))
+    throw invalid(`everybody who reaches ${listen.host} could write: give NBD a CA for clients, or keys`);
+  if (unauthenticated === "refuse" && !authenticates)
+    throw invalid(
+      "nobody could use the NBD server on TCP: give it a CA for clients, or keys, or let strangers read",
+    );
+}
+
 function limitsOf(options: NbdServerOptions): TransmissionLimits {
   return { maxRequests: 128, maxBytes: 32 * 1024 * 1024, ...options.limits };
 }
 
-function listen(server: Server, address: NbdListenAddress): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once("error", (error: NodeJS.ErrnoException) => {
-      const where = address.kind === "unix" ? address.path : `${address.host}:${address.port}`;
-      const code = error.code === "EACCES" ? "port.forbidden" : "port.in_use";
-      reject(new OperationalError(code, `cannot listen on ${where}: ${error.message}`, { cause: error }));
+async function listen(server: Server, address: NbdListenAddress): Promise<void> {
+  try {
+    await tryListen(server, address);
+  } catch (error) {
+    const left = address.kind === "unix" && (error as NodeJS.ErrnoException).code === "EADDRINUSE";
+    // A socket file that nobody answers on was left by a process that died.
+    if (!left || (await answers(address.path))) throw cannotListen(address, error as NodeJS.ErrnoException);
+    unlinkSync(address.path);
+    await tryListen(server, address).catch((again: NodeJS.ErrnoException) => {
+      throw cannotListen(address, again);
     });
+  }
+}
+
+function cannotListen(address: NbdListenAddress, error: NodeJS.ErrnoException): OperationalError {
+  const where = address.kind === "unix" ? address.path : `${address.host}:${address.port}`;
+  const code = error.code === "EACCES" ? "port.forbidden" : "port.in_use";
+  return new OperationalError(code, `cannot listen on ${where}: ${error.message}`, { cause: error });
+}
+
+function tryListen(server: Server, address: NbdListenAddress): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onError = (error: Error): void => reject(error);
+    server.once("error", onError);
+    const onListening = (): void => {
+      server.off("error", onError);
+      resolve();
+    };
     if (address.kind === "tcp") {
-      server.listen(address.port, address.host, resolve);
+      server.listen(address.port, address.host, onListening);
       return;
     }
-    server.listen(address.path, () => {
-      chmodSync(address.path, 0o600);
-      resolve();
+    invariant(isMainThread, "an NBD server on a Unix socket needs the main thread: only that has a umask");
+    // The file is made within this call: under this mask it never has a wider mode, not even for a moment.
+    const mask = process.umask(0o177);
+    try {
+      server.listen(address.path, onListening);
+    } finally {
+      process.umask(mask);
+    }
+  });
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect({ path });
+    probe.once("connect", () => {
+      probe.destroy();
+      resolve(true);
     });
+    probe.once("error", () => resolve(false));
   });
 }
 
