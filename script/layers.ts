@@ -28,7 +28,7 @@ export const layers: Record<string, string[]> = {
   traffic: room,
   hypervisor: [...base, "wire", "cloud", "nbd"],
   recovery: [...room, "vault", "nbd", "environment"],
-  takeover: [...room, "environment", "standby", "health", "traffic"],
+  takeover: [...room, "environment", "standby", "health", "traffic", "recovery"],
   devcloud: [...base, "wire", "store", "cloud", "nbd", "hypervisor"],
   api: [...room, "gateway", "environment", "standby", "health", "traffic", "takeover"],
   config: base,

@@ -38,7 +38,11 @@ function diskSteps(stage: Stage): readonly Step[] {
     {
       name: "choose-moment",
       execute: (context) =>
-        chooseMoment(stage, context, { atMs: moveInput(context.run.input).at ?? null, settled: false }),
+        chooseMoment(stage, context, {
+          atMs: moveInput(context.run.input).at ?? null,
+          settled: false,
+          fence: null,
+        }),
     },
     {
       name: "seed-disks",

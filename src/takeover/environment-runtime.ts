@@ -19,7 +19,7 @@ import { openStandbyFollower, type StandbyFollower } from "#standby/follow-stand
 import type { Store } from "#store/contract.ts";
 import { epochGuard, translationFor } from "#takeover/converge-site.ts";
 import { mainScope, readStranded } from "#takeover/commit-exchange.ts";
-import type { DiskContext, DiskMover } from "#takeover/disk-mover.ts";
+import type { DiskContext, DiskMover } from "#recovery/disk-mover.ts";
 import type { RunRequest } from "#takeover/control.ts";
 import { ensureEnvironment, readEnvironment, type EnvironmentRecord } from "#takeover/environment-record.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";

@@ -91,7 +91,7 @@ function diskSteps(stage: Stage): readonly Step[] {
   return [
     {
       name: "choose-moment",
-      execute: (context) => chooseMoment(stage, context, { atMs: null, settled: false }),
+      execute: (context) => chooseMoment(stage, context, { atMs: null, settled: false, fence: null }),
     },
     { name: "restore-disks", execute: restore("choose-moment") },
     {
@@ -102,7 +102,7 @@ function diskSteps(stage: Stage): readonly Step[] {
       name: "choose-last-moment",
       execute: (context) => {
         const { answered } = context.results.get("hold-writes") as { readonly answered: boolean };
-        return chooseMoment(stage, context, { atMs: null, settled: answered });
+        return chooseMoment(stage, context, { atMs: null, settled: answered, fence: context.run.epoch });
       },
     },
     { name: "restore-last-writes", execute: restore("choose-last-moment") },

@@ -125,7 +125,7 @@ function diskSteps(stage: Stage): readonly Step[] {
         const { answered } = context.results.get("fence") as unknown as FenceResult;
         const { at } = moveInput(context.run.input);
         const settled = answered && stage.settings.fence === "stop_servers";
-        return chooseMoment(stage, context, { atMs: at ?? null, settled });
+        return chooseMoment(stage, context, { atMs: at ?? null, settled, fence: context.run.epoch });
       },
     },
     {

@@ -13,7 +13,7 @@ import { recoveredVolumes, serversOfVolumes } from "#model/recovered-volumes.ts"
 import type { Resource } from "#model/resource.ts";
 import { loadPairings } from "#standby/pairings.ts";
 import { convergeSite, type SiteConvergence } from "#takeover/converge-site.ts";
-import type { DiskMoment, DiskMover, MovedDisk } from "#takeover/disk-mover.ts";
+import type { DiskMoment, DiskMover, MovedDisk } from "#recovery/disk-mover.ts";
 import { readServers } from "#takeover/route-targets.ts";
 import type { StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { Stage } from "#takeover/stage.ts";
@@ -47,17 +47,21 @@ function diskMover(stage: Stage): DiskMover {
 export async function chooseMoment(
   stage: Stage,
   { signal }: StepContext,
-  wanted: { readonly atMs: number | null; readonly settled: boolean },
+  wanted: {
+    readonly atMs: number | null;
+    readonly settled: boolean;
+    /** Null: the source goes on. */
+    readonly fence: number | null;
+  },
 ): Promise<StepResult> {
   const state = await stage.settledState(signal);
   if (keptVolumes(stage, state).size === 0) {
     return { summary: "no disk is kept in the vault", result: { moment: null } };
   }
   const disks = diskMover(stage);
-  const moment =
-    wanted.atMs === null && wanted.settled
-      ? await disks.settle(signal)
-      : await disks.moment(wanted.atMs, signal);
+  if (wanted.settled) await disks.settle(signal);
+  if (wanted.fence !== null) await disks.fence(wanted.fence, signal);
+  const moment = await disks.moment(wanted.atMs, signal);
   return {
     summary: `the disks as they were at ${describeMoment(moment)}`,
     result: { moment: { sequence: moment.sequence, at: moment.at } },

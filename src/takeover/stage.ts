@@ -8,7 +8,7 @@ import type { JournalEntry } from "#model/command.ts";
 import type { Gap } from "#model/gap.ts";
 import type { CallLimiter } from "#standby/call-limiter.ts";
 import type { Store } from "#store/contract.ts";
-import type { DiskMover } from "#takeover/disk-mover.ts";
+import type { DiskMover } from "#recovery/disk-mover.ts";
 import type { EnvironmentRecord } from "#takeover/environment-record.ts";
 import type { EnvironmentSettings } from "#takeover/settings.ts";
 import type { TrafficDirector } from "#takeover/traffic-director.ts";

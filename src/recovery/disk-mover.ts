@@ -1,4 +1,4 @@
-/** The content of disks, as a run takes it along with the environment. The recovery room serves it. */
+/** The content of disks, as a run takes it along with the environment. */
 import type { EnvironmentId, ResourceId } from "#kernel/ids.ts";
 import type { EnvironmentState } from "#model/environment-state.ts";
 
@@ -32,10 +32,13 @@ export interface DiskMover {
   moment(atMs: number | null, signal: AbortSignal): Promise<DiskMoment>;
 
   /**
-   * Everything that was written until now, captured: for a site whose guests were stopped. Errors: `cloud.timeout` when the capture
-   * does not get there in time.
+   * Waits until everything that was written until now is captured: for a site whose guests were stopped. Errors: `cloud.timeout`
+   * when the capture does not get there in time.
    */
-  settle(signal: AbortSignal): Promise<DiskMoment>;
+  settle(signal: AbortSignal): Promise<void>;
+
+  /** From now on, nothing is captured that comes under an older fencing epoch, so that a source that lives on changes nothing. */
+  fence(epoch: number, signal: AbortSignal): Promise<void>;
 
   /**
    * The disk's content is that of the moment when this returns, although it may still have to come over. Repeated, it does
@@ -44,10 +47,10 @@ export interface DiskMover {
   seed(site: string, disk: MovedDisk, moment: DiskMoment, signal: AbortSignal): Promise<void>;
 
   /** Writes what differs from the moment into a disk that no server uses now. */
-  restore(
-    site: string,
-    disk: MovedDisk,
-    moment: DiskMoment,
-    signal: AbortSignal,
-  ): Promise<{ readonly comparedBytes: number; readonly writtenBytes: number }>;
+  restore(site: string, disk: MovedDisk, moment: DiskMoment, signal: AbortSignal): Promise<RestoreReport>;
+}
+
+export interface RestoreReport {
+  readonly comparedBytes: number;
+  readonly writtenBytes: number;
 }

@@ -1,0 +1,67 @@
+/**
+ * What the control plane asks of the vault's process: to take in the writes of volumes, to name moments, to serve them. The vault
+ * runs on its own, so that neither a busy control plane holds up a guest's writes nor a restart of it interrupts them.
+ *
+ * A group is what shares one sequence of writes: an environment. A volume is named by its lineage: the id that it had when it was
+ * first captured, whichever site it has moved to since.
+ */
+import type { DiskMoment } from "#recovery/disk-mover.ts";
+
+export interface KeptVolume {
+  readonly volume: string;
+  readonly sizeBytes: number;
+  /** `synchronising`: the log's content of it is no moment of the disk yet. */
+  readonly state: "synchronising" | "continuous";
+  /** Why it is or was synchronised; null before the first time. */
+  readonly reason: string | null;
+}
+
+export interface GroupStatus {
+  readonly group: string;
+  /** Writes under an older fencing epoch are refused. */
+  readonly epoch: number;
+  readonly volumes: readonly KeptVolume[];
+  /** The last whole moment; null while there is none. */
+  readonly last: DiskMoment | null;
+  /** The first moment that can still be named; null while there is none. */
+  readonly oldest: DiskMoment | null;
+  /** Captured, but only in the log's folder yet, in milliseconds of age of its oldest write; 0: all is in the store. */
+  readonly shipLagMs: number;
+  /** Up to this sequence, points hold everything. */
+  readonly foldedSequence: number;
+}
+
+export interface VaultDesk extends AsyncDisposable {
+  /**
+   * Takes in a volume of a group, or goes on with it; a larger size is taken over. Answers where its writes go. Errors: `state.fenced`
+   * under an epoch older than the group's.
+   */
+  protect(
+    group: string,
+    volume: { readonly volume: string; readonly sizeBytes: number; readonly epoch: number },
+    signal: AbortSignal,
+  ): Promise<{ readonly uri: string }>;
+
+  /** Takes in no more writes of it; what was captured stays as long as the policy says. */
+  release(group: string, volume: string, signal: AbortSignal): Promise<void>;
+
+  /** Also ends connections that write under an older epoch. A lower epoch than the group's changes nothing. */
+  fence(group: string, epoch: number, signal: AbortSignal): Promise<void>;
+
+  /** Undefined: nothing of the group was ever taken in. */
+  status(group: string, signal: AbortSignal): Promise<GroupStatus | undefined>;
+
+  /** The last whole moment not after `atMs` (null: of all). Errors: `not_found`. */
+  moment(group: string, atMs: number | null, signal: AbortSignal): Promise<DiskMoment>;
+
+  /**
+   * Where the volume's content at the moment is served, read-only, for as long as the moment is kept; a moment that is served is
+   * kept. Errors: `not_found`.
+   */
+  serve(
+    group: string,
+    volume: string,
+    moment: DiskMoment,
+    signal: AbortSignal,
+  ): Promise<{ readonly uri: string; readonly sizeBytes: number }>;
+}
