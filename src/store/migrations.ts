@@ -238,6 +238,38 @@ async function surroundings(db: Kysely<Migrated>): Promise<void> {
   await table(db, "lease", { name: "text", holder: "text", epoch: "bigint", expires_at: "bigint" }, ["name"]);
 }
 
+async function keptDisks(db: Kysely<Migrated>): Promise<void> {
+  await table(
+    db,
+    "kept_volume",
+    { environment: "text", site: "text", volume_id: "text", lineage: "text", since: "bigint" },
+    ["environment", "site", "volume_id"],
+  );
+  await table(
+    db,
+    "recovery_point",
+    {
+      environment: "text",
+      id: "text",
+      at: "bigint",
+      sequence: "bigint",
+      journal_position: "bigint",
+      consistency: "text",
+      site: "text",
+      resources: "text",
+      volumes: "text",
+      verified_at: "bigint?",
+      verdict: "text?",
+    },
+    ["environment", "id"],
+  );
+  await db.schema
+    .createIndex("recovery_point_at")
+    .on("recovery_point")
+    .columns(["environment", "at"])
+    .execute();
+}
+
 const migrations: readonly Migration[] = [
   {
     version: 1,
@@ -249,6 +281,11 @@ const migrations: readonly Migration[] = [
       await runs(db);
       await surroundings(db);
     },
+  },
+  {
+    version: 2,
+    name: "disks whose content is kept",
+    up: keptDisks,
   },
 ];
 

@@ -164,7 +164,39 @@ export interface LeaseTable {
   expires_at: number;
 }
 
+/** A volume whose content is kept, by its id in a site, and the name that the vault knows it by wherever it is. */
+export interface KeptVolumeTable {
+  environment: string;
+  site: string;
+  volume_id: string;
+  lineage: string;
+  since: number;
+}
+
+/** One position in the journal together with one write position of all kept disks. */
+export interface RecoveryPointTable {
+  environment: string;
+  id: string;
+  at: number;
+  sequence: number;
+  journal_position: number;
+  /** `crash` or `application`. */
+  consistency: string;
+  /** The site that served then: whose ids the resources bear. */
+  site: string;
+  /** JSON. */
+  resources: string;
+  /** JSON: id of the volume -> lineage. */
+  volumes: string;
+  /** Null: it was not booted and probed yet. */
+  verified_at: number | null;
+  /** JSON. */
+  verdict: string | null;
+}
+
 export interface Schema {
+  kept_volume: KeptVolumeTable;
+  recovery_point: RecoveryPointTable;
   environment: EnvironmentTable;
   command: CommandTable;
   reader: ReaderTable;
