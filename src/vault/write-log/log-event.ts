@@ -1,0 +1,128 @@
+/** What happens to a group besides writes. Events are records of the log, so that every moment knows its volumes' state. */
+
+/** Why content is copied whole or in part, rather than written by the guest. */
+export const synchronisingReasons = [
+  "first_copy",
+  "bitmap_lost",
+  "interruption",
+  "size_changed",
+  "capture_stopped",
+  "target_changed",
+  "requested",
+] as const;
+export type SynchronisingReason = (typeof synchronisingReasons)[number];
+
+export type VolumeState = "synchronising" | "continuous";
+
+export interface LogVolume {
+  readonly index: number;
+  readonly id: string;
+  readonly sizeBytes: number;
+  readonly state: VolumeState;
+  /** While synchronising: why. */
+  readonly reason: SynchronisingReason;
+  /** Sequence of the event that brought this state. */
+  readonly since: number;
+  /** Sequence of the event that added the volume: before it there is nothing of it, and its content then was all zeroes. */
+  readonly added: number;
+}
+
+export type Consistency = "crash" | "application";
+
+export type LogEvent =
+  | { readonly type: "volume_added"; readonly index: number; readonly id: string; readonly sizeBytes: number }
+  | { readonly type: "volume_resized"; readonly index: number; readonly sizeBytes: number }
+  | { readonly type: "synchronising"; readonly index: number; readonly reason: SynchronisingReason }
+  | { readonly type: "continuous"; readonly index: number; readonly movedBytes: number }
+  | {
+      readonly type: "cut";
+      readonly name: string;
+      readonly consistency: Consistency;
+      /** Why it is not application-consistent although that was asked for. */
+      readonly reason?: string;
+    };
+
+export type VolumeTable = ReadonlyMap<number, LogVolume>;
+
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+const isReason = (value: unknown): value is SynchronisingReason =>
+  (synchronisingReasons as readonly unknown[]).includes(value);
+
+function parseObject(bytes: Buffer): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(bytes.toString("utf8"));
+    return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+export const encodeEvent = (event: LogEvent): Buffer => Buffer.from(JSON.stringify(event));
+
+export function decodeEvent(bytes: Buffer): LogEvent | undefined {
+  const value = parseObject(bytes);
+  if (value === undefined) return undefined;
+  const { type, index, id, sizeBytes, reason, movedBytes, name, consistency } = value;
+  if (type === "cut") {
+    const sound =
+      typeof name === "string" &&
+      (consistency === "crash" || consistency === "application") &&
+      (reason === undefined || typeof reason === "string");
+    return sound
+      ? { type, name, consistency, ...(reason === undefined ? {} : { reason }) }
+      : undefined;
+  }
+  if (!isCount(index)) return undefined;
+  if (type === "volume_added" && typeof id === "string" && isCount(sizeBytes))
+    return { type, index, id, sizeBytes };
+  if (type === "volume_resized" && isCount(sizeBytes)) return { type, index, sizeBytes };
+  if (type === "synchronising" && isReason(reason)) return { type, index, reason };
+  if (type === "continuous" && isCount(movedBytes)) return { type, index, movedBytes };
+  return undefined;
+}
+
+/** Changes the table in place. False: the event does not fit the table, which only damage explains. */
+export function applyEvent(table: Map<number, LogVolume>, event: LogEvent, sequence: number): boolean {
+  if (event.type === "cut") return true;
+  const volume = table.get(event.index);
+  if (event.type === "volume_added") {
+    if (volume !== undefined) return false;
+    const { index, id, sizeBytes } = event;
+    const fresh = { state: "synchronising", reason: "first_copy", since: sequence, added: sequence } as const;
+    table.set(index, { index, id, sizeBytes, ...fresh });
+    return true;
+  }
+  if (volume === undefined) return false;
+  if (event.type === "volume_resized") table.set(event.index, { ...volume, sizeBytes: event.sizeBytes });
+  else if (event.type === "synchronising")
+    table.set(event.index, { ...volume, state: "synchronising", reason: event.reason, since: sequence });
+  else table.set(event.index, { ...volume, state: "continuous", since: sequence });
+  return true;
+}
+
+export interface Opening {
+  readonly group: string;
+  readonly volumes: readonly LogVolume[];
+}
+
+export const encodeOpening = (opening: Opening): Buffer => Buffer.from(JSON.stringify(opening));
+
+export function decodeOpening(bytes: Buffer): Opening | undefined {
+  const value = parseObject(bytes);
+  if (value === undefined || typeof value["group"] !== "string" || !Array.isArray(value["volumes"]))
+    return undefined;
+  const volumes = value["volumes"] as Partial<LogVolume>[];
+  const sound = volumes.every(
+    (volume) =>
+      typeof volume === "object" &&
+      volume !== null &&
+      isCount(volume.index) &&
+      typeof volume.id === "string" &&
+      isCount(volume.sizeBytes) &&
+      (volume.state === "synchronising" || volume.state === "continuous") &&
+      isReason(volume.reason) &&
+      isCount(volume.since) &&
+      isCount(volume.added),
+  );
+  return sound ? { group: value["group"], volumes: volumes as LogVolume[] } : undefined;
+}

@@ -1,0 +1,600 @@
+/**
+ * Appends records to the log: encrypts at once, writes while a flush runs, and answers many writers with one flush.
+ *
+ * Order: frames are written in order, a segment's last byte is durable before its successor exists, and `onDurable` sees frames in
+ * sequence. A flush that failed is final: the log takes nothing more until it is opened anew. A full disk loses nothing that was
+ * acknowledged, and refuses the rest.
+ */
+import { randomBytes } from "node:crypto";
+import type { Clock } from "#kernel/clock.ts";
+import { isOperational, OperationalError } from "#kernel/errors.ts";
+import { invariant } from "#kernel/invariant.ts";
+import { FrameBuilder, type SealedFrame, sealPlainFrame } from "./frame-builder.ts";
+import { encodeOpening, type Opening } from "./log-event.ts";
+import { type SegmentFile, type SegmentFolder, segmentName } from "./segment-folder.ts";
+import {
+  directoryLength,
+  encodeSegmentHeader,
+  frameHeaderBytes,
+  frameType,
+  headerLink,
+  type LogRecord,
+  maxFrameData,
+  maxFrameRecords,
+  type RecordKind,
+  type SegmentHeader,
+  segmentKey,
+} from "./segment-format.ts";
+
+/** The end of the log's durable part. */
+export interface LogHead {
+  readonly number: number;
+  readonly position: number;
+  readonly tag: Buffer;
+  readonly nextSequence: number;
+  readonly timeMs: number;
+}
+
+export interface DurableFrame {
+  readonly segment: number;
+  readonly frameNumber: number;
+  readonly dataPosition: number;
+  readonly dataBytes: number;
+  readonly records: readonly LogRecord[];
+}
+
+export interface AppenderOptions {
+  readonly folder: SegmentFolder;
+  readonly logKey: Buffer;
+  readonly group: string;
+  readonly fingerprint: Buffer;
+  readonly clock: Clock;
+  /** Where the log ends; number 0 where there is none yet. */
+  readonly head: LogHead;
+  /** A segment is ended when it has this many bytes, or this long after its first record. */
+  readonly segmentBytes: number;
+  readonly segmentAgeMs: number;
+  /** Bytes that are not durable yet, at most (one write may exceed it). */
+  readonly queueBytes: number;
+  /** The group's volumes as of all that is durable. */
+  readonly opening: () => Opening;
+  readonly onSegment: (segment: { header: SegmentHeader; link: Buffer; key: Buffer; name: string }) => void;
+  /** In order, before anybody is told; `head` is the new durable end. */
+  readonly onDurable: (frames: readonly DurableFrame[], head: LogHead) => void;
+  readonly onEnded: (head: LogHead) => void;
+}
+
+export interface Captured {
+  readonly sequence: number;
+  readonly timeMs: number;
+  /** Resolves when the record and all before it are durable. Errors: `store.full` (not applied), `store.failing` (unknown). */
+  readonly durable: Promise<void>;
+}
+
+/** A segment as its frames see it: they are encrypted before its file exists. */
+interface Plan {
+  readonly salt: Buffer;
+  readonly key: Buffer;
+  readonly startedMs: number;
+  nextFrame: number;
+  bytes: number;
+}
+
+interface PendingFrame {
+  readonly type: "frame";
+  readonly plan: Plan;
+  readonly builder: FrameBuilder;
+  readonly durable: PromiseWithResolvers<void>;
+}
+
+type Job = PendingFrame | { readonly type: "end" | "mark"; readonly plan: Plan };
+
+interface LiveSegment {
+  readonly plan: Plan;
+  readonly file: SegmentFile;
+  readonly number: number;
+  position: number;
+  tag: Buffer;
+  frameNumber: number;
+  nextSequence: number;
+  timeMs: number;
+  marked: boolean;
+}
+
+interface WrittenFrame {
+  readonly frame: DurableFrame;
+  readonly pending: PendingFrame;
+}
+
+/** A frame is full from here on: large enough for the disk's speed, small enough that writing starts early. */
+const fullFrameBytes = 1024 * 1024;
+/** How often idleness and age are looked at. */
+const tickMs = 25;
+
+export class SegmentAppender {
+  readonly #options: AppenderOptions;
+  #nextSequence: number;
+  #timeMs: number;
+  #head: LogHead;
+  #plan: Plan | undefined;
+  #open: PendingFrame | undefined;
+  #jobs: Job[] = [];
+  #live: LiveSegment | undefined;
+  /** Handed to the file, and not yet known to be there. */
+  #inWriting: readonly PendingFrame[] = [];
+  #written: WrittenFrame[] = [];
+  #writing: Promise<void> | undefined;
+  #kicked = false;
+  #syncing: Promise<void> | undefined;
+  #ticking: Promise<void> | undefined;
+  #quietTicks = 0;
+  #stopTicks = new AbortController();
+  #queuedBytes = 0;
+  #roomWaiters: (() => void)[] = [];
+  #failed: OperationalError | undefined;
+  #closed = false;
+
+  constructor(options: AppenderOptions) {
+    this.#options = options;
+    this.#head = options.head;
+    this.#nextSequence = options.head.nextSequence;
+    this.#timeMs = options.head.timeMs;
+  }
+
+  get head(): LogHead {
+    return this.#head;
+  }
+
+  /** Sequence and time of the last record taken, durable or not. */
+  get last(): { readonly sequence: number; readonly timeMs: number } {
+    return { sequence: this.#nextSequence - 1, timeMs: this.#timeMs };
+  }
+
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  get failed(): OperationalError | undefined {
+    return this.#failed;
+  }
+
+  /** Resolves when the queue has room. */
+  async room(signal?: AbortSignal): Promise<void> {
+    while (this.#queuedBytes >= this.#options.queueBytes && this.#failed === undefined) {
+      signal?.throwIfAborted();
+      const waiter = Promise.withResolvers<void>();
+      const abort = (): void => waiter.reject(signal?.reason as Error);
+      signal?.addEventListener("abort", abort, { once: true });
+      this.#roomWaiters.push(waiter.resolve);
+      try {
+        await waiter.promise;
+      } finally {
+        signal?.removeEventListener("abort", abort);
+      }
+    }
+  }
+
+  /** Takes the record at once; `data` is the caller's again when this returns. Errors: `store.failing` after a failure. */
+  append(
+    record: {
+      readonly volume: number;
+      readonly kind: RecordKind;
+      readonly offset: number;
+      readonly length: number;
+    },
+    data?: Uint8Array,
+  ): Captured {
+    if (this.#failed !== undefined) throw this.#failed;
+    invariant(!this.#closed, "an append to a closed log");
+    const dataBytes = data?.length ?? 0;
+    const timeMs = Math.max(Math.floor(this.#options.clock.now()), this.#timeMs);
+    const frame = this.#frameFor(dataBytes, timeMs);
+    const sequence = this.#nextSequence;
+    this.#nextSequence += 1;
+    this.#timeMs = timeMs;
+    frame.builder.add({ ...record, sequence, timeMs }, data);
+    frame.plan.bytes += dataBytes;
+    this.#queuedBytes += dataBytes;
+    this.#kick();
+    return { sequence, timeMs, durable: frame.durable.promise };
+  }
+
+  /** Records that are not in the index yet; a reader of what they touch waits for them. */
+  *pending(): Iterable<LogRecord> {
+    for (const written of this.#written) yield* written.frame.records;
+    for (const frame of this.#inWriting) yield* frame.builder.records;
+    for (const job of this.#jobs) if (job.type === "frame") yield* job.builder.records;
+    if (this.#open !== undefined) yield* this.#open.builder.records;
+  }
+
+  /** All that was appended before the call is durable. Errors: as `Captured.durable`. */
+  async flush(): Promise<void> {
+    if (this.#failed !== undefined) throw this.#failed;
+    const last =
+      this.#open ??
+      this.#jobs.findLast((job) => job.type === "frame") ??
+      this.#inWriting.at(-1) ??
+      this.#written.at(-1)?.pending;
+    await last?.durable.promise;
+  }
+
+  /** Ends the present segment, so that it can be shipped. Resolves when that is done, or nothing was to do. */
+  async endSegment(): Promise<void> {
+    if (this.#plan !== undefined) {
+      this.#endPlan();
+      this.#kick();
+    }
+    await this.settle();
+  }
+
+  /** Waits until nothing is under way. Never rejects: whoever appended has been told. */
+  async settle(): Promise<void> {
+    for (;;) {
+      const work = this.#writing ?? this.#syncing;
+      if (work !== undefined) await work;
+      else if (this.#kicked) await new Promise((resolve) => void setImmediate(resolve));
+      else return;
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    if (this.#failed === undefined) await this.endSegment();
+    this.#closed = true;
+    this.#stopTicks.abort();
+    await this.settle();
+    await this.#ticking;
+    await this.#live?.file.close();
+    this.#live = undefined;
+  }
+
+  #frameFor(dataBytes: number, timeMs: number): PendingFrame {
+    const open = this.#open;
+    if (open !== undefined) {
+      const { builder } = open;
+      const fits =
+        builder.dataBytes < fullFrameBytes &&
+        builder.dataBytes + dataBytes <= maxFrameData &&
+        builder.records.length < maxFrameRecords &&
+        timeMs - (builder.records[0]?.timeMs ?? timeMs) < 2 ** 31;
+      if (fits) return open;
+      this.#closeFrame();
+    }
+    if (this.#plan !== undefined && this.#plan.bytes >= this.#options.segmentBytes) this.#endPlan();
+    this.#plan ??= this.#newPlan();
+    const builder = new FrameBuilder(this.#plan.key, this.#plan.nextFrame);
+    this.#plan.nextFrame += 1;
+    const durable = Promise.withResolvers<void>();
+    // Whoever waits sees the failure; nobody has to wait.
+    durable.promise.catch(() => {});
+    this.#open = { type: "frame", plan: this.#plan, builder, durable };
+    return this.#open;
+  }
+
+  #newPlan(): Plan {
+    const salt = randomBytes(32);
+    const key = segmentKey(this.#options.logKey, salt, this.#options.group);
+    this.#ticking ??= this.#tick();
+    return { salt, key, startedMs: this.#options.clock.monotonicMs(), nextFrame: 1, bytes: 0 };
+  }
+
+  #closeFrame(): void {
+    if (this.#open !== undefined) this.#jobs.push(this.#open);
+    this.#open = undefined;
+  }
+
+  #endPlan(): void {
+    this.#closeFrame();
+    if (this.#plan !== undefined) this.#jobs.push({ type: "end", plan: this.#plan });
+    this.#plan = undefined;
+  }
+
+  /** Everything that is appended in this turn of the event loop shares a frame. */
+  #kick(): void {
+    this.#quietTicks = 0;
+    if (this.#kicked || this.#writing !== undefined) return;
+    this.#kicked = true;
+    setImmediate(() => {
+      this.#kicked = false;
+      this.#writing ??= this.#write().finally(() => {
+        this.#writing = undefined;
+        if (this.#failed === undefined && this.#hasWork()) this.#kick();
+      });
+    });
+  }
+
+  #hasWork(): boolean {
+    return this.#jobs.length > 0 || (this.#open !== undefined && this.#syncing === undefined);
+  }
+
+  async #write(): Promise<void> {
+    try {
+      while (this.#failed === undefined && this.#hasWork()) {
+        // A partial frame waits for the flush that runs, and collects meanwhile.
+        if (this.#syncing === undefined) this.#closeFrame();
+        await this.#writeNext();
+      }
+    } catch (error) {
+      if (isOperational(error, "store.full")) await this.#refuseAll(error);
+      else this.#fail(error);
+    }
+  }
+
+  async #writeNext(): Promise<void> {
+    const job = this.#jobs[0];
+    if (job === undefined) return;
+    if (job.type === "frame") {
+      if (this.#live?.plan !== job.plan)
+        await this.#createSegment(job.plan, job.builder.records[0]?.timeMs ?? this.#timeMs);
+      await this.#writeFrames();
+      this.#startSync();
+      return;
+    }
+    this.#jobs.shift();
+    const live = this.#live;
+    if (live === undefined || live.plan !== job.plan) return;
+    if (job.type === "mark") await this.#writePlain(live, frameType.mark);
+    else await this.#endLive(live);
+  }
+
+  async #writeFrames(): Promise<void> {
+    const live = this.#live;
+    invariant(live !== undefined, "a segment to write to");
+    const from = live.position;
+    const buffers: Buffer[] = [];
+    const frames: WrittenFrame[] = [];
+    for (let job = this.#jobs[0]; job?.type === "frame" && job.plan === live.plan; job = this.#jobs[0]) {
+      this.#jobs.shift();
+      const { builder } = job;
+      const last = builder.records.at(-1);
+      invariant(last !== undefined, "a frame has a record");
+      const dataPosition =
+        live.position + frameHeaderBytes + directoryLength(builder.records.length, builder.dataBytes);
+      buffers.push(
+        ...this.#place(live, builder.seal({ previousTag: live.tag, durableEnd: this.#durableEnd(live) })),
+      );
+      live.frameNumber = builder.frameNumber;
+      live.nextSequence = last.sequence + 1;
+      live.timeMs = last.timeMs;
+      live.marked = false;
+      const facts = { frameNumber: builder.frameNumber, dataPosition, dataBytes: builder.dataBytes };
+      frames.push({ pending: job, frame: { segment: live.number, ...facts, records: builder.records } });
+      // Enough for one call; the rest follows while this much may already be flushed.
+      if (live.position - from >= 8 * fullFrameBytes) break;
+    }
+    this.#inWriting = frames.map(({ pending }) => pending);
+    await live.file.write(buffers, from);
+    this.#inWriting = [];
+    if (this.#failed === undefined) this.#written.push(...frames);
+  }
+
+  #place(live: LiveSegment, sealed: SealedFrame): readonly Buffer[] {
+    live.position += sealed.lengthBytes;
+    live.tag = sealed.tag;
+    return sealed.buffers;
+  }
+
+  #durableEnd(live: LiveSegment): number {
+    return this.#head.number === live.number ? this.#head.position : 0;
+  }
+
+  async #writePlain(live: LiveSegment, type: typeof frameType.mark | typeof frameType.seal): Promise<void> {
+    if (type === frameType.mark && live.marked) return;
+    const from = live.position;
+    const sealed = sealPlainFrame(live.plan.key, {
+      type,
+      frameNumber: live.frameNumber,
+      firstSequence: live.nextSequence,
+      timeMs: live.timeMs,
+      previousTag: live.tag,
+      durableEnd: this.#durableEnd(live),
+    });
+    live.marked = true;
+    await live.file.write(this.#place(live, sealed), from);
+  }
+
+  async #endLive(live: LiveSegment): Promise<void> {
+    await this.#syncWritten();
+    await this.#writePlain(live, frameType.seal);
+    await this.#syncNow();
+    await live.file.close();
+    this.#live = undefined;
+    this.#options.onEnded(this.#head);
+  }
+
+  async #createSegment(plan: Plan, timeMs: number): Promise<void> {
+    invariant(this.#live === undefined, "the segment before was ended");
+    const { folder, fingerprint } = this.#options;
+    const number = this.#head.number + 1;
+    const name = segmentName(number);
+    const header: SegmentHeader = {
+      number,
+      firstSequence: this.#head.nextSequence,
+      timeMs: Math.max(this.#head.timeMs, Math.min(timeMs, this.#timeMs)),
+      previousEnd: this.#head.position,
+      previousTag: this.#head.tag,
+      salt: plan.salt,
+      fingerprint,
+    };
+    const headerBytes = encodeSegmentHeader(header);
+    const opening = sealPlainFrame(plan.key, {
+      type: frameType.opening,
+      frameNumber: 0,
+      firstSequence: header.firstSequence,
+      timeMs: header.timeMs,
+      previousTag: headerLink(headerBytes),
+      durableEnd: 0,
+      directory: encodeOpening(this.#options.opening()),
+    });
+    const file = await this.#createFile(name, [headerBytes, ...opening.buffers]);
+    const position = headerBytes.length + opening.lengthBytes;
+    const { tag } = opening;
+    const { firstSequence: nextSequence } = header;
+    this.#live = {
+      plan,
+      file,
+      number,
+      position,
+      tag,
+      frameNumber: 0,
+      nextSequence,
+      timeMs: header.timeMs,
+      marked: false,
+    };
+    this.#head = { number, position, tag, nextSequence, timeMs: header.timeMs };
+    this.#options.onSegment({ header, link: headerLink(headerBytes), key: plan.key, name });
+    this.#options.onDurable([], this.#head);
+    await folder.syncEntries();
+  }
+
+  /** Leaves no file behind when the disk is full. */
+  async #createFile(name: string, buffers: readonly Buffer[]): Promise<SegmentFile> {
+    const { folder } = this.#options;
+    const file = await folder.create(name);
+    try {
+      await file.write(buffers, 0);
+      await file.sync();
+      return file;
+    } catch (error) {
+      await file.close();
+      await folder.remove(name);
+      throw error;
+    }
+  }
+
+  #startSync(): void {
+    if (this.#syncing !== undefined || this.#failed !== undefined) return;
+    this.#syncing = this.#syncNow()
+      .catch((error: unknown) => this.#fail(error))
+      .finally(() => {
+        this.#syncing = undefined;
+        if (this.#failed !== undefined) return;
+        if (this.#written.length > 0) this.#startSync();
+        if (this.#hasWork()) this.#kick();
+      });
+  }
+
+  /** One flush, for everything written before it. */
+  async #syncNow(): Promise<void> {
+    const live = this.#live;
+    invariant(live !== undefined, "a segment to flush");
+    const frames = this.#written.slice();
+    const { position, tag } = live;
+    try {
+      await live.file.sync();
+    } catch (error) {
+      this.#fail(error);
+    }
+    if (this.#failed !== undefined) throw this.#failed;
+    this.#written = this.#written.slice(frames.length);
+    const last = frames.at(-1)?.frame.records.at(-1);
+    this.#head = {
+      number: live.number,
+      position,
+      tag,
+      nextSequence: last === undefined ? this.#head.nextSequence : last.sequence + 1,
+      timeMs: last?.timeMs ?? this.#head.timeMs,
+    };
+    this.#options.onDurable(
+      frames.map(({ frame }) => frame),
+      this.#head,
+    );
+    for (const { frame, pending } of frames) {
+      this.#release(frame.dataBytes);
+      pending.durable.resolve();
+    }
+  }
+
+  async #syncWritten(): Promise<void> {
+    while (this.#syncing !== undefined) await this.#syncing;
+    if (this.#failed !== undefined) throw this.#failed;
+    if (this.#written.length > 0) await this.#syncNow();
+  }
+
+  #release(bytes: number): void {
+    this.#queuedBytes -= bytes;
+    if (this.#queuedBytes >= this.#options.queueBytes) return;
+    for (const wake of this.#roomWaiters.splice(0)) wake();
+  }
+
+  #fail(cause: unknown): void {
+    this.#failed ??= new OperationalError(
+      "store.failing",
+      `the write log in ${this.#options.folder.name} cannot be written: look at the disk, then open it anew`,
+      { outcome: "unknown", cause, ...(cause instanceof Error ? { detail: cause.message } : {}) },
+    );
+    this.#rejectPending(this.#failed);
+  }
+
+  #rejectPending(error: OperationalError): void {
+    if (this.#open !== undefined) this.#jobs.push(this.#open);
+    const waiting = new Set([
+      ...this.#written.map(({ pending }) => pending),
+      ...this.#jobs.filter((job) => job.type === "frame"),
+      ...this.#inWriting,
+    ]);
+    this.#open = undefined;
+    this.#plan = undefined;
+    this.#jobs = [];
+    this.#written = [];
+    this.#inWriting = [];
+    this.#queuedBytes = 0;
+    for (const wake of this.#roomWaiters.splice(0)) wake();
+    for (const pending of waiting) pending.durable.reject(error);
+  }
+
+  /**
+   * The disk is full: what was written whole is flushed and acknowledged, the segment is cut behind it, and the rest is refused. The next
+   * append begins a new segment, with a new key, and is refused as well until there is space for it.
+   */
+  async #refuseAll(full: OperationalError): Promise<void> {
+    try {
+      await this.#syncWritten();
+      const live = this.#live;
+      this.#live = undefined;
+      if (live !== undefined) {
+        await live.file.truncate(this.#head.position);
+        await live.file.sync();
+        await live.file.close();
+        this.#options.onEnded(this.#head);
+      }
+    } catch (error) {
+      this.#fail(error);
+      return;
+    }
+    this.#nextSequence = this.#head.nextSequence;
+    this.#timeMs = this.#head.timeMs;
+    this.#rejectPending(full);
+  }
+
+  /** While a segment is open: marks it when it falls idle, ends it when it is old enough to be shipped. */
+  async #tick(): Promise<void> {
+    const { clock, segmentAgeMs } = this.#options;
+    try {
+      while (this.#failed === undefined && !this.#closed) {
+        await clock.sleep(tickMs, this.#stopTicks.signal);
+        const plan = this.#plan;
+        if (plan === undefined) break;
+        if (clock.monotonicMs() - plan.startedMs >= segmentAgeMs) {
+          this.#endPlan();
+          this.#kick();
+          continue;
+        }
+        this.#quietTicks += 1;
+        const live = this.#live;
+        if (this.#quietTicks === 2 && live?.plan === plan && !live.marked) this.#markIdle(plan);
+      }
+    } catch {
+      // Closing.
+    } finally {
+      this.#ticking = undefined;
+    }
+  }
+
+  #markIdle(plan: Plan): void {
+    this.#jobs.push({ type: "mark", plan });
+    const quiet = this.#quietTicks;
+    this.#kick();
+    this.#quietTicks = quiet;
+  }
+}

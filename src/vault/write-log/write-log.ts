@@ -1,0 +1,584 @@
+/**
+ * The write log of a consistency group (docs/spec/write-log.md): every write of every volume, in one order, durable before it counts.
+ * One process owns a log's folder. What was written is read back from disk; memory holds an index of what came after the last committed point.
+ */
+import type { Clock } from "#kernel/clock.ts";
+import { OperationalError } from "#kernel/errors.ts";
+import { invariant } from "#kernel/invariant.ts";
+import type { BlockReader, Extent } from "#model/block-device.ts";
+import { applyRecord, applyResize } from "./apply-record.ts";
+import { ExtentIndex } from "./extent-index.ts";
+import { logDamaged } from "./log-damage.ts";
+import {
+  applyEvent,
+  encodeEvent,
+  type LogEvent,
+  type LogVolume,
+  type SynchronisingReason,
+} from "./log-event.ts";
+import { type LogHistory } from "./open-moment.ts";
+import type { CommittedPoint, PointStore } from "./point-store.ts";
+import { checkRange, extentsOfLayers, type Layers, readLayers } from "./read-layers.ts";
+import { type Captured, type DurableFrame, type LogHead, SegmentAppender } from "./segment-appender.ts";
+import type { SegmentFolder } from "./segment-folder.ts";
+import {
+  groupFingerprint,
+  groupIndex,
+  type LogRecord,
+  maxRecordData,
+  type RecordKind,
+  recordKind,
+} from "./segment-format.ts";
+import type { ScannedFrame } from "./scan-segment.ts";
+import { openSegmentShelf, type Segment, type SegmentShelf } from "./segment-shelf.ts";
+
+export interface WriteLogLimits {
+  /** A segment is ended, and can be shipped, at this size or this long after its first record. */
+  readonly segmentBytes: number;
+  readonly segmentAgeMs: number;
+  /** Bytes taken and not yet durable; beyond it writers wait. */
+  readonly queueBytes: number;
+  /** Extents in memory (52 bytes each) after which a fold is asked for; beyond twice as many, writers wait for it. */
+  readonly extents: number;
+}
+
+export const defaultLimits: WriteLogLimits = {
+  segmentBytes: 64 * 1024 * 1024,
+  segmentAgeMs: 1000,
+  queueBytes: 32 * 1024 * 1024,
+  extents: 1_000_000,
+};
+
+export interface OpenWriteLogOptions {
+  readonly folder: SegmentFolder;
+  /** Letters, digits, `.`, `_` and `-`. */
+  readonly group: string;
+  /** 32 bytes, from the vault's key. */
+  readonly logKey: Buffer;
+  readonly clock: Clock;
+  readonly points: PointStore;
+  readonly limits?: Partial<WriteLogLimits>;
+  /** Where a log that is begun in an empty folder starts, when points of an earlier one exist. */
+  readonly startAfter?: { readonly sequence: number; readonly timeMs: number };
+  readonly signal?: AbortSignal;
+}
+
+/** What opening found behind the last record that counts. */
+export interface TornTail {
+  readonly segment: string;
+  readonly position: number;
+  readonly bytes: number;
+  readonly why: string;
+}
+
+/** A volume's place in memory. */
+interface LiveVolume {
+  readonly index: ExtentIndex;
+  base: CommittedPoint | undefined;
+  baseReader: Promise<BlockReader> | undefined;
+}
+
+const groupName = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
+
+export class WriteLog implements LogHistory, AsyncDisposable {
+  readonly group: string;
+  readonly shelf: SegmentShelf;
+  readonly points: PointStore;
+  readonly clock: Clock;
+  readonly limits: WriteLogLimits;
+  readonly tornTail: TornTail | undefined;
+  /** Called with each segment that has ended, oldest first. */
+  onSegmentEnded: (segment: Segment) => void = () => {};
+  /** Called when memory asks for a fold. */
+  onFoldWanted: () => void = () => {};
+  readonly #folder: SegmentFolder;
+  readonly #appender: SegmentAppender;
+  readonly #table: Map<number, LogVolume>;
+  readonly #live: Map<number, LiveVolume>;
+  /** Events on their way, by sequence. */
+  readonly #events = new Map<number, LogEvent>();
+  #extents: number;
+  #foldWaiters: (() => void)[] = [];
+  #closed = false;
+
+  /** Use `openWriteLog`. */
+  constructor(options: OpenWriteLogOptions, opened: OpenedLog) {
+    this.group = options.group;
+    this.shelf = opened.shelf;
+    this.points = options.points;
+    this.clock = options.clock;
+    this.limits = { ...defaultLimits, ...options.limits };
+    this.tornTail = opened.tornTail;
+    this.#folder = options.folder;
+    this.#table = opened.table;
+    this.#live = opened.live;
+    this.#extents = this.#countExtents();
+    this.#appender = new SegmentAppender({
+      ...this.limits,
+      folder: options.folder,
+      logKey: options.logKey,
+      group: options.group,
+      fingerprint: groupFingerprint(options.logKey, options.group),
+      clock: options.clock,
+      head: opened.head,
+      opening: () => ({ group: this.group, volumes: [...this.#table.values()] }),
+      onSegment: (segment) => this.#addSegment(segment),
+      onDurable: (frames, head) => this.#onDurable(frames, head),
+      onEnded: () => this.#endSegment(),
+    });
+  }
+
+  /** The last durable record; 0 where there is none. */
+  get lastRecord(): { readonly sequence: number; readonly timeMs: number } {
+    const { nextSequence, timeMs } = this.#appender.head;
+    return { sequence: nextSequence - 1, timeMs };
+  }
+
+  /** The last record taken; durable after a flush. */
+  get lastTaken(): { readonly sequence: number; readonly timeMs: number } {
+    return this.#appender.last;
+  }
+
+  get queuedBytes(): number {
+    return this.#appender.queuedBytes;
+  }
+
+  /** Extents held in memory. */
+  get extents(): number {
+    return this.#extents;
+  }
+
+  /** Why nothing can be appended any more, if so. */
+  get failed(): OperationalError | undefined {
+    return this.#appender.failed;
+  }
+
+  /** As of the last durable record. */
+  volumes(): readonly LogVolume[] {
+    return [...this.#table.values()];
+  }
+
+  /** Errors: `not_found`. */
+  volume(id: string): LogVolume {
+    const volume = this.volumes().find((one) => one.id === id);
+    if (volume === undefined)
+      throw new OperationalError("not_found", `group ${this.group} has no volume ${id}`);
+    return volume;
+  }
+
+  /** Durable when it returns; the volume is being synchronised until `markContinuous`. Errors: `state.conflict` if it exists. */
+  async addVolume(id: string, sizeBytes: number): Promise<LogVolume> {
+    if (this.volumes().some((volume) => volume.id === id))
+      throw new OperationalError("state.conflict", `group ${this.group} has a volume ${id} already`);
+    const index = Math.max(-1, ...this.#table.keys()) + 1;
+    await this.appendEvent({ type: "volume_added", index, id, sizeBytes });
+    return this.volume(id);
+  }
+
+  /** Content beyond a smaller size is gone. */
+  async resizeVolume(id: string, sizeBytes: number): Promise<void> {
+    await this.appendEvent({ type: "volume_resized", index: this.volume(id).index, sizeBytes });
+  }
+
+  async markSynchronising(id: string, reason: SynchronisingReason): Promise<number> {
+    return this.appendEvent({ type: "synchronising", index: this.volume(id).index, reason });
+  }
+
+  async markContinuous(id: string, movedBytes: number): Promise<number> {
+    return this.appendEvent({ type: "continuous", index: this.volume(id).index, movedBytes });
+  }
+
+  /** Durable when it returns, with the event's sequence. */
+  async appendEvent(event: LogEvent): Promise<number> {
+    this.#checkOpen();
+    await this.#appender.room();
+    const data = encodeEvent(event);
+    const record = { volume: groupIndex, kind: recordKind.event, offset: 0, length: data.length };
+    const { sequence, durable } = this.#appender.append(record, data);
+    this.#events.set(sequence, event);
+    try {
+      await durable;
+    } finally {
+      this.#events.delete(sequence);
+    }
+    return sequence;
+  }
+
+  /**
+   * Takes a write. When it resolves, the write has its place in the sequence and the data is the caller's again; it is captured when
+   * `durable` resolves. Waits while the queue is full. Errors: `disk.range`, `input.too_large`, `store.failing`.
+   */
+  async write(id: string, offset: number, data: Uint8Array, signal?: AbortSignal): Promise<Captured> {
+    if (data.length > maxRecordData)
+      throw new OperationalError(
+        "input.too_large",
+        `a write of ${data.length} bytes: at most ${maxRecordData} at once`,
+      );
+    return this.#take(id, recordKind.data, offset, data.length, data, signal);
+  }
+
+  async zero(id: string, offset: number, length: number, signal?: AbortSignal): Promise<Captured> {
+    return this.#take(id, recordKind.zero, offset, length, undefined, signal);
+  }
+
+  /** The range reads as zeroes afterwards. */
+  async trim(id: string, offset: number, length: number, signal?: AbortSignal): Promise<Captured> {
+    return this.#take(id, recordKind.trim, offset, length, undefined, signal);
+  }
+
+  /** Everything taken before the call is durable. */
+  flush(): Promise<void> {
+    return this.#appender.flush();
+  }
+
+  /** The present content, with every write taken before the call. */
+  async read(id: string, offset: number, length: number, signal?: AbortSignal): Promise<Buffer> {
+    return readLayers(await this.#layers(id, offset, length, signal), offset, length, signal);
+  }
+
+  async extentsOf(id: string, offset: number, length: number, signal?: AbortSignal): Promise<Extent[]> {
+    return extentsOfLayers(await this.#layers(id, offset, length, signal), offset, length, signal);
+  }
+
+  /** The newest committed point that the volume's index stands on. */
+  baseOf(id: string): CommittedPoint | undefined {
+    return this.#live.get(this.volume(id).index)?.base;
+  }
+
+  /** A point was committed: what it holds leaves memory. */
+  async adoptPoint(point: CommittedPoint): Promise<void> {
+    const live = this.#live.get(this.volume(point.volumeId).index);
+    invariant(live !== undefined, "a volume has its index");
+    if ((live.base?.sequence ?? 0) >= point.sequence) return;
+    const before = live.baseReader;
+    live.base = point;
+    live.baseReader = undefined;
+    live.index.dropThrough(point.sequence);
+    this.#extents = this.#countExtents();
+    for (const wake of this.#foldWaiters.splice(0)) wake();
+    await before?.then((reader) => reader[Symbol.asyncDispose]());
+  }
+
+  /** Ends the present segment now, so that it can be shipped. */
+  endSegment(): Promise<void> {
+    return this.#appender.endSegment();
+  }
+
+  /** Reads and authenticates every byte. Errors: `vault.damaged`, for the first thing found. */
+  async verify(signal?: AbortSignal): Promise<{ segments: number; records: number }> {
+    let records = 0;
+    const segments = this.shelf.segments.slice();
+    const release = this.shelf.lease(segments[0]?.header.number ?? 0);
+    try {
+      for (const segment of segments) {
+        const visit = (frame: { records: readonly LogRecord[] }): void =>
+          void (records += frame.records.length);
+        await this.shelf.scan(segment, "authenticate", visit, signal);
+      }
+      return { segments: segments.length, records };
+    } finally {
+      release();
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const wake of this.#foldWaiters.splice(0)) wake();
+    await this.#appender.close();
+    for (const live of this.#live.values())
+      await live.baseReader?.then((reader) => reader[Symbol.asyncDispose]());
+    await this.shelf.close();
+    await this.#folder.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #take(
+    id: string,
+    kind: RecordKind,
+    offset: number,
+    length: number,
+    data: Uint8Array | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Captured> {
+    this.#checkOpen();
+    const volume = this.volume(id);
+    checkRange(volume.sizeBytes, offset, length);
+    if (length === 0) return { ...this.lastTaken, durable: Promise.resolve() };
+    if (this.#extents > 2 * this.limits.extents) await this.#foldProgress(signal);
+    if (this.#appender.queuedBytes >= this.limits.queueBytes) await this.#appender.room(signal);
+    this.#checkOpen();
+    return this.#appender.append({ volume: volume.index, kind, offset, length }, data);
+  }
+
+  #checkOpen(): void {
+    if (this.#closed)
+      throw new OperationalError("state.conflict", `the write log of ${this.group} is closed`);
+  }
+
+  async #foldProgress(signal: AbortSignal | undefined): Promise<void> {
+    while (this.#extents > 2 * this.limits.extents && !this.#closed) {
+      this.onFoldWanted();
+      const waiter = Promise.withResolvers<void>();
+      const abort = (): void => waiter.reject(signal?.reason as Error);
+      if (signal?.aborted === true) abort();
+      signal?.addEventListener("abort", abort, { once: true });
+      this.#foldWaiters.push(waiter.resolve);
+      try {
+        await waiter.promise;
+      } finally {
+        signal?.removeEventListener("abort", abort);
+      }
+    }
+  }
+
+  /** Waits for the writes under way that the range would see. */
+  async #layers(
+    id: string,
+    offset: number,
+    length: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Layers> {
+    this.#checkOpen();
+    const volume = this.volume(id);
+    const live = this.#live.get(volume.index);
+    invariant(live !== undefined, "a volume has its index");
+    for (const record of this.#appender.pending())
+      if (
+        record.volume === volume.index &&
+        record.offset < offset + length &&
+        record.offset + record.length > offset
+      ) {
+        await this.#appender.flush();
+        break;
+      }
+    if (live.base !== undefined) live.baseReader ??= this.points.open(live.base, signal);
+    return { shelf: this.shelf, index: live.index, base: await live.baseReader, sizeBytes: volume.sizeBytes };
+  }
+
+  #countExtents(): number {
+    let count = 0;
+    for (const { index } of this.#live.values()) count += index.count;
+    return count;
+  }
+
+  #addSegment(segment: Pick<Segment, "name" | "header" | "link" | "key">): void {
+    const { header } = segment;
+    const end = {
+      position: 0,
+      tag: segment.link,
+      nextSequence: header.firstSequence,
+      lastTimeMs: header.timeMs,
+    };
+    this.shelf.add({ ...segment, end, ended: false });
+  }
+
+  #onDurable(frames: readonly DurableFrame[], head: LogHead): void {
+    for (const frame of frames) for (const record of frame.records) this.#apply(frame, record);
+    const segment = this.shelf.get(head.number);
+    invariant(segment !== undefined, "the head's segment is on the shelf");
+    const { position, tag, nextSequence, timeMs: lastTimeMs } = head;
+    segment.end = { position, tag, nextSequence, lastTimeMs };
+    this.#extents = this.#countExtents();
+    if (this.#extents > this.limits.extents) this.onFoldWanted();
+  }
+
+  #apply(frame: DurableFrame, record: LogRecord): void {
+    if (record.kind !== recordKind.event) {
+      const live = this.#live.get(record.volume);
+      invariant(live !== undefined, "a record's volume has its index");
+      applyRecord(live.index, record, frame);
+      return;
+    }
+    const event = this.#events.get(record.sequence);
+    invariant(event !== undefined, "an event that was appended is known");
+    applyToLog(this.#table, this.#live, event, record.sequence);
+  }
+
+  #endSegment(): void {
+    const segment = this.shelf.segments.at(-1);
+    if (segment === undefined || segment.ended) return;
+    segment.ended = true;
+    this.onSegmentEnded(segment);
+  }
+}
+
+/** False: the event does not fit. */
+function applyToLog(
+  table: Map<number, LogVolume>,
+  live: Map<number, LiveVolume>,
+  event: LogEvent,
+  sequence: number,
+): boolean {
+  const before = "index" in event ? table.get(event.index) : undefined;
+  if (!applyEvent(table, event, sequence)) return false;
+  if (event.type === "volume_added")
+    live.set(event.index, { index: new ExtentIndex(), base: undefined, baseReader: undefined });
+  if (event.type === "volume_resized" && before !== undefined) {
+    const volume = live.get(event.index);
+    if (volume !== undefined) applyResize(volume.index, before.sizeBytes, event.sizeBytes, sequence);
+  }
+  return true;
+}
+
+interface OpenedLog {
+  readonly shelf: SegmentShelf;
+  readonly head: LogHead;
+  readonly table: Map<number, LogVolume>;
+  readonly live: Map<number, LiveVolume>;
+  readonly tornTail: TornTail | undefined;
+}
+
+/** Volumes as of the log's end: from the last segment that says so. */
+async function readTable(
+  shelf: SegmentShelf,
+  signal: AbortSignal | undefined,
+): Promise<Map<number, LogVolume>> {
+  const table = new Map<number, LogVolume>();
+  for (const segment of shelf.segments.slice().reverse()) {
+    let opened = false;
+    await shelf.scan(
+      segment,
+      "directory",
+      (frame) => {
+        opened ||= frame.opening !== undefined;
+        for (const volume of frame.opening?.volumes ?? []) table.set(volume.index, volume);
+        for (const [sequence, event] of frame.events)
+          if (!applyEvent(table, event, sequence))
+            throw logDamaged(
+              segment.name,
+              frame.position,
+              `event ${sequence} does not fit what was before it`,
+            );
+      },
+      signal,
+    );
+    if (opened) return table;
+  }
+  return table;
+}
+
+/** The newest committed point of each volume. Errors: `vault.damaged` if one is newer than the log. */
+async function readBases(
+  options: OpenWriteLogOptions,
+  table: ReadonlyMap<number, LogVolume>,
+  lastSequence: number,
+): Promise<Map<number, CommittedPoint | undefined>> {
+  const bases = new Map<number, CommittedPoint | undefined>();
+  for (const volume of table.values()) {
+    const points = await options.points.list(options.group, volume.id, options.signal);
+    const newest = points.at(-1);
+    if (newest !== undefined && newest.sequence > lastSequence)
+      throw new OperationalError(
+        "vault.damaged",
+        `the write log of ${options.group} ends at record ${lastSequence}, and a point of ${volume.id} holds record ` +
+          `${newest.sequence}: the log's newest part is missing. Recover from the store, or begin a new log after it`,
+      );
+    bases.set(volume.index, newest !== undefined && newest.sequence >= volume.added ? newest : undefined);
+  }
+  return bases;
+}
+
+/** The index of what came after each volume's base. */
+async function readIndexes(
+  shelf: SegmentShelf,
+  table: ReadonlyMap<number, LogVolume>,
+  bases: ReadonlyMap<number, CommittedPoint | undefined>,
+  signal: AbortSignal | undefined,
+): Promise<Map<number, LiveVolume>> {
+  const live = new Map<number, LiveVolume>();
+  for (const index of table.keys())
+    live.set(index, { index: new ExtentIndex(), base: bases.get(index), baseReader: undefined });
+  const after = (index: number): number => bases.get(index)?.sequence ?? (table.get(index)?.added ?? 1) - 1;
+  const from = Math.min(...[...table.keys()].map(after));
+  if (table.size === 0) return live;
+  const segments = shelf.from(from);
+  const first = segments[0]?.header.firstSequence ?? 0;
+  if (first > from + 1)
+    throw new OperationalError(
+      "vault.damaged",
+      `write log: records ${from + 1} to ${first - 1} are missing, and no point holds them`,
+    );
+  const sizes = new Map<number, number>();
+  for (const segment of segments)
+    await shelf.scan(
+      segment,
+      "directory",
+      (frame) => {
+        for (const volume of frame.opening?.volumes ?? []) sizes.set(volume.index, volume.sizeBytes);
+        for (const record of frame.records) indexRecord(live, sizes, after, segment, frame, record);
+      },
+      signal,
+    );
+  return live;
+}
+
+function indexRecord(
+  live: ReadonlyMap<number, LiveVolume>,
+  sizes: Map<number, number>,
+  after: (index: number) => number,
+  segment: Segment,
+  frame: ScannedFrame,
+  record: LogRecord,
+): void {
+  const event = frame.events.get(record.sequence);
+  if (event?.type === "volume_added") sizes.set(event.index, event.sizeBytes);
+  if (event?.type === "volume_resized") {
+    const index = live.get(event.index)?.index;
+    const before = sizes.get(event.index) ?? event.sizeBytes;
+    if (index !== undefined && record.sequence > after(event.index))
+      applyResize(index, before, event.sizeBytes, record.sequence);
+    sizes.set(event.index, event.sizeBytes);
+  }
+  if (record.kind === recordKind.event || record.sequence <= after(record.volume)) return;
+  const index = live.get(record.volume)?.index;
+  if (index === undefined)
+    throw logDamaged(
+      segment.name,
+      frame.position,
+      `record ${record.sequence} is of a volume that is not there`,
+    );
+  const { frameNumber, dataBytes } = frame.header;
+  applyRecord(index, record, {
+    segment: segment.header.number,
+    frameNumber,
+    dataPosition: frame.dataPosition,
+    dataBytes,
+  });
+}
+
+/**
+ * Opens the log in the folder, or begins one. Cuts a torn tail (`tornTail` says so), and reads no hole over.
+ * Errors: `vault.damaged`, `vault.key`, `store.failing`, `input.invalid`. A new log where points
+ * of an earlier one exist must be told to start after them, or its numbers would mean two things.
+ */
+export async function openWriteLog(options: OpenWriteLogOptions): Promise<WriteLog> {
+  const { folder, group, logKey, signal } = options;
+  if (!groupName.test(group))
+    throw new OperationalError("input.invalid", `not a group's name: ${JSON.stringify(group.slice(0, 80))}`);
+  invariant(logKey.length === 32, "a log key has 32 bytes");
+  const { shelf, last } = await openSegmentShelf(folder, logKey, group, signal);
+  const segment = shelf.segments.at(-1);
+  const table = await readTable(shelf, signal);
+  const bases = await readBases(options, table, (last?.nextSequence ?? 1) - 1);
+  const live = await readIndexes(shelf, table, bases, signal);
+  const start = options.startAfter;
+  const head: LogHead =
+    last === undefined || segment === undefined
+      ? {
+          number: 0,
+          position: 0,
+          tag: Buffer.alloc(16),
+          nextSequence: (start?.sequence ?? 0) + 1,
+          timeMs: start?.timeMs ?? 0,
+        }
+      : { ...last, number: segment.header.number, timeMs: last.lastTimeMs };
+  const tornTail =
+    last?.torn === undefined || segment === undefined
+      ? undefined
+      : { segment: segment.name, position: last.position, ...last.torn };
+  return new WriteLog(options, { shelf, head, table, live, tornTail });
+}
