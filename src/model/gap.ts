@@ -14,6 +14,7 @@ export const gapCodes = {
   "standby.refused": "the standby site refused to create or change the resource",
   "data.not_captured":
     "the volume's content is not captured; the standby has an empty volume of the same size",
+  "data.behind": "the volume's content is to be kept, but its writes are not captured now",
 } as const;
 
 export type GapCode = keyof typeof gapCodes;

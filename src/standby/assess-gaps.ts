@@ -1,6 +1,7 @@
 /** What would be missing or different after a takeover, told before it. Pure. */
 import type { Gap, GapCode } from "#model/gap.ts";
-import type { Resource } from "#model/resource.ts";
+import { recoveredVolumes } from "#model/recovered-volumes.ts";
+import type { Resource, Tags } from "#model/resource.ts";
 import { planConvergence } from "./plan-convergence.ts";
 import type { Translation } from "./translate.ts";
 
@@ -13,9 +14,18 @@ export const assessedCodes: readonly GapCode[] = [
   "data.not_captured",
 ];
 
-/** @param sizing is irrelevant here: a takeover always fits types in full. */
-export function assessGaps(resources: Iterable<Resource>, translation: Translation): Gap[] {
+/**
+ * @param translation its sizing is irrelevant here: a takeover always fits types in full
+ * @param recovered volumes that bear these tags come back from the vault: whether their content is captured is told by those who
+ * capture it
+ */
+export function assessGaps(
+  resources: Iterable<Resource>,
+  translation: Translation,
+  recovered: Tags | null = null,
+): Gap[] {
   const desired = [...resources];
+  const kept = new Set(recoveredVolumes({ resources: () => desired }, recovered).map(({ id }) => id));
   const plan = planConvergence({
     desired,
     pairings: new Map(),
@@ -24,7 +34,7 @@ export function assessGaps(resources: Iterable<Resource>, translation: Translati
   const gaps = plan.gaps.filter(({ code }) => assessedCodes.includes(code));
   const told = new Set(gaps.flatMap(({ resource }) => (resource?.kind === "volume" ? [resource.id] : [])));
   for (const { kind, id } of desired) {
-    if (kind !== "volume" || told.has(id)) continue;
+    if (kind !== "volume" || told.has(id) || kept.has(id)) continue;
     gaps.push({
       code: "data.not_captured",
       severity: "degraded",

@@ -234,7 +234,7 @@ export class StandbyFollower {
     const sizing = policy.smallerTypes ? "smallest" : "fit";
     const whole = [...follower.state.resources()];
     const plan = planReserve(follower, policy, pairings, { ...translation, sizing });
-    const gaps = assessGaps(whole, translation);
+    const gaps = assessGaps(whole, translation, policy.recovered ?? null);
     const target = { ...of, cloudScope: environment, guard };
     const report = await converge(plan, pairings, target, this.#options, signal);
     await this.#recordGaps([...gaps, ...refusals(report)]);

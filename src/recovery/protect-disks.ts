@@ -1,0 +1,164 @@
+/**
+ * Keeps the writes of an environment's disks coming into the vault, from whichever site serves: a loop that compares what is to be
+ * captured with what the site's host says is, and brings the host to it. What cannot be captured is a named gap, not a log line.
+ */
+import type { CaptureStatus, DiskHost } from "#cloud/disk-host.ts";
+import { replaceGaps } from "#environment/gaps.ts";
+import type { Clock } from "#kernel/clock.ts";
+import { isOperational, publicMessage } from "#kernel/errors.ts";
+import type { Log } from "#kernel/log.ts";
+import type { Gap } from "#model/gap.ts";
+import { recoveredVolumes } from "#model/recovered-volumes.ts";
+import type { ResourceOf, Tags } from "#model/resource.ts";
+import type { DiskContext } from "#recovery/disk-mover.ts";
+import { lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
+import type { VaultDesk } from "#recovery/vault-desk.ts";
+import type { Store } from "#store/contract.ts";
+
+export interface ProtectDisksOptions {
+  readonly context: DiskContext;
+  readonly select: Tags;
+  readonly desk: VaultDesk;
+  readonly hostOf: (site: string) => DiskHost | undefined;
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** A write that the vault has held for so long is not waited for any more, in milliseconds. */
+  readonly stallLimitMs: number;
+  /** Undefined while a run moves the environment: nothing is begun then that it would have to undo. */
+  readonly epoch: () => number | undefined;
+}
+
+/** How a kept disk stands, for the status. */
+export interface ProtectedDisk {
+  readonly volumeId: string;
+  readonly lineage: string;
+  readonly site: string;
+  /** Null: nothing captures it. */
+  readonly capture: CaptureStatus | null;
+  readonly problem: string | null;
+}
+
+const everyMs = 1000;
+const gibibyte = 1024 ** 3;
+
+type Volume = ResourceOf<"volume">;
+
+export class DiskProtection {
+  readonly #options: ProtectDisksOptions;
+  #disks: readonly ProtectedDisk[] = [];
+  /** The gaps as they are recorded; null: not known yet. */
+  #told: string | null = null;
+
+  constructor(options: ProtectDisksOptions) {
+    this.#options = options;
+  }
+
+  /** As last seen. */
+  get disks(): readonly ProtectedDisk[] {
+    return this.#disks;
+  }
+
+  /** Until the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#options;
+    while (!signal.aborted) {
+      try {
+        const epoch = this.#options.epoch();
+        if (epoch !== undefined) await this.#look(epoch, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!isOperational(error)) throw error;
+        log.warn({ code: error.code }, `disks could not be looked after: ${publicMessage(error)}`);
+      }
+      await clock.sleep(everyMs, signal).catch(() => {});
+    }
+  }
+
+  async #look(epoch: number, signal: AbortSignal): Promise<void> {
+    const { context, select, hostOf } = this.#options;
+    const site = context.servingSite();
+    const volumes = recoveredVolumes(context.state(), select);
+    const host = hostOf(site);
+    const running = await this.#captures(host, signal);
+    const disks = await Promise.all(
+      volumes.map((volume) => this.#lookAt(volume, { site, epoch, host, running }, signal)),
+    );
+    if (context.servingSite() !== site) return;
+    this.#disks = disks;
+    await this.#tell(disks);
+  }
+
+  async #captures(
+    host: DiskHost | undefined,
+    signal: AbortSignal,
+  ): Promise<readonly CaptureStatus[] | { readonly problem: string }> {
+    if (host === undefined) return [];
+    try {
+      return await host.captures(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isOperational(error)) throw error;
+      return { problem: publicMessage(error) };
+    }
+  }
+
+  async #lookAt(
+    volume: Volume,
+    at: {
+      readonly site: string;
+      readonly epoch: number;
+      readonly host: DiskHost | undefined;
+      readonly running: readonly CaptureStatus[] | { readonly problem: string };
+    },
+    signal: AbortSignal,
+  ): Promise<ProtectedDisk> {
+    const { context, desk, store, clock, stallLimitMs } = this.#options;
+    const { environment } = context;
+    const { site, epoch, host, running } = at;
+    const lineage = await lineageOf(store, environment, site, volume.id);
+    const seen = { volumeId: volume.id, lineage, site };
+    if (host === undefined) {
+      const problem = `site "${site}" has no host agent: add its \`host\` to understudy.yaml`;
+      return { ...seen, capture: null, problem };
+    }
+    if ("problem" in running) return { ...seen, capture: null, problem: running.problem };
+    const present = running.find(({ volumeId }) => volumeId === volume.id) ?? null;
+    try {
+      const sizeBytes = volume.spec.sizeGiB * gibibyte;
+      const { uri } = await desk.protect(environment, { volume: lineage, sizeBytes, epoch }, signal);
+      if (present?.uri === uri) return { ...seen, capture: present, problem: null };
+      await store.commit([
+        writeLineage(store, { environment, site, volumeId: volume.id, lineage, since: clock.now() }),
+      ]);
+      const capture = await host.startCapture({ volumeId: volume.id, uri, stallLimitMs }, signal);
+      return { ...seen, capture, problem: null };
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isOperational(error)) throw error;
+      return { ...seen, capture: present, problem: publicMessage(error) };
+    }
+  }
+
+  /** Only when something has changed, or was left behind by an earlier process. */
+  async #tell(disks: readonly ProtectedDisk[]): Promise<void> {
+    const { context, store, clock } = this.#options;
+    const gaps = disks.flatMap((disk) => gapOf(disk) ?? []);
+    const said = JSON.stringify(gaps);
+    if (said === this.#told) return;
+    await replaceGaps(store, context.environment, ["data.behind"], gaps, clock.now());
+    this.#told = said;
+  }
+}
+
+function gapOf({ volumeId: id, capture, problem }: ProtectedDisk): Gap | undefined {
+  const resource = { kind: "volume", id } as const;
+  const code = "data.behind";
+  const severity = "degraded";
+  if (problem !== null) {
+    return { code, severity, resource, message: `the writes of volume ${id} are not captured: ${problem}` };
+  }
+  if (capture?.state !== "interrupted") return undefined;
+  const message = `the capture of volume ${id} is interrupted: a takeover now would lose what it has written since`;
+  return { code, severity, resource, message };
+}
