@@ -6,7 +6,7 @@ import type { Forwarder } from "./forwarder.ts";
 import { ask, never, openForwarder, openOrigin, type Origin, rawTalk, until } from "./forwarder.fixture.ts";
 
 const FUZZ_RUNS = Number(process.env["FUZZ_RUNS"] ?? 20_000);
-const limit = { timeout: 120_000 };
+const limit = { timeout: Math.max(120_000, FUZZ_RUNS * 3) };
 
 async function openPair(
   limits: Parameters<typeof openForwarder>[0] = {},
