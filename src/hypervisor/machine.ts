@@ -34,6 +34,8 @@ export interface MachineDeps {
 /** `waiting`: paused because a disk does not serve. `unreachable`: QEMU runs, its monitor does not answer. */
 export type MachineState = "off" | "running" | "paused" | "waiting" | "starting" | "unreachable";
 
+export type RecordPatch = Partial<Omit<MachineRecord, "format" | "uuid">>;
+
 /** Called whenever a QEMU was started or adopted, and when it is gone. */
 export interface MachineAttendant {
   attached(qmp: QmpClient): void;
@@ -53,6 +55,7 @@ export class Machine {
   #record: MachineRecord;
   #qemu: RunningQemu | null = null;
   #state: MachineState = "off";
+  #writing: Promise<unknown> = Promise.resolve();
   #queue: Promise<unknown> = Promise.resolve();
   #detached: Promise<void> = Promise.resolve();
   readonly #closing = new AbortController();
@@ -113,11 +116,16 @@ export class Machine {
     return result;
   }
 
-  /** Durable when it returns. */
-  async update(patch: Partial<Omit<MachineRecord, "format" | "uuid">>): Promise<void> {
-    const next = { ...this.#record, ...patch };
-    await writeRecord(this.folder, next);
-    this.#record = next;
+  /** Durable when it returns. A function is given the record as it is when its turn comes. */
+  update(patch: RecordPatch | ((record: MachineRecord) => RecordPatch)): Promise<void> {
+    const written = this.#writing.then(async () => {
+      const changes = typeof patch === "function" ? patch(this.#record) : patch;
+      const next = { ...this.#record, ...changes };
+      await writeRecord(this.folder, next);
+      this.#record = next;
+    });
+    this.#writing = written.catch(() => {});
+    return written;
   }
 
   notify(code: HostNoticeCode, message: string, disk?: string): void {

@@ -9,6 +9,7 @@ import { type Random, systemRandom } from "#kernel/random.ts";
 import { chooseAccelerator } from "./accelerator.ts";
 import { createDisk } from "./create-disk.ts";
 import { makeFolder, syncFolder } from "./durable-file.ts";
+import { DiskServices } from "./disk-services.ts";
 import { lockFolder } from "./host-lock.ts";
 import type { HostNotice } from "./host-notice.ts";
 import { decodeMachineSpec, type MachineSpec, type MachineSpecInput } from "./machine-spec.ts";
@@ -50,6 +51,7 @@ export class HypervisorHost implements AsyncDisposable {
   readonly #lock: Disposable;
   readonly #deps: MachineDeps;
   readonly #machines = new Map<string, Machine>();
+  readonly #services = new Map<string, DiskServices>();
   readonly #listeners = new Set<(notice: HostNotice) => void>();
   readonly #trimming: NodeJS.Timeout;
   #resuming: Promise<unknown> = Promise.resolve();
@@ -88,6 +90,14 @@ export class HypervisorHost implements AsyncDisposable {
     const machine = this.#machines.get(id);
     if (machine === undefined) throw new OperationalError("not_found", `there is no machine ${id}`);
     return machine;
+  }
+
+  /** Captures and background copies of a machine's disks. Errors: `not_found`. */
+  disksOf(id: string): DiskServices {
+    const machine = this.machine(id);
+    let services = this.#services.get(id);
+    if (services === undefined) this.#services.set(id, (services = new DiskServices(machine)));
+    return services;
   }
 
   onNotice(listener: (notice: HostNotice) => void): () => void {
@@ -150,6 +160,7 @@ export class HypervisorHost implements AsyncDisposable {
       else {
         const machine = new Machine(folder, record, this.#deps);
         this.#machines.set(id, machine);
+        this.disksOf(id).resume();
         found.push(machine);
       }
     }
@@ -169,6 +180,7 @@ export class HypervisorHost implements AsyncDisposable {
     await rm(machine.folder, { recursive: true, force: true });
     await syncFolder(join(this.folder, "machines"));
     this.#machines.delete(machine.id);
+    this.#services.delete(machine.id);
     await machine.close();
   }
 

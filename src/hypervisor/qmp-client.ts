@@ -27,8 +27,9 @@ export async function connectQmp(socketPath: string, signal?: AbortSignal): Prom
   const socket = await connectUnix(socketPath, signal);
   const client = new QmpClient(socket);
   try {
-    await client.greeting(signal);
-    await client.execute("qmp_capabilities", undefined, signal);
+    const { capabilities } = await client.greeting(signal);
+    const enable = capabilities.filter((name) => name === "oob");
+    await client.execute("qmp_capabilities", { enable }, signal);
     return client;
   } catch (error) {
     await client[Symbol.asyncDispose]();
@@ -72,13 +73,31 @@ export class QmpClient implements AsyncDisposable {
    * What the command returned. Errors: `machine.refused` with QEMU's error class as `remoteCode`; `machine.failing`, outcome
    * unknown, when the connection ended before the answer. An abort ends the waiting, not the command: its outcome is unknown.
    */
-  async execute(command: string, args?: JsonObject, signal?: AbortSignal): Promise<Json> {
+  execute(command: string, args?: JsonObject, signal?: AbortSignal): Promise<Json> {
+    return this.#send(command, args, signal, false);
+  }
+
+  /**
+   * Breaks the connections of NBD nodes, whatever they wait for, and so frees the guest's writes from a target that does not
+   * answer. Served even while QEMU's main loop stands. A node that is not there, or not connected, is an error.
+   */
+  async yank(nodeNames: readonly string[]): Promise<void> {
+    const instances = nodeNames.map((name) => ({ type: "block-node", "node-name": name }));
+    await this.#send("yank", { instances }, undefined, true);
+  }
+
+  async #send(
+    command: string,
+    args: JsonObject | undefined,
+    signal: AbortSignal | undefined,
+    outOfBand: boolean,
+  ): Promise<Json> {
     signal?.throwIfAborted();
     if (this.#isClosed) throw gone(command, "not_applied");
     const id = String(this.#nextId++);
     const { promise, resolve, reject } = Promise.withResolvers<Json>();
     this.#pending.set(id, { command, resolve, reject });
-    this.#socket.write(encodeQmpCommand(id, command, args));
+    this.#socket.write(encodeQmpCommand(id, command, args, { outOfBand }));
     return abortable(promise, signal);
   }
 

@@ -53,9 +53,18 @@ export function decodeQmpMessage(line: string): QmpMessage | null {
   return "event" in value ? decodeEvent(value) : null;
 }
 
-/** One line with its end. `id` comes back in the answer. */
-export function encodeQmpCommand(id: string, command: string, args?: JsonObject): string {
-  return `${JSON.stringify({ execute: command, ...(args && { arguments: args }), id })}\r\n`;
+/**
+ * One line with its end. `id` comes back in the answer. `outOfBand`: served even while QEMU's main loop stands; few commands
+ * allow it, and the capability `oob` must have been enabled.
+ */
+export function encodeQmpCommand(
+  id: string,
+  command: string,
+  args?: JsonObject,
+  { outOfBand = false }: { readonly outOfBand?: boolean } = {},
+): string {
+  const verb = outOfBand ? "exec-oob" : "execute";
+  return `${JSON.stringify({ [verb]: command, ...(args && { arguments: args }), id })}\r\n`;
 }
 
 function decodeGreeting(greeting: unknown): QmpGreeting | null {

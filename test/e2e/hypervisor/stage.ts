@@ -1,9 +1,10 @@
 /** What the machine suites share: the small guest, a folder of their own, a host agent, free ports. */
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { type GuestImage, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
 import type { HostNotice } from "#hypervisor/host-notice.ts";
 import type { MachineSpecInput } from "#hypervisor/machine-spec.ts";
@@ -143,4 +144,68 @@ export async function get(port: number, path: string, signal?: AbortSignal): Pro
     }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+/** A file served writable by nbdkit on a Unix socket, which can be made to stand still, and to die. */
+export class FileTarget implements AsyncDisposable {
+  readonly path: string;
+  readonly location: { readonly kind: "unix"; readonly path: string; readonly export: "" };
+  readonly #options: readonly string[];
+  #child: ChildProcess | null = null;
+
+  constructor(path: string, options: readonly string[]) {
+    this.path = path;
+    this.location = { kind: "unix", path: `${path}.sock`, export: "" };
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    rmSync(this.location.path, { force: true });
+    const args = ["-f", "-U", this.location.path, ...this.#options, "file", this.path];
+    this.#child = spawn("nbdkit", args, { stdio: "ignore" });
+    while (!existsSync(this.location.path)) await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+
+  stop(): void {
+    this.#child?.kill("SIGSTOP");
+  }
+
+  goOn(): void {
+    this.#child?.kill("SIGCONT");
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child;
+    this.#child = null;
+    if (child === null) return;
+    const exited = new Promise((resolve) => child.once("exit", resolve));
+    child.kill("SIGKILL");
+    await exited;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill();
+  }
+}
+
+/** `sizeBytes`: an empty file is made. Null: the file is there. */
+export async function serveFile(
+  stage: Stage,
+  name: string,
+  sizeBytes: number | null,
+  options: readonly string[] = [],
+): Promise<FileTarget> {
+  const path = join(stage.folder, name);
+  if (sizeBytes !== null) {
+    writeFileSync(path, "");
+    truncateSync(path, sizeBytes);
+  }
+  const target = new FileTarget(path, options);
+  await target.start();
+  return target;
+}
+
+/** Fails with the first difference. */
+export async function sameContent(a: string, aFormat: string, b: string, bFormat: string): Promise<void> {
+  await promisify(execFile)("qemu-img", ["compare", "-f", aFormat, "-F", bFormat, a, b]);
 }

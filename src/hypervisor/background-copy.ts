@@ -1,0 +1,156 @@
+/**
+ * Making a live disk whole: QEMU's block-stream copies what the guest has not written itself from the export below the disk into
+ * the disk, and then lets go of the export, all while the guest runs. What was copied is in the image: after a restart of the
+ * agent or the machine the copy goes on where it was. When the export fails the copy waits; the guest's own writes are in the
+ * image from the start and are never given up.
+ */
+import { OperationalError, publicMessage } from "#kernel/errors.ts";
+import { endOfJob, queryJobs, queryNodes } from "./block-jobs.ts";
+import type { Machine, MachineAttendant } from "./machine.ts";
+import type { QmpClient } from "./qmp-client.ts";
+
+export type CopyState = "waiting" | "copying" | "complete";
+
+export interface CopyProgress {
+  /** `waiting`: the machine is off, or the export does not serve. */
+  readonly state: CopyState;
+  /** Of the disk looked at so far, whether it had to be copied or not. */
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+const RETRY_MS = 250;
+const LOOK_EVERY_MS = 100;
+
+export class BackgroundCopy implements MachineAttendant {
+  readonly disk: string;
+  readonly #machine: Machine;
+  readonly #complete = Promise.withResolvers<void>();
+  #over = new AbortController();
+  #running: Promise<void> = Promise.resolve();
+  #progress: CopyProgress = { state: "waiting", doneBytes: 0, totalBytes: 0 };
+
+  constructor(machine: Machine, disk: string) {
+    this.#machine = machine;
+    this.disk = disk;
+  }
+
+  get progress(): CopyProgress {
+    return this.#progress;
+  }
+
+  /** Resolves when the disk stands alone and the export has been let go. */
+  get complete(): Promise<void> {
+    return this.#complete.promise;
+  }
+
+  /** 0: no limit. From now on, and after restarts. Errors: `machine.refused`. */
+  async limit(bytesPerSecond: number): Promise<void> {
+    await this.#machine.update(({ copies }) => ({ copies: { ...copies, [this.disk]: { bytesPerSecond } } }));
+    if (this.#progress.state === "complete" || !this.#machine.isOn) return;
+    await this.#machine.execute("block-job-set-speed", { device: this.#job, speed: bytesPerSecond });
+  }
+
+  attached(qmp: QmpClient): void {
+    if (this.#progress.state === "complete") return;
+    this.#over = new AbortController();
+    const signal = AbortSignal.any([this.#over.signal, this.#machine.closing]);
+    this.#running = this.#follow(qmp, signal).catch((error: unknown) => {
+      if (signal.aborted || qmp.isClosed) return;
+      this.#machine.notify("copy.waiting", `the copy ended: ${publicMessage(error)}`, this.disk);
+    });
+  }
+
+  async detached(): Promise<void> {
+    this.#over.abort();
+    await this.#running;
+    if (this.#progress.state === "copying") this.#progress = { ...this.#progress, state: "waiting" };
+  }
+
+  get #job(): string {
+    return `copy-${this.disk}`;
+  }
+
+  async #follow(qmp: QmpClient, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#machine.deps;
+    for (;;) {
+      const nodes = await queryNodes(qmp, signal);
+      if (!nodes.has(`source-${this.disk}`)) break;
+      try {
+        if (!(await this.#streamed(qmp, signal))) continue;
+        // Nothing stands on it any more: QEMU closes the connection to the export.
+        await qmp.execute("blockdev-del", { "node-name": `source-${this.disk}` }, signal);
+        break;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (qmp.isClosed) return;
+        this.#wait(publicMessage(error));
+        await clock.sleep(RETRY_MS, signal);
+      }
+    }
+    await this.#machine.update(({ copies }) => {
+      const { [this.disk]: _, ...others } = copies;
+      return { copies: others };
+    });
+    this.#progress = { ...this.#progress, state: "complete" };
+    this.#machine.notify("copy.complete", "the disk stands alone; its source was let go", this.disk);
+    this.#complete.resolve();
+  }
+
+  /** Whether the job reached its end; a job that an agent before us left running is taken over. */
+  async #streamed(qmp: QmpClient, signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#machine.deps;
+    const record = this.#machine.record.copies[this.disk];
+    const end: { why: string | null } = { why: null };
+    const stop = qmp.onEvent((event) => {
+      end.why ??= endOfJob(event, this.#job);
+    });
+    try {
+      if (!(await queryJobs(qmp, signal)).has(this.#job)) {
+        if (await this.#standsAlone(qmp, signal)) return true;
+        end.why = null;
+        await qmp.execute(
+          "block-stream",
+          {
+            "job-id": this.#job,
+            device: `disk-${this.disk}`,
+            speed: record?.bytesPerSecond ?? 0,
+            "on-error": "stop",
+          },
+          signal,
+        );
+      }
+      for (;;) {
+        const job = (await queryJobs(qmp, signal)).get(this.#job);
+        if (end.why !== null && end.why !== "") {
+          throw new OperationalError("machine.failing", `the background copy ended: ${end.why}`);
+        }
+        if (job === undefined) return this.#standsAlone(qmp, signal);
+        const failed = job.ioStatus !== "ok";
+        this.#progress = { state: "copying", doneBytes: job.offset, totalBytes: job.length };
+        if (failed) {
+          this.#wait("the source does not serve");
+          await clock.sleep(RETRY_MS, signal);
+          await qmp.execute("block-job-resume", { device: this.#job }, signal);
+        }
+        await clock.sleep(LOOK_EVERY_MS, signal);
+      }
+    } finally {
+      stop();
+    }
+  }
+
+  async #standsAlone(qmp: QmpClient, signal: AbortSignal): Promise<boolean> {
+    const node = (await queryNodes(qmp, signal)).get(`disk-${this.disk}`);
+    return node?.backing_file_depth === 0;
+  }
+
+  #wait(why: string): void {
+    if (this.#waits) return;
+    this.#waits = true;
+    this.#progress = { ...this.#progress, state: "waiting" };
+    this.#machine.notify("copy.waiting", `${why}: the copy goes on when it does`, this.disk);
+  }
+
+  #waits = false;
+}

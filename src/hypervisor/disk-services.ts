@@ -1,0 +1,112 @@
+/** What goes on for the disks of one machine for longer than a call: captures and background copies. */
+import { OperationalError } from "#kernel/errors.ts";
+import { BackgroundCopy } from "./background-copy.ts";
+import { Capture } from "./capture.ts";
+import type { Machine } from "./machine.ts";
+import type { NbdLocation } from "./machine-spec.ts";
+
+export interface CaptureOptions {
+  /** A writable export as large as the disk. */
+  readonly target: NbdLocation;
+  /** Where full copies and resynchronisations are written, which are no writes of the guest's. Default: the target. */
+  readonly resyncTarget?: NbdLocation;
+  /** A guest's write waits no longer than this for the target. Milliseconds; default 1000, at least 200. */
+  readonly stallLimitMs?: number;
+}
+
+const DEFAULT_STALL_LIMIT_MS = 1000;
+const LEAST_STALL_LIMIT_MS = 200;
+
+export class DiskServices {
+  readonly #machine: Machine;
+  readonly #captures = new Map<string, { readonly capture: Capture; readonly leave: () => void }>();
+  readonly #copies = new Map<string, BackgroundCopy>();
+
+  constructor(machine: Machine) {
+    this.#machine = machine;
+  }
+
+  /** What was asked of an agent before us. */
+  resume(): void {
+    for (const disk of Object.keys(this.#machine.record.captures)) this.#attendCapture(disk);
+    for (const disk of Object.keys(this.#machine.record.copies)) this.#attendCopy(disk);
+  }
+
+  /** Goes on over restarts of machine and agent until it is stopped. The same target again: the capture that is there. */
+  async startCapture(disk: string, options: CaptureOptions): Promise<Capture> {
+    this.#specOf(disk);
+    const present = this.#machine.record.captures[disk];
+    const sameTarget = JSON.stringify(present?.target) === JSON.stringify(options.target);
+    if (present !== undefined && sameTarget) return this.capture(disk);
+    if (present !== undefined) await this.stopCapture(disk);
+    await this.#machine.update(({ captures }) => ({
+      captures: {
+        ...captures,
+        [disk]: {
+          target: options.target,
+          resyncTarget: options.resyncTarget ?? options.target,
+          stallLimitMs: Math.max(LEAST_STALL_LIMIT_MS, options.stallLimitMs ?? DEFAULT_STALL_LIMIT_MS),
+          bitmap: null,
+          seeded: false,
+        },
+      },
+    }));
+    return this.#attendCapture(disk);
+  }
+
+  /** Errors: `not_found`. */
+  capture(disk: string): Capture {
+    const found = this.#captures.get(disk);
+    if (found === undefined) throw new OperationalError("not_found", `disk ${disk} is not captured`);
+    return found.capture;
+  }
+
+  async stopCapture(disk: string): Promise<void> {
+    const found = this.#captures.get(disk);
+    await this.#machine.update(({ captures }) => {
+      const { [disk]: _, ...others } = captures;
+      return { captures: others };
+    });
+    found?.leave();
+    this.#captures.delete(disk);
+    await found?.capture.remove();
+  }
+
+  /** Makes a live disk whole; 0: no limit. Complete already, or no live disk: the copy is complete at once. */
+  async startBackgroundCopy(disk: string, { bytesPerSecond = 0 } = {}): Promise<BackgroundCopy> {
+    this.#specOf(disk);
+    const present = this.#copies.get(disk);
+    if (present !== undefined) {
+      await present.limit(bytesPerSecond);
+      return present;
+    }
+    await this.#machine.update(({ copies }) => ({ copies: { ...copies, [disk]: { bytesPerSecond } } }));
+    return this.#attendCopy(disk);
+  }
+
+  /** Errors: `not_found`. */
+  backgroundCopy(disk: string): BackgroundCopy {
+    const found = this.#copies.get(disk);
+    if (found === undefined) throw new OperationalError("not_found", `disk ${disk} is not being copied`);
+    return found;
+  }
+
+  #attendCapture(disk: string): Capture {
+    const capture = new Capture(this.#machine, disk);
+    this.#captures.set(disk, { capture, leave: this.#machine.attend(capture) });
+    return capture;
+  }
+
+  #attendCopy(disk: string): BackgroundCopy {
+    const copy = new BackgroundCopy(this.#machine, disk);
+    this.#copies.set(disk, copy);
+    this.#machine.attend(copy);
+    return copy;
+  }
+
+  #specOf(disk: string): void {
+    if (!this.#machine.spec.disks.some(({ id }) => id === disk)) {
+      throw new OperationalError("not_found", `machine ${this.#machine.id} has no disk ${disk}`);
+    }
+  }
+}

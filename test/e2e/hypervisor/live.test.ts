@@ -1,0 +1,50 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { appendFileSync, statSync } from "node:fs";
+import { test } from "node:test";
+import { inspectDisk } from "#hypervisor/create-disk.ts";
+import { freePort, get, serveFile, skip, Stage, webGuest } from "./stage.ts";
+
+test(
+  "a guest runs at once on an export, which dies for ten seconds in the middle of the copy",
+  { skip, timeout: 120_000 },
+  async (t) => {
+    await using stage = new Stage();
+    // A file system with a counter's volume in front of 192 MiB of ballast: what the copy takes its time for.
+    const path = stage.dataImage("point.raw", 64);
+    for (let part = 0; part < 6; part++) appendFileSync(path, randomBytes(32 * 1024 * 1024));
+    const sizeBytes = statSync(path).size;
+    // 20 MiB/s.
+    await using source = await serveFile(stage, "point.raw", null, ["-r", "--filter=rate", "rate=160M"]);
+    const host = await stage.openHost();
+    const port = await freePort();
+    const disks = [{ id: "data", content: { kind: "live", source: source.location, sizeBytes } } as const];
+    const machine = await host.create(webGuest("live", port, { disks }));
+    const began = performance.now();
+    await machine.start(t.signal);
+    const copy = await host.disksOf("live").startBackgroundCopy("data");
+    assert.equal(await get(port, "/cgi-bin/count", t.signal), "1");
+    t.diagnostic(`first answer after ${Math.round(performance.now() - began)} ms`);
+    assert.equal(copy.progress.state, "copying");
+    assert.ok(copy.progress.doneBytes < sizeBytes / 2, "the guest answers long before its disk is there");
+
+    await source.kill();
+    await stage.notice("copy.waiting");
+    await new Promise((resolve) => setTimeout(resolve, 10_000));
+    assert.notEqual(copy.progress.state, "complete");
+    await source.start();
+    await copy.complete;
+    t.diagnostic(`complete after ${Math.round(performance.now() - began)} ms`);
+    assert.equal(await get(port, "/cgi-bin/count", t.signal), "2");
+
+    // Nothing of it needs the export any more.
+    await source.kill();
+    assert.equal(await get(port, "/cgi-bin/count", t.signal), "3");
+    await machine.stop(10_000);
+    const [disk] = machine.spec.disks;
+    assert.ok(disk);
+    assert.equal((await inspectDisk(machine.folder, disk)).source, undefined);
+    await machine.start(t.signal);
+    assert.equal(await get(port, "/cgi-bin/count", t.signal), "4");
+  },
+);
