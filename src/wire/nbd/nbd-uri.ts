@@ -43,7 +43,9 @@ export function parseNbdUri(text: string): NbdUri {
   if (unix && url.hostname !== "") throw invalid("a Unix socket has no host");
   if (!unix && socket !== null) throw invalid("?socket= goes with nbd+unix:// only");
   if (url.password !== "") throw invalid("a password has no place in it");
-  const exportName = decoded(url.pathname.replace(/^\//, ""));
+  // From the text itself: a URL's path takes ".." for a step up, and a name is only a name.
+  const path = /^[^:]+:\/\/[^/?#]*\/([^?#]*)/.exec(text)?.[1] ?? "";
+  const exportName = decoded(path);
   const username = url.searchParams.get("tls-username") ?? decoded(url.username);
   if (exportName === undefined || username === undefined)
     throw invalid("a % is not followed by two hex digits");
