@@ -1,0 +1,105 @@
+import { blobKinds } from "./block-ref.ts";
+import { condemnedPacks } from "./condemned.ts";
+import { DedupTable } from "./dedup-table.ts";
+import { decodeIndex } from "./index-object.ts";
+import { PackNumbers } from "./pack-numbers.ts";
+import { sealKinds, unseal } from "./sealed-object.ts";
+import type { VaultContext } from "./vault-context.ts";
+
+const FIRST_SLOTS = 2 ** 16;
+/** 128 MiB: about 0.7 TiB of distinct data. Beyond it the vault finds fewer duplicates. */
+export const DEFAULT_MOST_SLOTS = 2 ** 22;
+
+/** What the vault holds, as far as this process knows: filled from the index, grown by sessions. */
+export class KnownBlobs {
+  readonly #context: VaultContext;
+  readonly #mostSlots: number;
+  #table = DedupTable.make(FIRST_SLOTS);
+  #numbers = new PackNumbers();
+  #loaded = new Set<string>();
+  #condemned = new Set<string>();
+  #missingIndex = 0;
+
+  constructor(context: VaultContext, mostSlots = DEFAULT_MOST_SLOTS) {
+    this.#context = context;
+    this.#mostSlots = mostSlots;
+  }
+
+  get table(): DedupTable {
+    return this.#table;
+  }
+
+  get numbers(): PackNumbers {
+    return this.#numbers;
+  }
+
+  /** Index objects that could not be read: duplicates of their blobs are not found. `verify` names them. */
+  get missingIndex(): number {
+    return this.#missingIndex;
+  }
+
+  /** Forgets everything: after a session that failed, whose packs may not exist. */
+  forget(): void {
+    this.#table = DedupTable.make(FIRST_SLOTS);
+    this.#numbers = new PackNumbers();
+    this.#loaded = new Set();
+    this.#condemned = new Set();
+    this.#missingIndex = 0;
+  }
+
+  /** A session's own index object: its blobs are in the table already. */
+  ownIndex(name: string): void {
+    this.#loaded.add(name);
+  }
+
+  /**
+   * Takes in what other writers added, and stays off condemned packs. Must be called under a write lease: it is the lease's age
+   * that keeps a collector from deleting what was found here.
+   */
+  async refresh(signal?: AbortSignal): Promise<void> {
+    const { storage } = this.#context;
+    const names: string[] = [];
+    for await (const { name } of storage.list("index/", signal)) names.push(name);
+    const condemned = await condemnedPacks(this.#context, signal);
+    const gone = [...this.#loaded].some((name) => !names.includes(name));
+    const newlyCondemned = [...condemned].some((pack) => !this.#condemned.has(pack));
+    // Entries cannot be taken out of the table one by one.
+    if (gone || newlyCondemned) this.forget();
+    this.#condemned = condemned;
+    for (const name of names) if (!this.#loaded.has(name)) await this.#load(name, signal);
+    this.#table.nextPackNumber = this.#numbers.count;
+  }
+
+  /** True if the table was replaced: no thread may enter anything meanwhile. */
+  growIfFull(): boolean {
+    if (!this.#table.isFull || this.#table.slots * 2 > this.#mostSlots) return false;
+    this.#table = this.#table.grown(this.#table.slots * 2);
+    return true;
+  }
+
+  async #load(name: string, signal: AbortSignal | undefined): Promise<void> {
+    const { storage, keys, log } = this.#context;
+    let index;
+    try {
+      const sealed = await storage.get(name, undefined, signal);
+      index = decodeIndex(name, unseal(keys, sealKinds.index, name, sealed));
+    } catch (error) {
+      signal?.throwIfAborted();
+      // Writing goes on without these duplicates; nothing is lost but space.
+      this.#missingIndex += 1;
+      log.warn({ index: name, error: String(error) }, "an index object cannot be read");
+      return;
+    }
+    this.#loaded.add(name);
+    const numbers = index.packs.map((pack) =>
+      this.#condemned.has(pack) ? -1 : this.#numbers.numberOf(pack),
+    );
+    index.each((id, packNumber, entry) => {
+      const pack = numbers[packNumber] as number;
+      if (pack < 0 || entry.kind === blobKinds.patches) return;
+      this.growIfFull();
+      const { offset, storedLength, codec } = entry;
+      this.#table.enter(id, { pack, offset, storedLength, codec });
+    });
+  }
+}
