@@ -68,9 +68,7 @@ export function decodeEvent(bytes: Buffer): LogEvent | undefined {
       typeof name === "string" &&
       (consistency === "crash" || consistency === "application") &&
       (reason === undefined || typeof reason === "string");
-    return sound
-      ? { type, name, consistency, ...(reason === undefined ? {} : { reason }) }
-      : undefined;
+    return sound ? { type, name, consistency, ...(reason === undefined ? {} : { reason }) } : undefined;
   }
   if (!isCount(index)) return undefined;
   if (type === "volume_added" && typeof id === "string" && isCount(sizeBytes))

@@ -183,8 +183,10 @@ async function replaySegments(
   moment: Moment,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  for (const segment of segments) {
-    if (!isWithin(moment, { sequence: segment.header.firstSequence, timeMs: segment.header.timeMs })) return;
+  for (const [index, segment] of segments.entries()) {
+    const { firstSequence, timeMs } = segment.header;
+    // Of the first one, the opening frame is needed in any case: it says what volumes there were.
+    if (index > 0 && !isWithin(moment, { sequence: firstSequence, timeMs })) return;
     let stopped = false;
     const visit = (frame: ScannedFrame): "stop" | void => {
       const answer = replayFrame(replay, segment, frame, moment);
