@@ -18,7 +18,7 @@ export interface DevcloudFlags {
   readonly data: string;
   readonly port: number;
   readonly addressBase?: string;
-  readonly compute: "process" | "none";
+  readonly compute: "process" | "qemu" | "none";
   readonly latency?: string;
   readonly rate?: number;
   readonly region?: string;

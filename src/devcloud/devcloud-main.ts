@@ -1,6 +1,8 @@
 /** `node src/devcloud/devcloud-main.ts --dialect ec2 --port 4566 --data DIR`: prints one JSON line when ready, serves until SIGTERM. */
 import { parseArgs } from "node:util";
 import {
+  type ComputeName,
+  computeNames,
   type DialectName,
   dialectKinds,
   readFaults,
@@ -11,7 +13,7 @@ import { errorCodes, isOperational, OperationalError, publicMessage } from "#ker
 import { type Log, type LogFields } from "#kernel/log.ts";
 
 const usage = `usage: devcloud-main --dialect NAME --data DIR [--port P] [--host H] [--region R]
-  [--address-base 127.40.0.0/16] [--compute process|none] [--access-key-id ID] [--faults FILE] [--limits FILE]
+  [--address-base 127.40.0.0/16] [--compute process|qemu|none] [--access-key-id ID] [--faults FILE] [--limits FILE]
   [--latency-ms N] [--jitter-ms N] [--boot-ms N]`;
 
 function stderrLog(bound: LogFields = {}): Log {
@@ -35,6 +37,7 @@ function number(name: string, text: string | undefined): number | undefined {
   return Number(text);
 }
 
+const isCompute = (name: string): name is ComputeName => (computeNames as readonly string[]).includes(name);
 const isDialect = (name: string): name is DialectName => Object.hasOwn(dialectKinds, name);
 
 async function main(): Promise<void> {
@@ -62,8 +65,8 @@ async function main(): Promise<void> {
     throw new OperationalError("input.invalid", `--dialect must be ${names}\n${usage}`);
   }
   if (data === undefined) throw new OperationalError("input.invalid", `--data is missing\n${usage}`);
-  if (compute !== undefined && compute !== "process" && compute !== "none") {
-    throw new OperationalError("input.invalid", `--compute must be process or none\n${usage}`);
+  if (compute !== undefined && !isCompute(compute)) {
+    throw new OperationalError("input.invalid", `--compute must be ${computeNames.join(" or ")}\n${usage}`);
   }
   const fixedMs = number("latency-ms", values["latency-ms"]);
   const jitterMs = number("jitter-ms", values["jitter-ms"]);

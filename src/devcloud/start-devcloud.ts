@@ -12,6 +12,7 @@ import type { QuotaName } from "#devcloud/core/refusal.ts";
 import { AddressRelays } from "#devcloud/compute/address-relays.ts";
 import { openNoCompute } from "#devcloud/compute/no-compute.ts";
 import { openProcessCompute } from "#devcloud/compute/process-compute.ts";
+import { openQemuCompute } from "#devcloud/compute/qemu-compute.ts";
 import { ec2Kind } from "#devcloud/ec2/ec2-kind.ts";
 import { openstackKind } from "#devcloud/openstack/openstack-kind.ts";
 import type { AdminContext } from "#devcloud/front/admin-api.ts";
@@ -39,6 +40,10 @@ export const dialectKinds = { ec2: ec2Kind, openstack: openstackKind } as const 
 
 export type DialectName = keyof typeof dialectKinds;
 
+/** What servers are: programs on this machine, real guests, or nothing at all. */
+export const computeNames = ["process", "qemu", "none"] as const;
+export type ComputeName = (typeof computeNames)[number];
+
 export interface DevcloudOptions {
   readonly dialect: DialectName;
   /** Records, secrets and servers' files; made if absent. */
@@ -52,7 +57,7 @@ export interface DevcloudOptions {
   /** Default 127.40.0.0/16. Two clouds on one machine need different ones. */
   readonly addressBase?: string;
   /** Default `process`. */
-  readonly compute?: "process" | "none";
+  readonly compute?: ComputeName;
   /** Access key id or user name; default: the dialect's own. Its secret is in `secretKeyFile`. */
   readonly accessKeyId?: string;
   /** Account or project id; default: the dialect's own. */
@@ -62,7 +67,7 @@ export interface DevcloudOptions {
   readonly rateLimits?: RateLimitSpec;
   readonly faults?: readonly FaultSpec[];
   readonly lifecycle?: Partial<LifecycleOptions>;
-  /** Between SIGTERM and SIGKILL of a server's processes, in milliseconds; default 5000. */
+  /** Between asking a server's processes or guest to end and ending them, in milliseconds; default 5000. */
   readonly stopGraceMs?: number;
   readonly log?: Log;
   readonly clock?: Clock;
@@ -82,7 +87,7 @@ export interface Devcloud {
   close(): Promise<void>;
 }
 
-/** Errors: `config.invalid`, `port.in_use`, `port.forbidden`, `store.*`. */
+/** Errors: `config.invalid`, `config.missing`, `machine.refused`, `port.in_use`, `port.forbidden`, `store.*`. */
 export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud> {
   const { dataDir } = options;
   const log = options.log ?? silentLog;
@@ -106,14 +111,7 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
     ...(options.addressBase === undefined ? {} : { addressBase: options.addressBase }),
     quotas: { ...kind.defaults.quotas, ...options.quotas },
   });
-  const compute =
-    options.compute === "none"
-      ? openNoCompute()
-      : openProcessCompute({
-          dataDir,
-          clock,
-          ...(options.stopGraceMs === undefined ? {} : { stopGraceMs: options.stopGraceMs }),
-        });
+  const compute = await openCompute(options, cloud, log);
   const dialect = await kind.open(cloud, compute, account);
   if (cloud.data.tables.network.size === 0) cloud.data.transact(() => dialect.bootstrap(cloud));
   await cloud.data.durable();
@@ -139,6 +137,24 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
     },
     close: () => running.close(),
   };
+}
+
+async function openCompute(options: DevcloudOptions, cloud: Cloud, log: Log): Promise<Compute> {
+  const { dataDir, stopGraceMs } = options;
+  const shared = { dataDir, clock: cloud.clock, ...(stopGraceMs !== undefined && { stopGraceMs }) };
+  try {
+    switch (options.compute ?? "process") {
+      case "none":
+        return openNoCompute();
+      case "process":
+        return openProcessCompute(shared);
+      case "qemu":
+        return await openQemuCompute({ ...shared, cloud, log });
+    }
+  } catch (error) {
+    cloud.data.close();
+    throw error;
+  }
 }
 
 async function serveCloud(

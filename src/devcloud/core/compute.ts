@@ -10,6 +10,10 @@ export interface ServerLaunch {
   readonly publicIp: string | null;
   readonly imageId: string;
   readonly type: string;
+  readonly vcpus: number;
+  readonly memoryMiB: number;
+  /** Rises with each start and reboot. */
+  readonly boot: number;
   readonly zone: string;
   readonly region: string;
   readonly macs: readonly string[];
@@ -27,7 +31,10 @@ export type ComputeStatus = "running" | "exited" | "absent";
 export interface Compute {
   /** Whether servers answer on their addresses, so that public addresses are worth relaying. */
   readonly reachable: boolean;
-  /** Starting what runs already is an error of the caller. Rejects if the machine cannot be started at all. */
+  /**
+   * Starting what this process has started already is an error of the caller. A machine of the same boot that outlived the last
+   * process is taken over as it is. Rejects if the machine cannot be started at all; then nothing of it runs.
+   */
   start(server: ServerLaunch): Promise<void>;
   /** Resolves when nothing of it runs any more; also for one that never ran. */
   stop(id: string): Promise<void>;
@@ -38,5 +45,6 @@ export interface Compute {
   forget(id: string): Promise<void>;
   /** Tags and addresses as they are now, for the metadata service; ignored for one that does not run. */
   refresh(server: ServerLaunch): void;
+  /** The driver ends. Machines that outlive it are left as they are: the lifecycle stops them before, where they are to end. */
   close(): Promise<void>;
 }

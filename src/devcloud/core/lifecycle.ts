@@ -8,7 +8,7 @@ import type { Log } from "#kernel/log.ts";
 import type { Cloud } from "./cloud.ts";
 import type { Compute, ServerLaunch } from "./compute.ts";
 import type { ServerRecord } from "./records.ts";
-import { finishTermination, setServerState } from "./servers.ts";
+import { findServerType, finishTermination, setServerState } from "./servers.ts";
 
 export interface LifecycleOptions {
   /** How long a start and a stop take at least, in milliseconds. */
@@ -36,6 +36,7 @@ export interface Lifecycle {
 
 export function launchOf(cloud: Cloud, server: ServerRecord): ServerLaunch {
   const { port, address, group, keyPair } = cloud.data.tables;
+  const type = findServerType(cloud, server.type);
   const ports = server.portIds.flatMap((id) => port.get(id) ?? []);
   const primary = ports[0];
   const elastic = primary === undefined ? undefined : address.by("port", primary.id)[0];
@@ -49,6 +50,9 @@ export function launchOf(cloud: Cloud, server: ServerRecord): ServerLaunch {
     publicIp: elastic?.ip ?? (server.publicAddress ? server.hostAddress : null),
     imageId: server.imageId,
     type: server.type,
+    vcpus: type.vcpus,
+    memoryMiB: type.memoryMiB,
+    boot: server.boot,
     zone: server.zone,
     region: cloud.catalog.region,
     macs: ports.map((each) => each.mac),
@@ -213,11 +217,10 @@ class ServerLifecycle implements Lifecycle {
 
   /** Brings its machine to the wanted boot, or to none. */
   async #power(id: string, wanted: ServerRecord | null): Promise<void> {
-    if (this.#boots.has(id)) {
-      if (this.#boots.get(id) === wanted?.boot) return;
-      await this.compute.stop(id);
-      this.#boots.delete(id);
-    }
+    if (wanted !== null && this.#boots.get(id) === wanted.boot) return;
+    // Also one that this process did not start: it may have outlived the last one.
+    if (wanted === null || this.#boots.has(id)) await this.compute.stop(id);
+    this.#boots.delete(id);
     if (wanted === null) return;
     await this.compute.start(launchOf(this.#cloud, wanted));
     this.#boots.set(id, wanted.boot);
