@@ -1,0 +1,118 @@
+import { chmod, rm } from "node:fs/promises";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { connect } from "node:net";
+import { errorCodes, isOperational, OperationalError } from "#kernel/errors.ts";
+import type { Log } from "#kernel/log.ts";
+import { encodeLocalError, type LocalHandlers, type LocalMethods, maxLocalBodyBytes } from "./local-api.ts";
+
+export interface LocalApiServerOptions<M extends LocalMethods> {
+  /** At most 107 bytes, as Unix sockets are. */
+  readonly socketPath: string;
+  readonly methods: M;
+  readonly handlers: LocalHandlers<M>;
+  readonly log: Log;
+}
+
+/** Errors: `state.conflict` when another process serves the socket, `config.invalid` for a path that is too long. */
+export async function serveLocalApi<M extends LocalMethods>(
+  options: LocalApiServerOptions<M>,
+): Promise<AsyncDisposable> {
+  const { socketPath } = options;
+  if (Buffer.byteLength(socketPath) > 107) {
+    throw new OperationalError(
+      "config.invalid",
+      `the socket's path ${socketPath} is longer than 107 bytes: choose a folder with a shorter name`,
+    );
+  }
+  if (await isServed(socketPath)) {
+    throw new OperationalError("state.conflict", `another process serves ${socketPath}: stop it first`);
+  }
+  await rm(socketPath, { force: true });
+  const server = createServer({ requestTimeout: 30_000 }, (request, response) => {
+    void answer(options, request, response);
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(socketPath, resolve);
+  });
+  await chmod(socketPath, 0o600);
+  return {
+    async [Symbol.asyncDispose]() {
+      await new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      });
+      await rm(socketPath, { force: true });
+    },
+  };
+}
+
+/** A socket that a dead process left answers to nobody. */
+function isServed(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on("error", () => resolve(false));
+  });
+}
+
+async function answer<M extends LocalMethods>(
+  { methods, handlers, log }: LocalApiServerOptions<M>,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const gone = new AbortController();
+  response.once("close", () => gone.abort(new OperationalError("aborted", "the caller is gone")));
+  try {
+    const name = (request.url ?? "").slice(1);
+    const method = Object.hasOwn(methods, name) ? methods[name] : undefined;
+    if (request.method !== "POST" || method === undefined) {
+      throw new OperationalError("not_found", `there is no method ${JSON.stringify(name.slice(0, 100))}`);
+    }
+    const input = method.input.safeParse(await readJson(request));
+    if (!input.success) {
+      const [issue] = input.error.issues;
+      const where = issue?.path.join(".") ?? "";
+      throw new OperationalError("input.invalid", `${name}: ${where} ${issue?.message ?? ""}`);
+    }
+    const handler = handlers[name] as (input: unknown, signal: AbortSignal) => Promise<unknown>;
+    send(response, 200, (await handler(input.data, gone.signal)) ?? null);
+  } catch (error) {
+    if (gone.signal.aborted) return;
+    if (isOperational(error)) return send(response, errorCodes[error.code].http, encodeLocalError(error));
+    log.error({ err: error }, "a local call failed");
+    const hidden = new OperationalError(
+      "internal",
+      "internal error: see the log of the process that serves it",
+    );
+    send(response, 500, encodeLocalError(hidden));
+  }
+}
+
+function send(response: ServerResponse, status: number, body: unknown): void {
+  const text = JSON.stringify(body);
+  response.writeHead(status, {
+    "content-type": "application/json",
+    "content-length": String(Buffer.byteLength(text)),
+  });
+  response.end(text);
+}
+
+async function readJson(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > maxLocalBodyBytes) {
+      throw new OperationalError("input.too_large", `a call takes at most ${maxLocalBodyBytes} bytes`);
+    }
+    chunks.push(chunk);
+  }
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+  } catch {
+    throw new OperationalError("input.invalid", "the call's body is not JSON");
+  }
+}
