@@ -160,6 +160,9 @@ export class ClientConnection implements ReplySink {
   done(high: number, low: number): void {
     const pending = this.#pendingOf(high, low);
     const { operation } = pending;
+    const short = operation.target !== undefined && pending.covered.bytes < operation.length;
+    // Thrown while the request is still pending: it is settled with the rest when the connection is given up.
+    if (short && pending.error === undefined) throw broken("fewer bytes than were asked for");
     this.#pending.delete(low);
     this.#bytes -= payloadBytes(operation);
     if (pending.shutdown) {
@@ -167,8 +170,6 @@ export class ClientConnection implements ReplySink {
       return;
     }
     if (pending.error !== undefined) operation.reject(pending.error);
-    else if (operation.target !== undefined && pending.covered.bytes < operation.length)
-      throw broken("fewer bytes than were asked for");
     else operation.resolve();
     this.#owner.settled(this, operation);
   }

@@ -42,6 +42,8 @@ export class TransmissionServer implements RequestSink {
   readonly #ended = Promise.withResolvers<void>();
   #requests = 0;
   #bytes = 0;
+  /** Admitted, and its payload is still coming. */
+  #arriving: NbdRequest | undefined;
   /** Bytes that were read and may not be looked at yet. */
   #held: Buffer | undefined;
   #closing = false;
@@ -66,10 +68,8 @@ export class TransmissionServer implements RequestSink {
     stream.on("end", () => this.#endInput());
     stream.on("error", (error) => this.#log.debug({ error }, "nbd connection failed"));
     stream.on("close", () => {
-      this.#inputOver = true;
-      this.#held = undefined;
       this.#abort.abort(new OperationalError("aborted", "the NBD client is gone"));
-      this.#settle();
+      this.#endInput();
     });
     if (stream.destroyed) return;
     stream.resume();
@@ -89,6 +89,8 @@ export class TransmissionServer implements RequestSink {
   // --- what the parser asks
 
   admit(request: NbdRequest): Admission {
+    // What comes after a goodbye is not for us.
+    if (this.#inputOver) return "wait";
     const cost = costOf(request);
     const full =
       this.#requests >= this.#limits.maxRequests ||
@@ -96,6 +98,7 @@ export class TransmissionServer implements RequestSink {
     if (full) return "wait";
     this.#requests += 1;
     this.#bytes += cost;
+    this.#arriving = request;
     return this.#refusal(request) === 0 ? "take" : "discard";
   }
 
@@ -105,11 +108,10 @@ export class TransmissionServer implements RequestSink {
 
   request(request: NbdRequest, payload: Buffer | undefined): void {
     if (request.command === nbdCommand.disconnect) {
-      this.#requests -= 1;
-      this.#bytes -= costOf(request);
       this.#endInput();
       return;
     }
+    this.#arriving = undefined;
     void this.#serve(request, payload);
   }
 
@@ -119,7 +121,7 @@ export class TransmissionServer implements RequestSink {
     if (this.#inputOver) return;
     try {
       const taken = this.#parser.feed(chunk);
-      if (!this.#parser.waiting) return;
+      if (!this.#parser.waiting || this.#inputOver) return;
       this.#held = chunk.subarray(taken);
       this.#stream.pause();
     } catch (error) {
@@ -140,6 +142,12 @@ export class TransmissionServer implements RequestSink {
   #endInput(): void {
     this.#inputOver = true;
     this.#held = undefined;
+    if (this.#arriving !== undefined) {
+      // It will never be complete, and nothing of it was done.
+      this.#requests -= 1;
+      this.#bytes -= costOf(this.#arriving);
+      this.#arriving = undefined;
+    }
     this.#settle();
   }
 
