@@ -1,7 +1,7 @@
 /** The image files of a machine's disks. An image is complete when it has its name: it is made under another one. */
 import { execFile } from "node:child_process";
 import { access, open, rename, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { OperationalError } from "#kernel/errors.ts";
 import { syncFolder } from "./durable-file.ts";
@@ -41,14 +41,16 @@ export async function removeDisk(folder: string, disk: DiskSpec): Promise<void> 
  * takes the backing file's name out of it in the moment the background copy is complete.
  */
 export async function inspectDisk(folder: string, disk: DiskSpec, signal?: AbortSignal): Promise<DiskPlan> {
-  if (disk.content.kind === "existing") {
-    return { spec: disk, path: disk.content.path, format: disk.content.format };
-  }
-  const plan = { spec: disk, path: imageName(disk), format: "qcow2" } as const;
-  if (disk.content.kind !== "live") return plan;
-  const { stdout } = await qemuImg(["info", "-U", "--output=json", join(folder, imageName(disk))], signal);
+  const { content } = disk;
+  const plan: DiskPlan =
+    content.kind === "existing"
+      ? { spec: disk, path: content.path, format: content.format }
+      : { spec: disk, path: imageName(disk), format: "qcow2" };
+  const source = content.kind === "live" || content.kind === "existing" ? content.source : undefined;
+  if (source === undefined) return plan;
+  const { stdout } = await qemuImg(["info", "-U", "--output=json", resolve(folder, plan.path)], signal);
   const whole = (JSON.parse(stdout) as { "backing-filename"?: string })["backing-filename"] === undefined;
-  return whole ? plan : { ...plan, source: disk.content.source };
+  return whole ? plan : { ...plan, source };
 }
 
 export function imageName({ id }: DiskSpec): string {

@@ -28,7 +28,13 @@ const diskContent = z.discriminatedUnion("kind", [
     sizeBytes: z.int().positive().optional(),
   }),
   /** An image that belongs to somebody else: used as it is, and left behind when the machine is destroyed. */
-  z.strictObject({ kind: z.literal("existing"), path: z.string().startsWith("/"), format: imageFormat }),
+  z.strictObject({
+    kind: z.literal("existing"),
+    path: z.string().startsWith("/"),
+    format: imageFormat,
+    /** Where a qcow2 overlay takes what it does not hold yet; it needs it only as long as its header names a backing file. */
+    source: nbdLocation.optional(),
+  }),
   /** Its own writes over an image that must not change. */
   z.strictObject({ kind: z.literal("overlay"), path: z.string().startsWith("/"), format: imageFormat }),
   /** Its own writes over a read-only export: the guest starts at once, and `startBackgroundCopy` makes it whole. */

@@ -192,7 +192,11 @@ export function planDiskNodes({ spec, path, format, source }: DiskPlan): JsonObj
 }
 
 function isOverlay({ content }: DiskSpec): boolean {
-  return content.kind === "live" || content.kind === "overlay";
+  return (
+    content.kind === "live" ||
+    content.kind === "overlay" ||
+    (content.kind === "existing" && content.source !== undefined)
+  );
 }
 
 function backingOf(spec: DiskSpec, source: NbdLocation | undefined): string | JsonObject | null {
