@@ -37,8 +37,21 @@ export const secretReference = z.union([
 
 const tags = z.record(z.string(), z.string());
 
+/** `512MiB`, `10GiB`, `1TiB` -> bytes. */
+export const byteSize = z
+  .string()
+  .regex(/^\d+(\.\d+)?(KiB|MiB|GiB|TiB)$/u, "a size looks like 512MiB, 10GiB or 1TiB")
+  .transform((text) => {
+    const unit = ["KiB", "MiB", "GiB", "TiB"].indexOf(text.slice(-3)) + 1;
+    return Math.round(Number.parseFloat(text) * 1024 ** unit);
+  });
+
+/** A host agent of ours beside the site: what captures disks there, and gives them their content. */
+const host = z.strictObject({ socket: z.string().min(1) });
+
 const ec2Site = z.strictObject({
   driver: z.literal("ec2"),
+  host: host.optional(),
   region: z.string().min(1),
   /** Only for clouds other than AWS. */
   endpoint: z.url().optional(),
@@ -51,6 +64,7 @@ const ec2Site = z.strictObject({
 
 const openstackSite = z.strictObject({
   driver: z.literal("openstack"),
+  host: host.optional(),
   authUrl: z.url(),
   region: z.string().min(1),
   project: z.string().min(1),
@@ -152,7 +166,18 @@ const trigger = z.strictObject({
   for: duration,
 });
 
+/** Disks whose every write is kept in the vault; without it, the standby's disks are empty. */
+const protect = z.strictObject({
+  /** Volumes that bear all these tags. */
+  volumes: tags.refine((value) => Object.keys(value).length > 0, "select at least one tag"),
+  /** A guest's write is held by the vault no longer than this; then the guest goes on, and what it writes is caught up later. */
+  stallLimit: duration.prefault("2s"),
+  /** A recovery point, of the configuration and all disks, so often. */
+  pointsEvery: duration.prefault("10m"),
+});
+
 const environment = z.strictObject({
+  protect: protect.optional(),
   active: z.string().min(1),
   standby: z.string().min(1),
   reserve: reserve.prefault({}),
@@ -188,8 +213,31 @@ const environment = z.strictObject({
     .prefault({}),
 });
 
+const s3Store = z.strictObject({
+  endpoint: z.url().optional(),
+  region: z.string().min(1).default("us-east-1"),
+  bucket: z.string().min(1),
+  prefix: z.string().default(""),
+  accessKeyId: secretReference,
+  secretAccessKey: secretReference,
+});
+
+const vault = z.strictObject({
+  /** Where the repository is. */
+  store: z.union([z.strictObject({ folder: z.string().min(1) }), z.strictObject({ s3: s3Store })]),
+  passphrase: secretReference,
+  /** The write logs, and the sockets of the process that serves them. */
+  data: z.string().min(1).default("./understudy-vault"),
+  /** Any moment of the last so much can be named, as far as it fits into `windowSize`. */
+  window: duration.prefault("1h"),
+  windowSize: byteSize.prefault("20GiB"),
+  /** The log becomes points of the repository so often. */
+  foldEvery: duration.prefault("1m"),
+});
+
 export const configSchema = z.strictObject({
   version: z.literal(1),
+  vault: vault.optional(),
   data: z.string().min(1).default("./understudy-data"),
   listen: z
     .strictObject({
@@ -208,6 +256,7 @@ export const configSchema = z.strictObject({
 });
 
 export type Config = z.output<typeof configSchema>;
+export type VaultConfig = NonNullable<Config["vault"]>;
 export type SiteConfig = Config["sites"][string];
 export type EnvironmentConfig = Config["environments"][string];
 export type RouteConfig = EnvironmentConfig["traffic"][number];

@@ -106,3 +106,35 @@ test("secrets come from a file or the environment and print as stars", () => {
   assert.equal(resolveSecret({ env: "X" }, folder, { X: "y" }).reveal(), "y");
   assert.throws(() => resolveSecret({ env: "X" }, folder, {}), /X is not set/u);
 });
+
+test("protected disks need a vault, and a host at both sites", () => {
+  const protect = `${good}    protect: {volumes: {role: db}}\n`;
+  const [problem] = problemsOf(protect);
+  assert.match(problem?.message ?? "", /add `vault`/u);
+  const vault = "vault: {store: {folder: ./store}, passphrase: {file: phrase}, windowSize: 512MiB}\n";
+  const check = checkConfig(protect.replace("sites:", `${vault}sites:`));
+  assert.ok(check.ok);
+  assert.equal(check.config.vault?.windowSize, 512 * 1024 * 1024);
+  assert.deepEqual(
+    check.warnings.map(({ message }) => message),
+    [
+      'site "a" (active) has no `host`: the disks there are not captured',
+      'site "b" (standby) has no `host`: no disk can be given its content there',
+    ],
+  );
+});
+
+test("folders and sockets are found from the file's own folder", () => {
+  const path = join(folder, "paths.yaml");
+  const vault = "vault: {store: {folder: ./store}, passphrase: {file: phrase}}\n";
+  writeFileSync(
+    path,
+    good
+      .replace("sites:", `${vault}sites:`)
+      .replace("driver: ec2", "driver: ec2\n    host: {socket: ./east/host.sock}"),
+  );
+  const { config } = readConfig(path);
+  assert.equal(config.sites["a"]?.host?.socket, join(folder, "east/host.sock"));
+  assert.deepEqual(config.vault?.store, { folder: join(folder, "store") });
+  assert.equal(config.vault?.data, join(folder, "understudy-vault"));
+});

@@ -3,7 +3,13 @@ import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { isNode, LineCounter, parseDocument, type Document } from "yaml";
 import type { z } from "zod";
-import { configSchema, type Config } from "#config/config-schema.ts";
+import {
+  configSchema,
+  type Config,
+  type EnvironmentConfig,
+  type SiteConfig,
+  type VaultConfig,
+} from "#config/config-schema.ts";
 import { OperationalError } from "#kernel/errors.ts";
 
 const MAX_CONFIG_BYTES = 1024 * 1024;
@@ -61,7 +67,30 @@ export function readConfig(path: string): { readonly config: Config; readonly fo
   const check = checkConfig(readConfigText(path));
   if (!check.ok) throw new OperationalError("config.invalid", formatProblems(path, check.problems));
   const folder = dirname(resolve(path));
-  return { config: { ...check.config, data: resolve(folder, check.config.data) }, folder };
+  return { config: withAbsolutePaths(check.config, folder), folder };
+}
+
+function withAbsolutePaths(config: Config, folder: string): Config {
+  const { vault } = config;
+  const sites = Object.entries(config.sites).map(([name, site]): [string, SiteConfig] => [
+    name,
+    site.host === undefined ? site : { ...site, host: { socket: resolve(folder, site.host.socket) } },
+  ]);
+  return {
+    ...config,
+    data: resolve(folder, config.data),
+    sites: Object.fromEntries(sites),
+    ...(vault === undefined ? {} : { vault: withAbsoluteFolders(vault, folder) }),
+  };
+}
+
+function withAbsoluteFolders(vault: VaultConfig, folder: string): VaultConfig {
+  const { store } = vault;
+  return {
+    ...vault,
+    data: resolve(folder, vault.data),
+    store: "folder" in store ? { folder: resolve(folder, store.folder) } : store,
+  };
 }
 
 /** Errors: `config.missing`, `config.invalid` for what is too large to be a configuration. */
@@ -162,6 +191,12 @@ function crossChecks(config: Config): Finding[] {
         message: "the standby must be another site than the active one",
       });
     }
+    if (environment.protect !== undefined && config.vault === undefined) {
+      findings.push({
+        path: [...at, "protect"],
+        message: "disks can be protected only with a vault: add `vault` (store and passphrase) at the top",
+      });
+    }
     const witnesses = environment.witnesses.map((witness) => (witness === "engine" ? witness : witness.name));
     for (const [index, trigger] of environment.failover.triggers.entries()) {
       if (trigger.witnesses > witnesses.length) {
@@ -222,16 +257,39 @@ function duplicates(names: readonly string[], path: readonly PropertyKey[], what
 
 /** Allowed, but an operator should know. */
 function caveats(config: Config): Finding[] {
-  return Object.entries(config.environments).flatMap(([name, environment]) =>
-    environment.failover.triggers.flatMap((trigger, index) =>
-      trigger.witnesses < 2
-        ? [
-            {
-              path: ["environments", name, "failover", "triggers", index, "witnesses"],
-              message: "one witness alone can start a failover: a fault on its own path is enough",
-            },
-          ]
-        : [],
-    ),
+  return Object.entries(config.environments).flatMap(([name, environment]) => [
+    ...loneWitnesses(name, environment),
+    ...hostlessSites(config, name, environment),
+  ]);
+}
+
+function loneWitnesses(name: string, { failover }: EnvironmentConfig): Finding[] {
+  return failover.triggers.flatMap((trigger, index) =>
+    trigger.witnesses < 2
+      ? [
+          {
+            path: ["environments", name, "failover", "triggers", index, "witnesses"],
+            message: "one witness alone can start a failover: a fault on its own path is enough",
+          },
+        ]
+      : [],
   );
+}
+
+function hostlessSites(config: Config, name: string, environment: EnvironmentConfig): Finding[] {
+  if (environment.protect === undefined) return [];
+  const reasons = {
+    active: "the disks there are not captured",
+    standby: "no disk can be given its content there",
+  } as const;
+  return (["active", "standby"] as const).flatMap((role) => {
+    const site = environment[role];
+    if (config.sites[site]?.host !== undefined) return [];
+    return [
+      {
+        path: ["environments", name, "protect"],
+        message: `site "${site}" (${role}) has no \`host\`: ${reasons[role]}`,
+      },
+    ];
+  });
 }
