@@ -18,8 +18,14 @@ export function scopeText(scope: CredentialScope): string {
 const keptScopes = 16;
 
 const blockBytes = 64;
+const digestBytes = 32;
+/** A string to sign is some 140 characters; a longer one goes the plain way. */
+const messageBytes = 512;
 
-/** A signing key as HMAC uses it: combined with its two pads (RFC 2104), which is half the work of a short message. */
+/**
+ * A signing key as HMAC uses it: combined with its two pads (RFC 2104), which is half the work of a short message. Behind each pad
+ * is room for what is hashed with it, so that a signature allocates nothing.
+ */
 interface PaddedKey {
   readonly inner: Buffer;
   readonly outer: Buffer;
@@ -52,8 +58,8 @@ function hmac(key: string | Buffer, text: string): Buffer {
 
 /** Of a key no longer than a block, as a SHA-256 is. */
 function padded(key: Buffer): PaddedKey {
-  const inner = Buffer.alloc(blockBytes, 0x36);
-  const outer = Buffer.alloc(blockBytes, 0x5c);
+  const inner = Buffer.alloc(blockBytes + messageBytes, 0x36);
+  const outer = Buffer.alloc(blockBytes + digestBytes, 0x5c);
   for (const [at, byte] of key.entries()) {
     inner[at] = byte ^ 0x36;
     outer[at] = byte ^ 0x5c;
@@ -63,8 +69,13 @@ function padded(key: Buffer): PaddedKey {
 
 /** Two one-shot hashes: a third of what an Hmac object costs. */
 function paddedHmac({ inner, outer }: PaddedKey, text: string): Buffer {
-  const message = Buffer.concat([inner, Buffer.from(text)]);
-  return hash("sha256", Buffer.concat([outer, hash("sha256", message, "buffer")]), "buffer");
+  // UTF-8 has at most three bytes for a unit of a string.
+  const message =
+    text.length * 3 <= messageBytes
+      ? inner.subarray(0, blockBytes + inner.write(text, blockBytes))
+      : Buffer.concat([inner.subarray(0, blockBytes), Buffer.from(text)]);
+  hash("sha256", message, "buffer").copy(outer, blockBytes);
+  return hash("sha256", outer, "buffer");
 }
 
 /** Raw signature over a canonical request. `time` is `YYYYMMDDTHHMMSSZ`. */

@@ -53,13 +53,14 @@ export function signSigV4(
   if (credentials.sessionToken !== undefined) {
     added["x-amz-security-token"] = credentials.sessionToken.reveal();
   }
-  const headers = { ...request.headers, ...added };
-  const signed: (readonly [string, string])[] = [];
-  for (const name of Object.keys(headers).sort()) {
-    if (!name.startsWith("x-amz-") && !signedIfPresent.has(name)) continue;
-    const value = canonicalHeader(headers, name);
+  const signed: [string, string][] = [];
+  for (const name in request.headers) {
+    if (Object.hasOwn(added, name) || (!name.startsWith("x-amz-") && !signedIfPresent.has(name))) continue;
+    const value = canonicalHeader(request.headers, name);
     if (value !== undefined) signed.push([name, value]);
   }
+  for (const name in added) signed.push([name, added[name] ?? ""]);
+  signed.sort(byName);
   invariant(
     signed.some(([name]) => name === "host"),
     "a request needs its host header before it is signed",
@@ -79,6 +80,10 @@ export function signSigV4(
   added["authorization"] =
     `AWS4-HMAC-SHA256 Credential=${credentials.accessKeyId}/${scopeText(full)}, SignedHeaders=${names}, Signature=${proof}`;
   return added;
+}
+
+function byName([a]: readonly [string, string], [b]: readonly [string, string]): number {
+  return a < b ? -1 : 1;
 }
 
 let lastSecond = { second: Number.NaN, text: "" };
