@@ -95,12 +95,12 @@ export function withTokenLock(keys: LockKeys, service: string, token: string | n
 async function takeLocks(run: Run): Promise<Hold | ChangeEnd> {
   const { ports, lane, command, presence, token } = run;
   const keys = withTokenLock(command.locks, command.service, token);
-  const patience = new AbortController();
-  const pending = lane.locks.acquire(keys, patience.signal);
+  let patience: AbortController | undefined;
+  const pending = lane.locks.acquire(keys, () => (patience = new AbortController()).signal);
   if (!(pending instanceof Promise)) return pending;
-  presence.onGone(() => patience.abort("gone"));
+  presence.onGone(() => patience?.abort("gone"));
   const { lockWaitMs } = ports.limits;
-  const timer = setTimeout(() => patience.abort("late"), lockWaitMs);
+  const timer = setTimeout(() => patience?.abort("late"), lockWaitMs);
   try {
     return await pending;
   } catch (reason) {

@@ -140,7 +140,7 @@ export class OpenCommands {
       hold: async (keys) => {
         // Whoever has them may wait for this command's turn: then both give way, and this one asks again.
         const patience = AbortSignal.any([signal, AbortSignal.timeout(holdWaitMs)]);
-        held.add(await lane.locks.acquire(keys, patience));
+        held.add(await lane.locks.acquire(keys, () => patience));
       },
       signal,
     });

@@ -24,7 +24,7 @@ test("any mix of commands: writers are alone, conflicting ones keep arrival orde
       const run = async (index: number): Promise<void> => {
         const { exclusive, shared, abandon, turns } = commands[index] ?? assert.fail();
         const control = new AbortController();
-        const pending = locks.acquire({ exclusive, shared }, control.signal);
+        const pending = locks.acquire({ exclusive, shared }, () => control.signal);
         if (abandon) control.abort(new Error("gone"));
         let hold;
         try {

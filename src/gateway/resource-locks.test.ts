@@ -60,7 +60,7 @@ test("whoever gives up leaves every queue and lets the next ones go", async () =
   const locks = new ResourceLocks();
   const first = now(locks.acquire(shared("a", "b")));
   const control = new AbortController();
-  const gone = later(locks.acquire(exclusive("a", "b"), control.signal));
+  const gone = later(locks.acquire(exclusive("a", "b"), () => control.signal));
   const reader = later(locks.acquire(shared("a")));
   control.abort(new Error("the caller left"));
   await assert.rejects(gone, /the caller left/);

@@ -66,13 +66,13 @@ export class ResourceLocks {
 
   /**
    * The hold at once if nothing is in the way, else a promise of it. When the signal aborts first, the place in every queue is
-   * given up and the promise rejects with the signal's reason.
+   * given up and the promise rejects with the signal's reason. `signal` is asked for only if there is something to wait for.
    */
-  acquire(keys: LockKeys, signal?: AbortSignal): Hold | Promise<Hold> {
+  acquire(keys: LockKeys, signal?: () => AbortSignal): Hold | Promise<Hold> {
     const ticket = new Ticket((leaving) => this.#leave(leaving));
     for (const key of keys.exclusive) this.#join(ticket, key, true);
     for (const key of keys.shared) this.#join(ticket, key, false);
-    return ticket.waitingFor === 0 ? ticket : this.#wait(ticket, signal);
+    return ticket.waitingFor === 0 ? ticket : this.#wait(ticket, signal?.());
   }
 
   async #wait(ticket: Ticket, signal: AbortSignal | undefined): Promise<Hold> {
