@@ -7,8 +7,20 @@ import { openJournal } from "./open-journal.ts";
 
 const [path = "", round = ""] = process.argv.slice(2);
 const environment = environmentId("shop");
-const store = await openSqliteStore({ path });
+// As the engine opens it.
+const store = await openSqliteStore({ path, ownThread: true });
 const journal = await openJournal(store, { clock: systemClock });
+
+/** Out of this process before the call returns. Threads make the pipe one that does not block: it may be full for a moment. */
+function say(line: string): void {
+  for (let rest = Buffer.from(`${line}\n`); rest.length > 0;) {
+    try {
+      rest = rest.subarray(writeSync(1, rest));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+    }
+  }
+}
 
 async function caller(name: string): Promise<never> {
   for (let n = 0; ; n += 1) {
@@ -24,7 +36,7 @@ async function caller(name: string): Promise<never> {
       epoch: 1,
       at: n,
     });
-    writeSync(1, `intent ${id} ${seq}\n`);
+    say(`intent ${id} ${seq}`);
     const { position } = await journal.recordOutcome(environment, id, {
       result: "applied",
       status: 200,
@@ -34,7 +46,7 @@ async function caller(name: string): Promise<never> {
       resolvedLater: false,
       at: n,
     });
-    writeSync(1, `outcome ${id} ${position}\n`);
+    say(`outcome ${id} ${position}`);
   }
 }
 

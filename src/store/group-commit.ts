@@ -12,8 +12,12 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
+/** Resolves once the batch is on stable storage; rejects with `BatchFailed`. */
+export type RunDurably = (calls: readonly (readonly Statement[])[]) => Promise<readonly CallResult[]>;
+
 export interface GroupCommitOptions {
-  readonly run: RunBatch;
+  /** In this thread, or in another that flushes too. */
+  readonly run: RunBatch | RunDurably;
   /** Resolves when all that was committed before is on stable storage. Without one, commits are as durable as they get. */
   readonly flush?: (() => Promise<void>) | undefined;
   /** Called with the ordinal of each durable batch, after its flush and before anybody is told. */
@@ -76,7 +80,7 @@ export class GroupCommit {
       this.#queue.length <= maxCallsPerBatch ? this.#queue : this.#queue.slice(0, maxCallsPerBatch);
     this.#queue = batch === this.#queue ? [] : this.#queue.slice(maxCallsPerBatch);
     if (batch.length === 0) return;
-    let results: readonly CallResult[];
+    let results: readonly CallResult[] | Promise<readonly CallResult[]>;
     try {
       if (this.#failed !== undefined) throw new BatchFailed(this.#failed.error);
       results = this.#options.run(batch.map((waiter) => waiter.statements));
@@ -84,8 +88,26 @@ export class GroupCommit {
       refuseAll(batch, error instanceof BatchFailed ? error.error : error);
       return;
     }
-    if (this.#options.flush === undefined) this.#durable(batch, results);
+    if (results instanceof Promise) this.#flushing = this.#elsewhere(batch, results);
+    else if (this.#options.flush === undefined) this.#durable(batch, results);
     else this.#flushing = this.#flushed(this.#options.flush, batch, results);
+  }
+
+  async #elsewhere(batch: readonly Waiter[], running: Promise<readonly CallResult[]>): Promise<void> {
+    let results: readonly CallResult[];
+    try {
+      results = await running;
+    } catch (error) {
+      this.#flushing = undefined;
+      const failed = error instanceof BatchFailed ? error : undefined;
+      if (failed?.lasting === true) this.#failed = { error: failed.error };
+      refuseAll(batch, failed === undefined ? error : failed.error);
+      this.#schedule();
+      return;
+    }
+    this.#flushing = undefined;
+    this.#durable(batch, results);
+    this.#schedule();
   }
 
   async #flushed(

@@ -20,6 +20,16 @@ function directory(t: TestContext): string {
   return path;
 }
 
+/** Who commits: the event loop's own thread, or another. What a store promises is the same. */
+const ways = [{ ownThread: false }, { ownThread: true }] as const;
+type Way = (typeof ways)[number];
+
+function bothWays(name: string, body: (t: TestContext, way: Way) => Promise<void>): void {
+  for (const way of ways) {
+    test(`${name} (${way.ownThread ? "own thread" : "same thread"})`, (t) => body(t, way));
+  }
+}
+
 async function opened(t: TestContext, options: Partial<SqliteStoreOptions> = {}): Promise<Store> {
   const store = await openSqliteStore({ path: join(directory(t), "data", "store.db"), ...options });
   t.after(() => store.close());
@@ -35,9 +45,9 @@ async function sites(store: Store): Promise<string[]> {
   return rows.map((row) => row.site);
 }
 
-test("calls of one turn share one durable batch, reported before anybody is told", async (t) => {
+bothWays("calls of one turn share one durable batch, reported before anybody is told", async (t, way) => {
   const seen: string[] = [];
-  const store = await opened(t, { onCommit: (count) => seen.push(`batch ${count}`) });
+  const store = await opened(t, { ...way, onCommit: (count) => seen.push(`batch ${count}`) });
   const one = async (name: string): Promise<void> => {
     await store.commit([put(store, name)]);
     seen.push(name);
@@ -48,9 +58,9 @@ test("calls of one turn share one durable batch, reported before anybody is told
   assert.deepEqual(await sites(store), ["a", "b", "c", "d"]);
 });
 
-test("a failing call is undone whole and leaves the others of its batch", async (t) => {
+bothWays("a failing call is undone whole and leaves the others of its batch", async (t, way) => {
   let batches = 0;
-  const store = await opened(t, { onCommit: (count) => (batches = count) });
+  const store = await opened(t, { ...way, onCommit: (count) => (batches = count) });
   const results = await Promise.allSettled([
     store.commit([put(store, "a")]),
     store.commit([put(store, "b"), put(store, "a")]),
@@ -72,8 +82,8 @@ test("a failing call is undone whole and leaves the others of its batch", async 
   assert.equal(batches, 1);
 });
 
-test("order is kept over more calls than one batch takes", async (t) => {
-  const store = await opened(t);
+bothWays("order is kept over more calls than one batch takes", async (t, way) => {
+  const store = await opened(t, way);
   await store.commit([put(store, "s", "0")]);
   const step = (from: number): Statement => ({
     query: store.db
@@ -91,16 +101,16 @@ test("order is kept over more calls than one batch takes", async (t) => {
   );
 });
 
-test("a statement that is a bug fails alone, as itself", async (t) => {
-  const store = await opened(t);
+bothWays("a statement that is a bug fails alone, as itself", async (t, way) => {
+  const store = await opened(t, way);
   const query = { ...put(store, "a").query, sql: "insert into nowhere values (1)", parameters: [] };
   const results = await Promise.allSettled([store.commit([{ query }]), store.commit([put(store, "b")])]);
   assert.equal(results[1].status, "fulfilled");
   assert.ok(results[0].status === "rejected" && !isOperational(results[0].reason));
 });
 
-test("the reading side cannot write, and a long read does not hold commits up", async (t) => {
-  const store = await opened(t);
+bothWays("the reading side cannot write, and a long read does not hold commits up", async (t, way) => {
+  const store = await opened(t, way);
   await assert.rejects(store.db.insertInto("catalogue").values({ site: "a", data: "", at: 1 }).execute());
   for (let n = 0; n < 20; n += 1) await store.commit([put(store, `s${n}`)]);
   let read = 0;
@@ -112,9 +122,9 @@ test("the reading side cannot write, and a long read does not hold commits up", 
   assert.equal((await sites(store)).length, 40);
 });
 
-test("the files are for one user only", async (t) => {
+bothWays("the files are for one user only", async (t, way) => {
   const path = join(directory(t), "deep", "store.db");
-  const store = await openSqliteStore({ path });
+  const store = await openSqliteStore({ path, ...way });
   t.after(() => store.close());
   await store.commit([put(store, "a")]);
   assert.equal(statSync(join(path, "..")).mode & 0o777, 0o700);
@@ -123,15 +133,15 @@ test("the files are for one user only", async (t) => {
   }
 });
 
-test("closing runs what was asked for, then refuses; twice is once", async (t) => {
+bothWays("closing runs what was asked for, then refuses; twice is once", async (t, way) => {
   const path = join(directory(t), "store.db");
-  const store = await openSqliteStore({ path });
+  const store = await openSqliteStore({ path, ...way });
   const last = store.commit([put(store, "a")]);
   await store.close();
   await last;
   await store.close();
   await assert.rejects(store.commit([]), { code: "store.failing" });
-  const again = await openSqliteStore({ path });
+  const again = await openSqliteStore({ path, ...way });
   assert.deepEqual(await sites(again), ["a"]);
   await again.close();
 });
@@ -163,6 +173,31 @@ test("a second process is told who holds the store; a killed holder is not waite
   await next.close();
 });
 
+test("a commit that cannot go to the thread fails alone, and the thread goes on", async (t) => {
+  const path = join(directory(t), "store.db");
+  const store = await openSqliteStore({ path, ownThread: true });
+  await store.commit([put(store, "a")]);
+  // A value that cannot be handed to another thread is a bug of its caller alone.
+  const query = { ...put(store, "b").query, parameters: [() => 1] };
+  await assert.rejects(store.commit([{ query }]));
+  await store.commit([put(store, "c")]);
+  await store.close();
+  const again = await openSqliteStore({ path });
+  assert.deepEqual(await sites(again), ["a", "c"]);
+  await again.close();
+});
+
+test("an open store with a thread of its own keeps no process alive, a commit under way does", (t) => {
+  const path = join(directory(t), "store.db");
+  const script = `const { openSqliteStore } = await import(${JSON.stringify(modulePath)});
+    const store = await openSqliteStore({ path: ${JSON.stringify(path)}, ownThread: true });
+    const query = store.db.insertInto("catalogue").values({ site: "a", data: "", at: 1 }).compile();
+    await store.commit([{ query }]);
+    process.stdout.write("recorded");`;
+  const ended = spawnSync(process.execPath, ["--input-type=module", "-e", script], { timeout: 20_000 });
+  assert.deepEqual([ended.status, ended.stdout.toString(), ended.stderr.toString()], [0, "recorded", ""]);
+});
+
 test("a file that a newer program wrote is refused", async (t) => {
   const path = join(directory(t), "store.db");
   await (await openSqliteStore({ path })).close();
@@ -184,24 +219,27 @@ test("a damaged file is named, not overwritten", async (t) => {
   assert.equal(statSync(path).size, text.length);
 });
 
-test("at its quota the batch is refused whole, and the store goes on once there is room", async (t) => {
-  const store = await opened(t, { maxPages: 80 });
-  const large = "x".repeat(100_000);
-  await store.commit([put(store, "first", large)]);
-  const results = await Promise.allSettled([
-    store.commit([put(store, "small")]),
-    store.commit([put(store, "second", large), put(store, "third", large)]),
-  ]);
-  for (const result of results) {
-    assert.ok(result.status === "rejected" && isOperational(result.reason, "store.full"));
-    assert.equal(result.reason.outcome, "not_applied");
-    assert.match(result.reason.message, /free space/);
-  }
-  assert.deepEqual(await sites(store), ["first"]);
-  await store.commit([{ query: store.db.deleteFrom("catalogue").compile() }]);
-  await store.commit([put(store, "later", large)]);
-  assert.deepEqual(await sites(store), ["later"]);
-});
+bothWays(
+  "at its quota the batch is refused whole, and the store goes on once there is room",
+  async (t, way) => {
+    const store = await opened(t, { ...way, maxPages: 80 });
+    const large = "x".repeat(100_000);
+    await store.commit([put(store, "first", large)]);
+    const results = await Promise.allSettled([
+      store.commit([put(store, "small")]),
+      store.commit([put(store, "second", large), put(store, "third", large)]),
+    ]);
+    for (const result of results) {
+      assert.ok(result.status === "rejected" && isOperational(result.reason, "store.full"));
+      assert.equal(result.reason.outcome, "not_applied");
+      assert.match(result.reason.message, /free space/);
+    }
+    assert.deepEqual(await sites(store), ["first"]);
+    await store.commit([{ query: store.db.deleteFrom("catalogue").compile() }]);
+    await store.commit([put(store, "later", large)]);
+    assert.deepEqual(await sites(store), ["later"]);
+  },
+);
 
 /** Mounting needs the right to; where it is missing, the quota test above stands in. */
 function tmpfs(t: TestContext): string | undefined {
@@ -214,14 +252,14 @@ function tmpfs(t: TestContext): string | undefined {
   return mounted ? at : undefined;
 }
 
-test("on a full disk nothing is half done, and the store goes on once there is space", async (t) => {
+bothWays("on a full disk nothing is half done, and the store goes on once there is space", async (t, way) => {
   const at = tmpfs(t);
   if (at === undefined) {
     assert.notEqual(process.env["UNDERSTUDY_STRICT"], "1", "mounting a tmpfs needs root");
     t.skip("mounting a tmpfs needs root");
     return;
   }
-  const store = await openSqliteStore({ path: join(at, "store.db") });
+  const store = await openSqliteStore({ path: join(at, "store.db"), ...way });
   try {
     let written = 0;
     const page = "x".repeat(50_000);

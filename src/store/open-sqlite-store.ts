@@ -8,13 +8,15 @@ import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { silentLog } from "#kernel/log.ts";
 import type { Statement, Store } from "./contract.ts";
-import { GroupCommit } from "./group-commit.ts";
+import { GroupCommit, type GroupCommitOptions } from "./group-commit.ts";
 import { migrate, requireKnownSchema } from "./migrations.ts";
 import type { Schema } from "./schema.ts";
+import { busyTimeoutMs, openWriter } from "./open-writer.ts";
+import { openCommitThread } from "./commit-thread.ts";
 import { sqliteBatch } from "./sqlite-batch.ts";
 import { nodeSqliteDialect } from "./sqlite-dialect.ts";
 import { storeError } from "./sqlite-errors.ts";
-import { type WalFlush, flushDirectory, openWalFlush } from "./wal-flush.ts";
+import { flushDirectory, openWalFlush } from "./wal-flush.ts";
 import type { WriterLock } from "./writer-lock.ts";
 import { takeWriterLock } from "./writer-lock.ts";
 
@@ -32,6 +34,11 @@ export interface SqliteStoreOptions {
   readonly readOnly?: boolean;
   /** The most pages the file may grow to: a quota. Default: the disk's. */
   readonly maxPages?: number;
+  /**
+   * Commits in a thread of its own, so that the event loop does nothing for a commit but send and receive it. For a process
+   * that serves; a store that is opened briefly is better off without. Nothing else differs.
+   */
+  readonly ownThread?: boolean;
 }
 
 /**
@@ -39,8 +46,6 @@ export interface SqliteStoreOptions {
  * more). At SQLite's own 1,000 pages that happened every 70 journaled commands and made their p99 (ADR 0002).
  */
 const checkpointPages = 16_000;
-/** A writer that another process blocks longer than this is an error; the process waits, so it is short. */
-const busyTimeoutMs = 2_000;
 const inMemory = ":memory:";
 
 const lockPathOf = (path: string): string => `${path}.lock`;
@@ -54,21 +59,6 @@ function prepareFile(path: string): void {
     chmodSync(file, 0o600);
   }
   flushDirectory(directory);
-}
-
-function openWriter(path: string, maxPages: number | undefined): DatabaseSync {
-  const database = new DatabaseSync(path, { enableForeignKeyConstraints: true, timeout: busyTimeoutMs });
-  try {
-    database.exec("pragma journal_mode = wal");
-    // Until the schema stands; then every flush is `WalFlush`'s.
-    database.exec("pragma synchronous = full");
-    database.exec(`pragma wal_autocheckpoint = ${checkpointPages}`);
-    if (maxPages !== undefined) database.exec(`pragma max_page_count = ${maxPages}`);
-  } catch (error) {
-    database.close();
-    throw error;
-  }
-  return database;
 }
 
 function openReader(path: string): DatabaseSync {
@@ -94,41 +84,65 @@ async function openForReading(path: string): Promise<Store> {
 }
 
 async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
-  const { path, clock = systemClock } = options;
-  const writer = openWriter(path, options.maxPages);
-  // Not destroyed: that would close the writer. It is only a way to run the migrations on the writer's connection.
-  const writing = new Kysely<Schema>({ dialect: nodeSqliteDialect(writer) });
+  const { path, clock = systemClock, maxPages } = options;
   const shared = path === inMemory;
-  let log: WalFlush | undefined;
+  const writer = openWriter(path, { maxPages, checkpointPages });
+  const opened = new AsyncDisposableStack();
+  opened.defer(() => closeIfOpen(writer));
   try {
+    // Not destroyed: that would close the writer. It is only a way to run the migrations on the writer's connection.
+    const writing = new Kysely<Schema>({ dialect: nodeSqliteDialect(writer) });
     await migrate(writing, path, clock);
-    if (!shared) {
-      log = openWalFlush(path);
-      writer.exec("pragma synchronous = normal");
-    }
+    const how =
+      options.ownThread === true && !shared
+        ? await commitElsewhere(writer, { path, maxPages }, opened)
+        : commitHere(writer, path, opened);
+    const db = shared ? writing : new Kysely<Schema>({ dialect: nodeSqliteDialect(openReader(path)) });
+    opened.defer(() => db.destroy());
+    const commits = new GroupCommit({ ...how, onCommit: options.onCommit });
+    opened.defer(() => commits.close());
+    (options.log ?? silentLog).debug({ path }, "store opened");
+    const stack = opened.move();
+    return {
+      db,
+      commit: (statements: readonly Statement[]) => commits.commit(statements),
+      close: () => stack.disposeAsync(),
+    };
   } catch (error) {
-    writer.close();
+    await opened.disposeAsync();
     throw error;
   }
-  const db = shared ? writing : new Kysely<Schema>({ dialect: nodeSqliteDialect(openReader(path)) });
-  const commits = new GroupCommit({
-    run: sqliteBatch(writer, path),
-    flush: log?.flush,
-    onCommit: options.onCommit,
-  });
-  (options.log ?? silentLog).debug({ path }, "store opened");
+}
 
-  async function close(): Promise<void> {
-    await commits.close();
-    await db.destroy();
-    if (!shared) writer.close();
-    await log?.close();
-  }
-  return {
-    db,
-    commit: (statements: readonly Statement[]) => commits.commit(statements),
-    close,
-  };
+function commitHere(
+  writer: DatabaseSync,
+  path: string,
+  opened: AsyncDisposableStack,
+): Pick<GroupCommitOptions, "run" | "flush"> {
+  const run = sqliteBatch(writer, path);
+  if (path === inMemory) return { run };
+  const log = openWalFlush(path);
+  opened.defer(() => log.close());
+  writer.exec("pragma synchronous = normal");
+  return { run, flush: log.flush };
+}
+
+async function commitElsewhere(
+  writer: DatabaseSync,
+  { path, maxPages }: { readonly path: string; readonly maxPages: number | undefined },
+  opened: AsyncDisposableStack,
+): Promise<Pick<GroupCommitOptions, "run">> {
+  // The log's name in its directory has to be as durable as what will be in it.
+  await openWalFlush(path).close();
+  const thread = await openCommitThread({ path, maxPages, checkpointPages });
+  opened.defer(() => thread.close());
+  // Not before the thread has its own: the last connection to close would remove the log.
+  writer.close();
+  return { run: (calls) => thread.run(calls) };
+}
+
+function closeIfOpen(database: DatabaseSync): void {
+  if (database.isOpen) database.close();
 }
 
 /**

@@ -50,7 +50,7 @@ export function flushDirectory(directory: string): void {
   }
 }
 
-function flushFailed(path: string, cause: Error): OperationalError {
+export function flushFailed(path: string, cause: Error): OperationalError {
   return new OperationalError(
     "store.failing",
     `the disk under ${path} fails: look at the system log, then restart understudy`,

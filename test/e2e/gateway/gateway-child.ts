@@ -30,6 +30,7 @@ let armed = false;
 let steps = 0;
 const store = await openSqliteStore({
   path: join(options.folder, "state.db"),
+  ownThread: true,
   onCommit: () => {
     if (!armed) return;
     steps += 1;
