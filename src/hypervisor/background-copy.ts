@@ -4,7 +4,7 @@
  * agent or the machine the copy goes on where it was. When the export fails the copy waits; the guest's own writes are in the
  * image from the start and are never given up.
  */
-import { OperationalError, publicMessage } from "#kernel/errors.ts";
+import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import { endOfJob, queryJobs, queryNodes } from "./block-jobs.ts";
 import type { Machine, MachineAttendant } from "./machine.ts";
 import type { QmpClient } from "./qmp-client.ts";
@@ -28,6 +28,8 @@ export class BackgroundCopy implements MachineAttendant {
   readonly #complete = Promise.withResolvers<void>();
   #over = new AbortController();
   #running: Promise<void> = Promise.resolve();
+  /** A wait is told once. */
+  #told = false;
   #progress: CopyProgress = { state: "waiting", doneBytes: 0, totalBytes: 0 };
 
   constructor(machine: Machine, disk: string) {
@@ -77,10 +79,8 @@ export class BackgroundCopy implements MachineAttendant {
       const nodes = await queryNodes(qmp, signal);
       if (!nodes.has(`source-${this.disk}`)) break;
       try {
-        if (!(await this.#streamed(qmp, signal))) continue;
-        // Nothing stands on it any more: QEMU closes the connection to the export.
-        await qmp.execute("blockdev-del", { "node-name": `source-${this.disk}` }, signal);
-        break;
+        if (await this.#letGo(qmp, signal)) break;
+        await this.#stream(qmp, signal);
       } catch (error) {
         signal.throwIfAborted();
         if (qmp.isClosed) return;
@@ -97,8 +97,19 @@ export class BackgroundCopy implements MachineAttendant {
     this.#complete.resolve();
   }
 
-  /** Whether the job reached its end; a job that an agent before us left running is taken over. */
-  async #streamed(qmp: QmpClient, signal: AbortSignal): Promise<boolean> {
+  /** QEMU refuses while anything stands on the export or copies from it; else it closes the connection. */
+  async #letGo(qmp: QmpClient, signal: AbortSignal): Promise<boolean> {
+    try {
+      await qmp.execute("blockdev-del", { "node-name": `source-${this.disk}` }, signal);
+      return true;
+    } catch (error) {
+      if (isOperational(error, "machine.refused")) return false;
+      throw error;
+    }
+  }
+
+  /** Returns when the job has ended well; one that an agent before us left running is taken over. */
+  async #stream(qmp: QmpClient, signal: AbortSignal): Promise<void> {
     const { clock } = this.#machine.deps;
     const record = this.#machine.record.copies[this.disk];
     const end: { why: string | null } = { why: null };
@@ -107,7 +118,6 @@ export class BackgroundCopy implements MachineAttendant {
     });
     try {
       if (!(await queryJobs(qmp, signal)).has(this.#job)) {
-        if (await this.#standsAlone(qmp, signal)) return true;
         end.why = null;
         await qmp.execute(
           "block-stream",
@@ -125,11 +135,12 @@ export class BackgroundCopy implements MachineAttendant {
         if (end.why !== null && end.why !== "") {
           throw new OperationalError("machine.failing", `the background copy ended: ${end.why}`);
         }
-        if (job === undefined) return this.#standsAlone(qmp, signal);
-        const failed = job.ioStatus !== "ok";
-        this.#progress = { state: "copying", doneBytes: job.offset, totalBytes: job.length };
-        if (failed) {
-          this.#wait("the source does not serve");
+        if (job === undefined) return;
+        const state = job.ioStatus === "ok" ? "copying" : "waiting";
+        if (state === "waiting") this.#wait("the source does not serve");
+        else if (job.offset > this.#progress.doneBytes) this.#told = false;
+        this.#progress = { state, doneBytes: job.offset, totalBytes: job.length };
+        if (state === "waiting") {
           await clock.sleep(RETRY_MS, signal);
           await qmp.execute("block-job-resume", { device: this.#job }, signal);
         }
@@ -140,17 +151,10 @@ export class BackgroundCopy implements MachineAttendant {
     }
   }
 
-  async #standsAlone(qmp: QmpClient, signal: AbortSignal): Promise<boolean> {
-    const node = (await queryNodes(qmp, signal)).get(`disk-${this.disk}`);
-    return node?.backing_file_depth === 0;
-  }
-
   #wait(why: string): void {
-    if (this.#waits) return;
-    this.#waits = true;
+    if (this.#progress.state === "waiting" && this.#told) return;
+    this.#told = true;
     this.#progress = { ...this.#progress, state: "waiting" };
     this.#machine.notify("copy.waiting", `${why}: the copy goes on when it does`, this.disk);
   }
-
-  #waits = false;
 }

@@ -40,7 +40,6 @@ interface RawJob {
 interface RawNode {
   readonly "node-name"?: string;
   readonly "dirty-bitmaps"?: readonly (Omit<DirtyBitmap, "inconsistent"> & { inconsistent?: boolean })[];
-  readonly backing_file_depth?: number;
 }
 
 export async function queryJobs(qmp: QmpClient, signal?: AbortSignal): Promise<Map<string, BlockJob>> {

@@ -15,7 +15,7 @@ test(
     for (let part = 0; part < 6; part++) appendFileSync(path, randomBytes(32 * 1024 * 1024));
     const sizeBytes = statSync(path).size;
     // 20 MiB/s.
-    await using source = await serveFile(stage, "point.raw", null, ["-r", "--filter=rate", "rate=160M"]);
+    await using source = await serveFile(stage, "point.raw", null, ["-r", "--filter=rate"], ["rate=160M"]);
     const host = await stage.openHost();
     const port = await freePort();
     const disks = [{ id: "data", content: { kind: "live", source: source.location, sizeBytes } } as const];

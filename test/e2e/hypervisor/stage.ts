@@ -59,6 +59,7 @@ export class Stage implements AsyncDisposable {
     this.#host = await openHost({ folder: this.hostFolder, accelerator: "tcg" });
     this.#host.onNotice((notice) => {
       this.notices.push(notice);
+      if (process.env["STAGE_NOTICES"] !== undefined) console.error(notice);
       for (const wake of this.#waiting) wake();
     });
     return this.#host;
@@ -151,19 +152,25 @@ export class FileTarget implements AsyncDisposable {
   readonly path: string;
   readonly location: { readonly kind: "unix"; readonly path: string; readonly export: "" };
   readonly #options: readonly string[];
+  readonly #parameters: readonly string[];
   #child: ChildProcess | null = null;
 
-  constructor(path: string, options: readonly string[]) {
+  constructor(path: string, options: readonly string[], parameters: readonly string[]) {
     this.path = path;
     this.location = { kind: "unix", path: `${path}.sock`, export: "" };
     this.#options = options;
+    this.#parameters = parameters;
   }
 
   async start(): Promise<void> {
     rmSync(this.location.path, { force: true });
-    const args = ["-f", "-U", this.location.path, ...this.#options, "file", this.path];
-    this.#child = spawn("nbdkit", args, { stdio: "ignore" });
-    while (!existsSync(this.location.path)) await new Promise((resolve) => setTimeout(resolve, 10));
+    const args = ["-f", "-U", this.location.path, ...this.#options, "file", this.path, ...this.#parameters];
+    const child = spawn("nbdkit", args, { stdio: ["ignore", "ignore", "inherit"] });
+    this.#child = child;
+    while (!existsSync(this.location.path)) {
+      if (child.exitCode !== null) throw new Error("nbdkit did not start");
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
   }
 
   stop(): void {
@@ -194,13 +201,14 @@ export async function serveFile(
   name: string,
   sizeBytes: number | null,
   options: readonly string[] = [],
+  parameters: readonly string[] = [],
 ): Promise<FileTarget> {
   const path = join(stage.folder, name);
   if (sizeBytes !== null) {
     writeFileSync(path, "");
     truncateSync(path, sizeBytes);
   }
-  const target = new FileTarget(path, options);
+  const target = new FileTarget(path, options, parameters);
   await target.start();
   return target;
 }
