@@ -12,7 +12,8 @@ export const synchronisingReasons = [
 ] as const;
 export type SynchronisingReason = (typeof synchronisingReasons)[number];
 
-export type VolumeState = "synchronising" | "continuous";
+/** `released`: no longer captured; it has no part in the group's moments from then on. */
+export type VolumeState = "synchronising" | "continuous" | "released";
 
 export interface LogVolume {
   readonly index: number;
@@ -31,6 +32,7 @@ export type Consistency = "crash" | "application";
 
 export type LogEvent =
   | { readonly type: "volume_added"; readonly index: number; readonly id: string; readonly sizeBytes: number }
+  | { readonly type: "volume_released"; readonly index: number }
   | { readonly type: "volume_resized"; readonly index: number; readonly sizeBytes: number }
   | { readonly type: "synchronising"; readonly index: number; readonly reason: SynchronisingReason }
   | { readonly type: "continuous"; readonly index: number; readonly movedBytes: number }
@@ -74,6 +76,7 @@ export function decodeEvent(bytes: Buffer): LogEvent | undefined {
   if (type === "volume_added" && typeof id === "string" && isCount(sizeBytes))
     return { type, index, id, sizeBytes };
   if (type === "volume_resized" && isCount(sizeBytes)) return { type, index, sizeBytes };
+  if (type === "volume_released") return { type, index };
   if (type === "synchronising" && isReason(reason)) return { type, index, reason };
   if (type === "continuous" && isCount(movedBytes)) return { type, index, movedBytes };
   return undefined;
@@ -94,6 +97,8 @@ export function applyEvent(table: Map<number, LogVolume>, event: LogEvent, seque
   if (event.type === "volume_resized") table.set(event.index, { ...volume, sizeBytes: event.sizeBytes });
   else if (event.type === "synchronising")
     table.set(event.index, { ...volume, state: "synchronising", reason: event.reason, since: sequence });
+  else if (event.type === "volume_released")
+    table.set(event.index, { ...volume, state: "released", since: sequence });
   else table.set(event.index, { ...volume, state: "continuous", since: sequence });
   return true;
 }
@@ -117,7 +122,7 @@ export function decodeOpening(bytes: Buffer): Opening | undefined {
       isCount(volume.index) &&
       typeof volume.id === "string" &&
       isCount(volume.sizeBytes) &&
-      (volume.state === "synchronising" || volume.state === "continuous") &&
+      (volume.state === "synchronising" || volume.state === "continuous" || volume.state === "released") &&
       isReason(volume.reason) &&
       isCount(volume.since) &&
       isCount(volume.added),

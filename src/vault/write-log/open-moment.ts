@@ -128,6 +128,11 @@ function checkVolume(
       "state.conflict",
       `${replay.volumeId} was being synchronised at ${describeMoment(moment)} (${volume.reason}): its content was no state of the disk`,
     );
+  if (volume.state === "released" && !evenIncomplete)
+    throw new OperationalError(
+      "state.conflict",
+      `${replay.volumeId} was not captured any more at ${describeMoment(moment)}`,
+    );
   const [first] = segments;
   if (replay.base === undefined && first !== undefined && volume.added < first.header.firstSequence)
     throw tooOld(moment);

@@ -181,27 +181,34 @@ export class WriteLog implements LogHistory, AsyncDisposable {
   }
 
   async markSynchronising(id: string, reason: SynchronisingReason): Promise<number> {
-    return this.appendEvent({ type: "synchronising", index: this.volume(id).index, reason });
+    const { index } = this.volume(id);
+    return (await this.appendEvent({ type: "synchronising", index, reason })).sequence;
   }
 
   async markContinuous(id: string, movedBytes: number): Promise<number> {
-    return this.appendEvent({ type: "continuous", index: this.volume(id).index, movedBytes });
+    const { index } = this.volume(id);
+    return (await this.appendEvent({ type: "continuous", index, movedBytes })).sequence;
   }
 
-  /** Durable when it returns, with the event's sequence. */
-  async appendEvent(event: LogEvent): Promise<number> {
+  /** It is captured no longer; what was captured stays for as long as the window says. */
+  async releaseVolume(id: string): Promise<number> {
+    return (await this.appendEvent({ type: "volume_released", index: this.volume(id).index })).sequence;
+  }
+
+  /** Durable when it returns, with the event's place. */
+  async appendEvent(event: LogEvent): Promise<{ readonly sequence: number; readonly timeMs: number }> {
     this.#checkOpen();
     await this.#appender.room();
     const data = encodeEvent(event);
     const record = { volume: groupIndex, kind: recordKind.event, offset: 0, length: data.length };
-    const { sequence, durable } = this.#appender.append(record, data);
+    const { sequence, timeMs, durable } = this.#appender.append(record, data);
     this.#events.set(sequence, event);
     try {
       await durable;
     } finally {
       this.#events.delete(sequence);
     }
-    return sequence;
+    return { sequence, timeMs };
   }
 
   /**
