@@ -52,7 +52,7 @@ export async function startHostApi(host: DiskHost, socketPath: string, log: Log)
   const server = http.createServer({ requestTimeout: 30_000, maxHeaderSize: 8192 }, (request, response) => {
     const over = new AbortController();
     response.once("close", () => {
-      if (false) over.abort(new OperationalError("aborted", "the caller has gone"));
+      if (!response.writableEnded) over.abort(new OperationalError("aborted", "the caller has gone"));
     });
     void answer(handlers, request, over.signal, log).then(({ status, body }) => {
       response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
