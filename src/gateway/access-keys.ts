@@ -7,10 +7,10 @@
  * named there, through this gateway only, until the key is disabled; the cloud's credentials are not in it. Disabling a key
  * takes effect for requests that arrive after it, in other processes within a second.
  */
-import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { type FileHandle, open, stat } from "node:fs/promises";
 import { z } from "zod";
 import type { Clock } from "#kernel/clock.ts";
+import { replaceFile } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { EnvironmentId } from "#kernel/ids.ts";
 import type { Random } from "#kernel/random.ts";
@@ -145,7 +145,7 @@ class FileAccessKeys implements AccessKeys {
       await this.#refresh();
       const keys = new Map(this.#keys);
       const result = edit(keys);
-      await replacePrivateFile(this.#path, encodeKeys(keys));
+      await replaceFile(this.#path, encodeKeys(keys));
       this.#keys = keys;
       return result;
     };
@@ -244,37 +244,6 @@ function cannotRead(path: string, cause: unknown): OperationalError {
     detail: String(cause),
     cause,
   });
-}
-
-/** Temporary file, fsync, rename, fsync of the folder: a crash leaves the old or the new keys, whole. */
-async function replacePrivateFile(path: string, content: string): Promise<void> {
-  const temporary = `${path}.new`;
-  try {
-    await rm(temporary, { force: true });
-    const file = await open(temporary, "wx", 0o600);
-    try {
-      await file.writeFile(content);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-    const folder = await open(dirname(path), "r");
-    try {
-      await folder.sync();
-    } finally {
-      await folder.close();
-    }
-  } catch (cause) {
-    const full = (cause as NodeJS.ErrnoException).code === "ENOSPC";
-    throw new OperationalError(
-      full ? "store.full" : "store.failing",
-      full
-        ? `cannot write ${path}: the disk is full`
-        : `cannot write ${path}: check that its folder exists and is writable`,
-      { detail: String(cause), cause },
-    );
-  }
 }
 
 /** RFC 4648 alphabet; `bytes` must be a multiple of 5 long. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Random } from "#kernel/random.ts";
 import { Secret } from "#kernel/secret.ts";
 import { storeError } from "#store/sqlite-errors.ts";
-import { readFileIfAny, replaceFile } from "#traffic/durable-file.ts";
+import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 
 /** Makes the data folder where it is missing. Errors: `store.full`, `store.failing`. */
 export async function openOperatorToken(data: string, fileName: string, random: Random): Promise<Secret> {

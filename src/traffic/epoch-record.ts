@@ -3,7 +3,7 @@
  * a DNS zone). It is raised before the switch acts: after a crash between the two, the older epoch stays refused.
  */
 import { OperationalError } from "#kernel/errors.ts";
-import { readFileIfAny, replaceFile } from "./durable-file.ts";
+import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { checkEpoch } from "./traffic-switch.ts";
 
 export interface EpochRecord {

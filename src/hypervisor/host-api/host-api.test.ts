@@ -126,7 +126,7 @@ void test("an error is thrown as the host threw it; a bug is not told in its own
   );
 });
 
-void test("a caller that gives up ends the call at the host", async () => {
+void test("a caller that gives up ends the call at the host", { timeout: 10_000 }, async () => {
   const ended = Promise.withResolvers<string>();
   await served(
     (_, given) => {

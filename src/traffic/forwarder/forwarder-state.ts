@@ -1,6 +1,6 @@
 /** What a forwarder must know after a restart: the last target of each route. */
 import { OperationalError } from "#kernel/errors.ts";
-import { readFileIfAny, replaceFile } from "#traffic/durable-file.ts";
+import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { checkTarget, type RouteTarget } from "#traffic/traffic-switch.ts";
 
 export interface ForwarderState {

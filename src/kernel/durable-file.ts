@@ -1,13 +1,13 @@
 import { open, readFile, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { OperationalError } from "#kernel/errors.ts";
+import { OperationalError } from "./errors.ts";
 
 /**
  * Replaces a small file so that a crash leaves the old or the new content, whole: temporary file, fsync, rename,
  * fsync of the directory. One writer a path. Throws `store.failing`: `not_applied` when the old content is in
  * force, `unknown` when the rename happened but may not outlive a power cut.
  */
-export async function replaceFile(path: string, content: string): Promise<void> {
+export async function replaceFile(path: string, content: string | Uint8Array): Promise<void> {
   const temporary = `${path}.new`;
   try {
     const file = await open(temporary, "w", 0o600);
@@ -23,14 +23,19 @@ export async function replaceFile(path: string, content: string): Promise<void> 
     throw failure(path, "not_applied", cause);
   }
   try {
-    const directory = await open(dirname(path), "r");
-    try {
-      await directory.sync();
-    } finally {
-      await directory.close();
-    }
+    await syncFolder(dirname(path));
   } catch (cause) {
     throw failure(path, "unknown", cause);
+  }
+}
+
+/** Names that were made, renamed or removed in the folder outlive a power cut afterwards. */
+export async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
   }
 }
 
