@@ -29,6 +29,8 @@ export interface MachineDeps {
   readonly log: Log;
   readonly accelerator: (signal?: AbortSignal) => Promise<Accelerator>;
   readonly notify: (notice: HostNotice) => void;
+  /** Called between any two steps whose order matters; a test dies in it. */
+  readonly checkpoint: (step: string) => void;
 }
 
 /** `waiting`: paused because a disk does not serve. `unreachable`: QEMU runs, its monitor does not answer. */
@@ -121,8 +123,10 @@ export class Machine {
     const written = this.#writing.then(async () => {
       const changes = typeof patch === "function" ? patch(this.#record) : patch;
       const next = { ...this.#record, ...changes };
+      this.deps.checkpoint(`before writing ${Object.keys(changes).join(", ")}`);
       await writeRecord(this.folder, next);
       this.#record = next;
+      this.deps.checkpoint(`after writing ${Object.keys(changes).join(", ")}`);
     });
     this.#writing = written.catch(() => {});
     return written;
@@ -284,13 +288,15 @@ export class Machine {
     const accelerator = await this.deps.accelerator(signal);
     const incoming = template !== null;
     const args = planCommandLine({ spec, uuid, accelerator, disks, seed, incoming });
-    const qemu = await launchQemu(this.folder, args, clock, signal).catch(async (error: unknown) => {
-      // One that a killed agent started a moment ago holds the pid file: it is the machine.
-      const other = await adoptQemu(this.folder, uuid, signal);
-      if (other === null) throw error;
-      return other;
-    });
-    await this.update({ process: qemu.identity });
+    const spawned = (): void => this.deps.checkpoint("QEMU was spawned");
+    const qemu = await launchQemu(this.folder, args, { clock, spawned }, signal).catch(
+      async (error: unknown) => {
+        // One that a killed agent started a moment ago holds the pid file: it is the machine.
+        const other = await adoptQemu(this.folder, uuid, signal);
+        if (other === null) throw error;
+        return other;
+      },
+    );
     await this.#take(qemu);
     if (template !== null) {
       await loadMemory(qemu.qmp, template, signal);
@@ -376,6 +382,7 @@ export class Machine {
       for (const attendant of this.#attendants) await attendant.detached();
       // Orderly, so that bitmaps are written; a monitor stuck on a dead target is not waited for.
       const limit = AbortSignal.timeout(QUIT_LIMIT_MS);
+      this.deps.checkpoint("before quit");
       await qemu.qmp.execute("quit", undefined, limit).catch(() => {});
       await waitForEnd(qemu.identity, clock, limit).catch(() => {});
     }

@@ -25,6 +25,8 @@ export interface HostOptions {
   readonly log?: Log;
   /** Default: what a timed probe boot says. */
   readonly accelerator?: Accelerator;
+  /** For tests: called between any two steps whose order matters. */
+  readonly checkpoint?: (step: string) => void;
 }
 
 const TRIM_EVERY_MS = 60_000;
@@ -67,6 +69,7 @@ export class HypervisorHost implements AsyncDisposable {
       random: options.random ?? systemRandom,
       log: options.log ?? silentLog,
       accelerator: (signal) => (chosen ??= chooseAccelerator({ folder: options.folder, clock, signal })),
+      checkpoint: options.checkpoint ?? (() => {}),
       notify: (notice) => {
         for (const listener of this.#listeners) listener(notice);
       },
@@ -123,7 +126,9 @@ export class HypervisorHost implements AsyncDisposable {
     try {
       await machine.exclusive(async () => {
         await makeFolder(folder);
+        this.#deps.checkpoint("the folder is there");
         await writeRecord(folder, record);
+        this.#deps.checkpoint("the record is there");
         await finishCreation(machine, signal);
       });
       return machine;
@@ -177,6 +182,7 @@ export class HypervisorHost implements AsyncDisposable {
 
   async #finishDestruction(machine: Machine): Promise<void> {
     await machine.stop(0);
+    this.#deps.checkpoint("before removing the folder");
     await rm(machine.folder, { recursive: true, force: true });
     await syncFolder(join(this.folder, "machines"));
     this.#machines.delete(machine.id);
@@ -190,7 +196,10 @@ export class HypervisorHost implements AsyncDisposable {
 }
 
 async function finishCreation(machine: Machine, signal: AbortSignal | undefined): Promise<void> {
-  for (const disk of machine.spec.disks) await createDisk(machine.folder, disk, signal);
+  for (const disk of machine.spec.disks) {
+    await createDisk(machine.folder, disk, signal);
+    machine.deps.checkpoint(`disk ${disk.id} is there`);
+  }
   await machine.update({ phase: "present" });
 }
 

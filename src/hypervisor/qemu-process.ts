@@ -34,7 +34,7 @@ const LOG_TAIL_BYTES = 2000;
 export async function launchQemu(
   folder: string,
   args: readonly string[],
-  clock: Clock,
+  { clock, spawned }: { readonly clock: Clock; readonly spawned: () => void },
   signal?: AbortSignal,
 ): Promise<RunningQemu> {
   const log = await open(join(folder, machineFiles.qemuLog), "w", 0o600);
@@ -52,6 +52,7 @@ export async function launchQemu(
     await log.close();
   }
   child.unref();
+  spawned();
   const deadline = clock.monotonicMs() + LAUNCH_LIMIT_MS;
   for (;;) {
     if (child.exitCode !== null || child.signalCode !== null) throw await refusedToStart(folder);
