@@ -173,3 +173,50 @@ test("a command that waits longer than it may for an open one is refused, unsent
   assert.deepEqual([retry.status, retry.code], [503, "Unavailable"]);
   assert.equal((await fixture.journal.counts(shop)).commands, 1);
 });
+
+test("what a lost create made is looked at again when nobody changes it any more", async (t) => {
+  const { cloud, fixture } = await both(t);
+  let tagged = false;
+  let answerTags = (): void => assert.fail("no tags were asked for");
+  let talks = false;
+  let looks = 0;
+  cloud.reply = (received, response) => {
+    if (received.action === "CreateTags") {
+      answerTags = () => {
+        tagged = true;
+        okReply(received, response);
+      };
+    } else if (received.action !== "DescribeVpcs" || !talks) response.destroy();
+    else {
+      looks += 1;
+      const tags = tagged ? "<tagSet><item><key>tier</key><value>web</value></item></tagSet>" : "";
+      response.end(
+        `<DescribeVpcsResponse><vpcSet><item><vpcId>vpc-1</vpcId><cidrBlock>10.0.0.0/16</cidrBlock>${tags}</item></vpcSet></DescribeVpcsResponse>`,
+      );
+    }
+  };
+  assert.equal((await fixture.call({ Action: "CreateVpc", CidrBlock: "10.0.0.0/16" })).status, 504);
+  // Somebody has found it in the cloud.
+  const tagging = fixture.call({
+    Action: "CreateTags",
+    "ResourceId.1": "vpc-1",
+    "Tag.1.Key": "tier",
+    "Tag.1.Value": "web",
+  });
+  await until(() => cloud.received.some(({ action }) => action === "CreateTags"));
+  talks = true;
+  await until(() => fixture.gateway.stats().waiting === 1 || fixture.gateway.stats().open === 0);
+  assert.equal(looks, 1);
+  answerTags();
+  assert.equal((await tagging).status, 200);
+  await until(() => fixture.gateway.stats().open === 0);
+  assert.equal(looks, 2);
+  const entries = await fixture.journal.read(shop, 0, 10);
+  assert.deepEqual(
+    entries.map(({ intent }) => intent.operation),
+    ["CreateTags", "CreateVpc"],
+  );
+  const made = entries[1]?.outcome?.changes.find(({ kind }) => kind === "network");
+  assert.deepEqual(made?.type === "create" ? made.tags : undefined, { tier: "web" });
+  assert.equal(fixture.gateway.stats().waiting, 0);
+});

@@ -5,7 +5,8 @@ import { encodeQueryRequest } from "#wire/aws/query-encode.ts";
 import type { AwsService } from "#wire/aws/service-model.ts";
 import { decodeQueryError, decodeQueryResponse } from "#wire/aws/xml-decode.ts";
 import type { KnownResources } from "#wire/ec2/ec2-effect.ts";
-import { resolveEc2Outcome } from "#wire/ec2/ec2-resolve.ts";
+import { type Ec2Resolution, resolveEc2Outcome } from "#wire/ec2/ec2-resolve.ts";
+import { ec2ResourceIds } from "#wire/ec2/ec2-resource-ids.ts";
 import type { Resolution, ResolveContext } from "#gateway/dialect.ts";
 import { formRequest } from "./aws-command.ts";
 
@@ -24,7 +25,17 @@ export async function resolveAws(
     for (const id of await context.knownIds()) knownIds.add(id);
     return answer;
   };
-  const resolution = await resolveEc2Outcome({ operation, input, token, at }, ask, knownIds, known);
+  const look = (): Promise<Ec2Resolution> =>
+    resolveEc2Outcome({ operation, input, token, at }, ask, knownIds, known);
+  let resolution = await look();
+  // Somebody who saw in the cloud what it made may be changing it: looked at again when nobody does.
+  const { read, written } = ec2ResourceIds(operation, input);
+  const held = new Set([...read, ...written]);
+  for (let unheld = madeBy(resolution, held); unheld.length > 0; unheld = madeBy(resolution, held)) {
+    await context.hold({ shared: [], exclusive: unheld.map((id) => `${intent.service}:${id}`) });
+    for (const id of unheld) held.add(id);
+    resolution = await look();
+  }
   switch (resolution.result) {
     case "applied":
       return resolution;
@@ -33,6 +44,19 @@ export async function resolveAws(
     case "undecided":
       return { result: "undecidable", gaps: [resolution.gap] };
   }
+}
+
+/** Every name under which other commands may mean what this one is found to have made, but for those that are held. */
+function madeBy(resolution: Ec2Resolution, held: ReadonlySet<string>): string[] {
+  if (resolution.result !== "applied") return [];
+  const made = new Set<string>();
+  for (const change of resolution.changes) {
+    if (change.type !== "create") continue;
+    for (const id of [change.id, ...(change.aliases ?? [])]) {
+      if (!held.has(id)) made.add(id);
+    }
+  }
+  return [...made];
 }
 
 /** An error of the cloud that names a missing resource is an answer too: it has none. Other errors: ask again later. */
