@@ -1,5 +1,6 @@
 import { isOperational } from "#kernel/errors.ts";
-import { type BlobKind, type BlobRef, packName } from "./block-ref.ts";
+import { type BlobKind, type BlobRef, type MapEntry, blobKinds, packName } from "./block-ref.ts";
+import { applyRecord } from "./patch-record.ts";
 import { decodeBlobWith } from "./pack-format.ts";
 import { packKey } from "./blob-codec.ts";
 import type { BlobStorage } from "./storage/blob-storage.ts";
@@ -71,6 +72,24 @@ export class BlobReader {
       }
     }
     return fetched;
+  }
+
+  /** Blocks as their entries say, patches laid over: one by one, for the rare cases. */
+  async readWithPatches(
+    entries: readonly Extract<MapEntry, { kind: "blob" | "patched" }>[],
+    signal?: AbortSignal,
+  ): Promise<Buffer[]> {
+    const blocks: Buffer[] = [];
+    for (const entry of entries) {
+      const block = await this.read(blobKinds.block, entry.ref, signal);
+      if (entry.kind === "patched") {
+        const { bundle, offset, length } = entry.patch;
+        const records = await this.read(blobKinds.patches, bundle, signal);
+        applyRecord(packName(bundle.pack), block, records.subarray(offset, offset + length));
+      }
+      blocks.push(block);
+    }
+    return blocks;
   }
 
   async #fetch(run: PlannedRequest, signal: AbortSignal | undefined): Promise<Buffer | undefined> {

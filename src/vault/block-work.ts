@@ -72,6 +72,8 @@ export interface RestoreBlock {
 
 export interface RestoreTask {
   readonly blocks: readonly RestoreBlock[];
+  /** Blocks that were decoded elsewhere, to be written like the others. */
+  readonly plain: readonly { readonly offset: number; readonly bytes: Uint8Array }[];
   /** Written there by the thread; otherwise the plain bytes come back. */
   readonly localPath: string | undefined;
 }
@@ -204,6 +206,10 @@ export class BlockWork {
       }
       if (task.localPath === undefined) plain.push(ownBytes(block));
       else this.#writeTarget(task.localPath, block, one.offset);
+    }
+    for (const one of task.plain) {
+      if (task.localPath === undefined) plain.push(Uint8Array.from(one.bytes));
+      else this.#writeTarget(task.localPath, asBuffer(one.bytes), one.offset);
     }
     return plain;
   }

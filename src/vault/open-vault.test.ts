@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -61,6 +61,12 @@ test("worker threads and a file give the same point as work in place", async () 
     assert.equal(fromMemory.cost.storedBytes, 0);
     await using point = await vault.openPoint(fromFile.id);
     assert.ok((await readWhole(point)).equals(disk));
+    const back = join(folder, "back");
+    assert.deepEqual((await vault.restoreToFile(fromFile.id, back)).missing, []);
+    assert.ok((await readFile(back)).equals(disk));
+    const copy = Buffer.alloc(disk.length);
+    await vault.restoreTo(fromFile.id, { write: async (offset, bytes) => copy.set(bytes, offset) });
+    assert.ok(copy.equals(disk));
     await vault[Symbol.asyncDispose]();
     await storage.close();
   } finally {

@@ -23,6 +23,13 @@ import {
   parsePointId,
   pointObject,
 } from "./point-manifest.ts";
+import {
+  type RestoreOptions,
+  type RestoreResult,
+  type RestoreTarget,
+  restoreTo,
+  restoreToFile,
+} from "./restore-point.ts";
 import { seal, sealKinds, unseal } from "./sealed-object.ts";
 import type { BlobStorage } from "./storage/blob-storage.ts";
 import { damaged } from "./vault-damage.ts";
@@ -205,6 +212,10 @@ export class Vault implements AsyncDisposable {
 
   /** Costs the manifest and a lease, whatever the history and the disk's size. Dispose of it to end the lease. */
   async openPoint(id: PointId, options: OpenPointOptions = {}): Promise<PointReader> {
+    return this.#open(id, options);
+  }
+
+  async #open(id: PointId, options: OpenPointOptions): Promise<OpenPoint> {
     const { signal } = options;
     // The lease first: from then on no collector takes what the manifest names.
     const lease = options.lease === "none" ? undefined : await holdLease(this.context, "read", id, signal);
@@ -214,6 +225,28 @@ export class Vault implements AsyncDisposable {
       await lease?.release();
       throw error;
     }
+  }
+
+  /** Restores a point to a file, made anew and sparse. */
+  async restoreToFile(
+    id: PointId,
+    path: string,
+    options: RestoreOptions & OpenPointOptions = {},
+  ): Promise<RestoreResult> {
+    return this.inTurn(async () => {
+      await using point = await this.#open(id, options);
+      return restoreToFile(this.context, this.pool(), point, path, options);
+    }, options.signal);
+  }
+
+  /** Restores a point to whatever takes writes; it must read as zeroes before. */
+  async restoreTo(
+    id: PointId,
+    target: RestoreTarget,
+    options: RestoreOptions & OpenPointOptions = {},
+  ): Promise<RestoreResult> {
+    await using point = await this.#open(id, options);
+    return restoreTo(this.context, this.pool(), point, target, options);
   }
 
   /** Removes the point from the list. Its space comes back by garbage collection. */

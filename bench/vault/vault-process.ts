@@ -1,0 +1,50 @@
+// Our side of `bench/vault.ts`: one operation of the vault in a process of its own. Prints one line of JSON.
+import { readFileSync } from "node:fs";
+import { Secret } from "#kernel/secret.ts";
+import { openFileSource } from "#vault/file-source.ts";
+import { initVault, openVault } from "#vault/open-vault.ts";
+import { openFolderStorage } from "#vault/storage/folder-storage.ts";
+
+const [operation = "", folder = "", image = "", changesFile] = process.argv.slice(2);
+const storage = await openFolderStorage(folder);
+const options = { storage, unlock: { passphrase: new Secret("bench") } };
+const vault = operation === "first" ? await initVault(options) : await openVault(options);
+const points = await vault.listPoints("bench");
+const last = points.at(-1);
+
+async function work(): Promise<object> {
+  if (operation === "restore") {
+    if (last === undefined) throw new Error("there is no point to restore");
+    return vault.restoreToFile(last.id, image);
+  }
+  await using source = await openFileSource(image);
+  const changed =
+    changesFile === undefined
+      ? undefined
+      : (JSON.parse(readFileSync(changesFile, "utf8")) as { offset: number; length: number }[]);
+  const point = await vault.writePoint({
+    volumeId: "bench",
+    sizeBytes: source.sizeBytes,
+    source,
+    ...(last === undefined ? {} : { base: last.id }),
+    ...(changed === undefined ? {} : { changed }),
+  });
+  return point.cost;
+}
+
+/** As in a process that keeps its vault open: the threads exist, the index is read. */
+if (operation === "changed" && last !== undefined) await warmUp();
+
+async function warmUp(): Promise<void> {
+  vault.pool();
+  await vault.known.refresh();
+}
+
+const start = performance.now();
+const result = await work();
+const milliseconds = performance.now() - start;
+const peak = Number(/VmHWM:\s+(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]) / 1024;
+const { user, system } = process.cpuUsage();
+console.log(JSON.stringify({ milliseconds, peakMiB: peak, cpuMs: (user + system) / 1000, result }));
+await vault[Symbol.asyncDispose]();
+await storage.close();
