@@ -5,7 +5,7 @@
  * image from the start and are never given up.
  */
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
-import { endOfJob, queryJobs, queryNodes } from "./block-jobs.ts";
+import { endJobs, endOfJob, queryJobs, queryNodes } from "./block-jobs.ts";
 import type { Machine, MachineAttendant } from "./machine.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
@@ -67,6 +67,12 @@ export class BackgroundCopy implements MachineAttendant {
     this.#over.abort();
     await this.#running;
     if (this.#progress.state === "copying") this.#progress = { ...this.#progress, state: "waiting" };
+  }
+
+  /** The job ends too. */
+  async stop(): Promise<void> {
+    await this.detached();
+    if (this.#machine.isOn) await endJobs(this.#machine.qmp, [this.#job], this.#machine.deps.clock);
   }
 
   get #job(): string {

@@ -20,7 +20,7 @@ const LEAST_STALL_LIMIT_MS = 200;
 export class DiskServices {
   readonly #machine: Machine;
   readonly #captures = new Map<string, { readonly capture: Capture; readonly leave: () => void }>();
-  readonly #copies = new Map<string, BackgroundCopy>();
+  readonly #copies = new Map<string, { readonly copy: BackgroundCopy; readonly leave: () => void }>();
 
   constructor(machine: Machine) {
     this.#machine = machine;
@@ -75,7 +75,7 @@ export class DiskServices {
   /** Makes a live disk whole; 0: no limit. Complete already, or no live disk: the copy is complete at once. */
   async startBackgroundCopy(disk: string, { bytesPerSecond = 0 } = {}): Promise<BackgroundCopy> {
     this.#specOf(disk);
-    const present = this.#copies.get(disk);
+    const present = this.#copies.get(disk)?.copy;
     if (present !== undefined) {
       await present.limit(bytesPerSecond);
       return present;
@@ -88,7 +88,19 @@ export class DiskServices {
   backgroundCopy(disk: string): BackgroundCopy {
     const found = this.#copies.get(disk);
     if (found === undefined) throw new OperationalError("not_found", `disk ${disk} is not being copied`);
-    return found;
+    return found.copy;
+  }
+
+  /** What was copied stays, and a copy may be started again. Also for a disk that is not being copied. */
+  async stopBackgroundCopy(disk: string): Promise<void> {
+    const found = this.#copies.get(disk);
+    await this.#machine.update(({ copies }) => {
+      const { [disk]: _, ...others } = copies;
+      return { copies: others };
+    });
+    found?.leave();
+    this.#copies.delete(disk);
+    await found?.copy.stop();
   }
 
   #attendCapture(disk: string): Capture {
@@ -99,8 +111,7 @@ export class DiskServices {
 
   #attendCopy(disk: string): BackgroundCopy {
     const copy = new BackgroundCopy(this.#machine, disk);
-    this.#copies.set(disk, copy);
-    this.#machine.attend(copy);
+    this.#copies.set(disk, { copy, leave: this.#machine.attend(copy) });
     return copy;
   }
 

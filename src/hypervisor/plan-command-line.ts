@@ -42,8 +42,8 @@ export interface CommandLineInput {
   readonly incoming?: boolean;
 }
 
-/** Devices that may be attached while a machine runs. */
-export const HOT_PLUG_PORTS = 6;
+/** Disks that may be attached while a machine runs, or were at its start and may be detached. */
+export const HOT_PLUG_PORTS = 12;
 
 /** A lost export answers with an error after this long, and the guest is paused; both are undone when it is back. */
 export const SOURCE_RECONNECT_SECONDS = 2;
@@ -61,6 +61,7 @@ const LARGE_GUEST_MIB = 512;
 
 export function planCommandLine(input: CommandLineInput): string[] {
   const { spec } = input;
+  const ports = planPorts(input.disks);
   return [
     "-nodefaults",
     "-no-user-config",
@@ -88,7 +89,7 @@ export function planCommandLine(input: CommandLineInput): string[] {
     "-serial",
     "chardev:console",
     ...hotPlugPorts(),
-    ...input.disks.flatMap(planDisk),
+    ...input.disks.flatMap((disk) => planDisk(disk, ports.get(disk.spec.id))),
     ...(input.seed ? planSeed() : []),
     ...spec.networks.flatMap((_, index) => planNetwork(spec, index)),
     ...(spec.guestAgent ? planAgentPort() : []),
@@ -145,14 +146,20 @@ function hotPlugPorts(): string[] {
   ]).flat();
 }
 
-function planDisk(disk: DiskPlan): string[] {
+/** What sits on the root bus can never be taken out: images of somebody else, who may want them back, sit on ports. */
+function planPorts(disks: readonly DiskPlan[]): ReadonlyMap<string, string> {
+  const movable = disks.filter(({ spec }) => spec.content.kind === "existing").slice(0, HOT_PLUG_PORTS);
+  return new Map(movable.map(({ spec }, index) => [spec.id, `port${index}`]));
+}
+
+function planDisk(disk: DiskPlan, port: string | undefined): string[] {
   return [
     // Before the node that names it.
     "-object",
     JSON.stringify(planThrottleGroup(disk.spec)),
     ...planDiskNodes(disk).flatMap((node) => ["-blockdev", JSON.stringify(node)]),
     "-device",
-    JSON.stringify(planDiskDevice(disk.spec)),
+    JSON.stringify(planDiskDevice(disk.spec, port)),
   ];
 }
 
