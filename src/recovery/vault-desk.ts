@@ -12,8 +12,10 @@ export interface KeptVolume {
   readonly sizeBytes: number;
   /** `synchronising`: the log's content of it is no moment of the disk yet. */
   readonly state: "synchronising" | "continuous";
-  /** Why it is or was synchronised; null before the first time. */
-  readonly reason: string | null;
+  /** Why it is, or was last, synchronised: first_copy, interruption, ... */
+  readonly reason: string;
+  /** Number of the last connection that its writes came by; 0: none since the vault's process began. */
+  readonly session: number;
 }
 
 export interface GroupStatus {
@@ -47,6 +49,15 @@ export interface VaultDesk extends AsyncDisposable {
 
   /** Also ends connections that write under an older epoch. A lower epoch than the group's changes nothing. */
   fence(group: string, epoch: number, signal: AbortSignal): Promise<void>;
+
+  /**
+   * The host says that its mirror is continuous, and it said so after the session was seen: from here on, moments of the volume are
+   * whole. Nothing happens if another session has begun since.
+   */
+  markWhole(group: string, volume: string, session: number, signal: AbortSignal): Promise<void>;
+
+  /** From memory: costs nothing. Empty where nothing was ever taken in. */
+  volumes(group: string, signal: AbortSignal): Promise<readonly KeptVolume[]>;
 
   /** Undefined: nothing of the group was ever taken in. */
   status(group: string, signal: AbortSignal): Promise<GroupStatus | undefined>;

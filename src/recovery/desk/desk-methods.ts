@@ -1,0 +1,47 @@
+/** The desk's calls as they cross between processes. */
+import { z } from "zod";
+
+const group = z.string().min(1).max(100);
+const volume = z.string().min(1).max(64);
+const moment = z.strictObject({ sequence: z.int().nonnegative(), at: z.number() });
+const keptVolume = z.strictObject({
+  volume: z.string(),
+  sizeBytes: z.int().nonnegative(),
+  state: z.enum(["synchronising", "continuous"]),
+  reason: z.string(),
+  session: z.int().nonnegative(),
+});
+const groupStatus = z.strictObject({
+  group: z.string(),
+  epoch: z.int(),
+  volumes: z.array(keptVolume),
+  last: moment.nullable(),
+  oldest: moment.nullable(),
+  shipLagMs: z.number(),
+  foldedSequence: z.int().nonnegative(),
+});
+const nothing = z.null();
+
+export const deskMethods = {
+  protect: {
+    input: z.strictObject({
+      group,
+      volume,
+      sizeBytes: z.int().positive(),
+      epoch: z.int().nonnegative(),
+    }),
+    output: z.strictObject({ uri: z.string() }),
+  },
+  release: { input: z.strictObject({ group, volume }), output: nothing },
+  fence: { input: z.strictObject({ group, epoch: z.int().nonnegative() }), output: nothing },
+  markWhole: { input: z.strictObject({ group, volume, session: z.int().positive() }), output: nothing },
+  volumes: { input: z.strictObject({ group }), output: z.array(keptVolume) },
+  status: { input: z.strictObject({ group }), output: groupStatus.nullable() },
+  moment: { input: z.strictObject({ group, atMs: z.number().nullable() }), output: moment },
+  serve: {
+    input: z.strictObject({ group, volume, moment }),
+    output: z.strictObject({ uri: z.string(), sizeBytes: z.int().nonnegative() }),
+  },
+} as const;
+
+export type DeskMethods = typeof deskMethods;
