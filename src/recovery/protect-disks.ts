@@ -12,7 +12,7 @@ import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { ResourceOf, Tags } from "#model/resource.ts";
 import type { DiskContext } from "#recovery/disk-mover.ts";
 import { lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
-import type { VaultDesk } from "#recovery/vault-desk.ts";
+import type { KeptVolume, VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
 
 export interface ProtectDisksOptions {
@@ -80,13 +80,30 @@ export class DiskProtection {
     const site = context.servingSite();
     const volumes = recoveredVolumes(context.state(), select);
     const host = hostOf(site);
+    // First the vault, then the host: what the host says is then no older than the session that it is taken for.
+    const kept = await this.#options.desk.volumes(context.environment, signal);
     const running = await this.#captures(host, signal);
     const disks = await Promise.all(
       volumes.map((volume) => this.#lookAt(volume, { site, epoch, host, running }, signal)),
     );
     if (context.servingSite() !== site) return;
+    await this.#markWhole(disks, kept, signal);
     this.#disks = disks;
     await this.#tell(disks);
+  }
+
+  async #markWhole(
+    disks: readonly ProtectedDisk[],
+    kept: readonly KeptVolume[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { desk, context } = this.#options;
+    for (const { lineage, capture } of disks) {
+      const volume = kept.find((one) => one.volume === lineage);
+      if (capture?.state !== "continuous" || volume?.state !== "synchronising" || volume.session === 0)
+        continue;
+      await desk.markWhole(context.environment, lineage, volume.session, signal);
+    }
   }
 
   async #captures(

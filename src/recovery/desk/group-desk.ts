@@ -7,7 +7,7 @@ import type { Log } from "#kernel/log.ts";
 import type { BlockReader } from "#model/block-device.ts";
 import type { NbdExport } from "#nbd/export-provider.ts";
 import type { DiskMoment } from "#recovery/disk-mover.ts";
-import type { GroupStatus } from "#recovery/vault-desk.ts";
+import type { GroupStatus, KeptVolume } from "#recovery/vault-desk.ts";
 import type { Vault } from "#vault/open-vault.ts";
 import { CaptureTarget } from "#vault/write-log/capture-target.ts";
 import { LogKeeper } from "#vault/write-log/keep-log.ts";
@@ -209,6 +209,16 @@ export class GroupDesk implements AsyncDisposable {
     };
   }
 
+  volumes(): readonly KeptVolume[] {
+    return this.#log
+      .volumes()
+      .flatMap(({ id, sizeBytes, state, reason }) =>
+        state === "released"
+          ? []
+          : [{ volume: id, sizeBytes, state, reason, session: this.#lastSession.get(id) ?? 0 }],
+      );
+  }
+
   async status(signal: AbortSignal): Promise<GroupStatus> {
     const [last, oldest] = await Promise.all([
       lastWholeMoment(this.#log, undefined, signal),
@@ -218,13 +228,7 @@ export class GroupDesk implements AsyncDisposable {
     return {
       group: this.#options.group,
       epoch: this.#record.epoch,
-      volumes: this.#log
-        .volumes()
-        .flatMap(({ id, sizeBytes, state, reason }) =>
-          state === "released"
-            ? []
-            : [{ volume: id, sizeBytes, state, reason, session: this.#lastSession.get(id) ?? 0 }],
-        ),
+      volumes: this.volumes(),
       last: last === undefined ? null : { sequence: last.sequence, at: last.timeMs },
       oldest: oldest === undefined ? null : { sequence: oldest.sequence, at: oldest.timeMs },
       shipLagMs: lag.unshippedMs,

@@ -106,6 +106,7 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
     release: async (group, volume) => (await known(group)).release(volume),
     fence: async (group, epoch) => (await openGroup(group)).fence(epoch),
     markWhole: async (group, volume, session) => (await known(group)).markWhole(volume, session),
+    volumes: async (group) => (await groups.get(group))?.volumes() ?? [],
     status: async (group, signal) => (await groups.get(group))?.status(signal),
     moment: async (group, atMs, signal) => (await known(group)).moment(atMs, signal),
     async serve(group, volume, moment, signal) {
