@@ -1,0 +1,181 @@
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { systemClock } from "#kernel/clock.ts";
+import { isOperational } from "#kernel/errors.ts";
+import { silentLog } from "#kernel/log.ts";
+import { systemRandom } from "#kernel/random.ts";
+import { Secret } from "#kernel/secret.ts";
+import { type NbdClient, openNbdClient } from "#nbd/nbd-client.ts";
+import type { VaultDesk } from "#recovery/vault-desk.ts";
+import { initVault, openVault } from "#vault/open-vault.ts";
+import { openFolderStorage } from "#vault/storage/folder-storage.ts";
+import { type NbdPeerAddress, parseNbdUri } from "#wire/nbd/nbd-uri.ts";
+import { openDesk } from "./open-desk.ts";
+import { connectDesk, serveDesk } from "./serve-desk.ts";
+
+const signal = new AbortController().signal;
+const sizeBytes = 8 * 1024 * 1024;
+const group = "shop";
+const volume = "vol-0123456789abcdef0";
+
+/** A vault's process, as far as its insides go; asked over its socket. */
+async function openProcess(folder: string, make: boolean): Promise<VaultDesk> {
+  const storage = await openFolderStorage(join(folder, "store"));
+  const unlock = { passphrase: new Secret("correct horse") };
+  const cheap = { N: 1024, r: 8, p: 1 };
+  const vault = await (make
+    ? initVault({ storage, unlock, threads: 0, scrypt: cheap })
+    : openVault({ storage, unlock, threads: 0 }));
+  const data = join(folder, "data");
+  const desk = await openDesk({
+    folder: data,
+    vault,
+    clock: systemClock,
+    log: silentLog,
+    window: { windowMs: 3_600_000, windowBytes: 2 ** 30 },
+    foldEveryMs: 3_600_000,
+  });
+  const served = await serveDesk(desk, data, silentLog);
+  const client = connectDesk(data);
+  return {
+    ...client,
+    [Symbol.asyncDispose]: async () => {
+      await client[Symbol.asyncDispose]();
+      await served[Symbol.asyncDispose]();
+      await desk[Symbol.asyncDispose]();
+      await vault[Symbol.asyncDispose]();
+      await storage.close();
+    },
+  };
+}
+
+async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), "understudy-desk-"));
+  try {
+    await work(folder);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+const ports = { clock: systemClock, random: systemRandom, log: silentLog, reconnectMs: 0 };
+const connect = (uri: string): Promise<NbdClient> => openNbdClient({ ...ports, ...parseUnix(uri) }, signal);
+
+function parseUnix(uri: string): { readonly address: NbdPeerAddress; readonly exportName: string } {
+  const { address, exportName } = parseNbdUri(uri);
+  return { address, exportName };
+}
+const block = (fill: number): Buffer => Buffer.alloc(4096, fill);
+
+async function sessionOf(desk: VaultDesk): Promise<number> {
+  const [kept] = await desk.volumes(group, signal);
+  return kept?.session ?? 0;
+}
+
+test("what a host writes can be read as it was at any moment, and is no moment before the copy was whole", () =>
+  inFolder(async (folder) => {
+    await using desk = await openProcess(folder, true);
+    const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
+    {
+      await using host = await connect(uri);
+      await host.write(0, block(1));
+      await assert.rejects(desk.moment(group, null, signal), (error) => isOperational(error, "not_found"));
+      await desk.markWhole(group, volume, await sessionOf(desk), signal);
+      const first = await desk.moment(group, null, signal);
+      await host.write(0, block(2));
+      await host.write(1_000_000, block(3));
+      const second = await desk.moment(group, null, signal);
+      assert.ok(second.sequence > first.sequence);
+
+      for (const [moment, fill, later] of [
+        [first, 1, 0],
+        [second, 2, 3],
+      ] as const) {
+        const served = await desk.serve(group, volume, moment, signal);
+        assert.equal(served.sizeBytes, sizeBytes);
+        await using reader = await connect(served.uri);
+        assert.ok(reader.readOnly);
+        assert.ok((await reader.read(0, 4096)).equals(block(fill)));
+        assert.ok((await reader.read(1_000_000, 4096)).equals(block(later)));
+      }
+    }
+    const status = await desk.status(group, signal);
+    assert.deepEqual(
+      status?.volumes.map(({ state }) => state),
+      ["continuous"],
+    );
+  }));
+
+test("a host that comes back synchronises first, and what the log has already is not kept twice", () =>
+  inFolder(async (folder) => {
+    await using desk = await openProcess(folder, true);
+    const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
+    {
+      await using host = await connect(uri);
+      await host.write(0, block(1));
+      await desk.markWhole(group, volume, await sessionOf(desk), signal);
+    }
+    const whole = await desk.moment(group, null, signal);
+    await using again = await connect(uri);
+    const stale = (await sessionOf(desk)) - 1;
+    await again.write(0, block(1));
+    await again.write(8192, block(9));
+    await desk.markWhole(group, volume, stale, signal);
+    assert.deepEqual(await desk.moment(group, null, signal), whole, "nothing newer is offered yet");
+    await desk.markWhole(group, volume, await sessionOf(desk), signal);
+    const after = await desk.moment(group, null, signal);
+    // Two events (synchronising, continuous) and the one block that was new.
+    assert.equal(after.sequence, whole.sequence + 3);
+  }));
+
+test("under an older epoch nothing comes in any more, also not on a connection that is open", () =>
+  inFolder(async (folder) => {
+    await using desk = await openProcess(folder, true);
+    const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
+    await using host = await connect(uri);
+    await host.write(0, block(1));
+    await desk.markWhole(group, volume, await sessionOf(desk), signal);
+    await desk.fence(group, 2, signal);
+    const moment = await desk.moment(group, null, signal);
+    await assert.rejects(host.write(0, block(2)));
+    await assert.rejects(connect(uri));
+    await assert.rejects(desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal), (error) =>
+      isOperational(error, "state.fenced"),
+    );
+    assert.deepEqual(await desk.moment(group, null, signal), moment);
+    const next = await desk.protect(group, { volume, sizeBytes, epoch: 2 }, signal);
+    await using copy = await connect(next.uri);
+    await copy.write(0, block(3));
+  }));
+
+test("after a restart everything is there: moments that are served, and the epoch", () =>
+  inFolder(async (folder) => {
+    let served: string;
+    {
+      await using desk = await openProcess(folder, true);
+      const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 4 }, signal);
+      await using host = await connect(uri);
+      await host.write(4096, block(7));
+      await desk.markWhole(group, volume, await sessionOf(desk), signal);
+      await desk.fence(group, 5, signal);
+      served = (await desk.serve(group, volume, await desk.moment(group, null, signal), signal)).uri;
+    }
+    await using desk = await openProcess(folder, false);
+    await using reader = await connect(served);
+    assert.ok((await reader.read(4096, 4096)).equals(block(7)));
+    assert.equal((await desk.status(group, signal))?.epoch, 5);
+  }));
+
+test("an export that is none of ours, and a volume that was never taken in", () =>
+  inFolder(async (folder) => {
+    await using desk = await openProcess(folder, true);
+    await assert.rejects(desk.moment(group, null, signal), (error) => isOperational(error, "not_found"));
+    const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
+    for (const name of ["", "capture", "capture/shop/other/1", "moment/shop/x/99", "point/x", "../../etc"]) {
+      const { address } = parseUnix(uri);
+      await assert.rejects(openNbdClient({ ...ports, address, exportName: name }, signal), name);
+    }
+  }));
