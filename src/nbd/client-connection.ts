@@ -73,7 +73,12 @@ export class ClientConnection implements ReplySink {
     this.#stream.on("error", (error) => this.#lose(error));
     this.#stream.on("end", () => this.#lose(new Error("the server ended the connection")));
     this.#stream.on("close", () => this.#lose(new Error("the connection closed")));
-    this.#stream.resume();
+    // Later, when the owner knows this connection: it may be lost at once.
+    process.nextTick(() => {
+      this.#receive(negotiated.leftover);
+      if (this.#stream.destroyed || this.#stream.readableEnded) this.#lose(new Error("the connection closed"));
+      this.#stream.resume();
+    });
   }
 
   get requests(): number {

@@ -25,7 +25,7 @@ import {
   optionReply,
   optionReplyHeaderBytes,
 } from "#wire/nbd/protocol.ts";
-import { readExactly } from "./read-exactly.ts";
+import { ByteSource } from "./byte-source.ts";
 
 /** What the server said of the export; the same at every connection, or the client refuses to go on. */
 export interface NbdExportFacts {
@@ -40,6 +40,8 @@ export interface NbdExportFacts {
 
 export interface ClientNegotiated {
   readonly stream: Duplex;
+  /** What the server sent already of the transmission phase. */
+  readonly leftover: Buffer;
   readonly facts: NbdExportFacts;
   readonly structured: boolean;
   readonly contexts: readonly MetaContext[];
@@ -76,15 +78,31 @@ interface OptionReply {
 /** One connection's handshake, option by option. */
 class Haggling {
   stream: Duplex;
+  #source: ByteSource;
   readonly #signal: AbortSignal;
 
   constructor(stream: Duplex, signal: AbortSignal) {
     this.stream = stream;
+    this.#source = new ByteSource(stream);
     this.#signal = signal;
   }
 
   read(length: number): Promise<Buffer> {
-    return readExactly(this.stream, length, this.#signal);
+    return this.#source.read(length, this.#signal);
+  }
+
+  /** Lets go of the stream; what came already and was not asked for. */
+  release(): Buffer {
+    return this.#source.release();
+  }
+
+  async upgrade(startTls: (plain: Duplex) => Promise<Duplex>): Promise<void> {
+    // The server speaks next only after the TLS handshake: what is here already was put there by someone else.
+    if (this.#source.buffered > 0)
+      throw new OperationalError("nbd.protocol", "there were bytes in the clear after TLS was agreed");
+    this.#source.release();
+    this.stream = await startTls(this.stream);
+    this.#source = new ByteSource(this.stream);
   }
 
   /** All replies to an option up to the final one; errors are answers too. */
@@ -119,10 +137,7 @@ async function begin(stream: Duplex, options: ClientHandshakeOptions, signal: Ab
   if (options.startTls !== undefined) {
     const { final } = await haggling.ask(nbdOption.startTls);
     if (final.type !== optionReply.ack) throw refusal(final, "TLS");
-    // The server speaks next only after the TLS handshake: what is there already was put there by someone else.
-    if (stream.readableLength > 0)
-      throw new OperationalError("nbd.protocol", "there were bytes in the clear after TLS was agreed");
-    haggling.stream = await options.startTls(stream);
+    await haggling.upgrade(options.startTls);
   }
   return { haggling, noZeroes: (agreed & handshakeFlag.noZeroes) !== 0 };
 }
@@ -140,7 +155,8 @@ export async function negotiateAsClient(
   const structured = (await haggling.ask(nbdOption.structuredReply)).final.type === optionReply.ack;
   const contexts = structured ? await selectContexts(haggling, options) : [];
   const facts = await chooseExport(haggling, options.exportName, noZeroes);
-  return { stream: haggling.stream, facts, structured, contexts };
+  const { stream: agreed } = haggling;
+  return { stream: agreed, leftover: haggling.release(), facts, structured, contexts };
 }
 
 async function selectContexts(haggling: Haggling, options: ClientHandshakeOptions): Promise<MetaContext[]> {

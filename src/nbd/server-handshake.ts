@@ -30,7 +30,7 @@ import {
   transmissionFlag,
 } from "#wire/nbd/protocol.ts";
 import { type ExportProvider, type NbdExport } from "./export-provider.ts";
-import { readExactly } from "./read-exactly.ts";
+import { ByteSource } from "./byte-source.ts";
 
 /** More options than any client needs; one that sends more is not negotiating. */
 const maxOptions = 128;
@@ -52,6 +52,8 @@ export interface HandshakeOptions {
 
 export interface Negotiated {
   readonly stream: Duplex;
+  /** What the peer sent already of the transmission phase. */
+  readonly leftover: Buffer;
   readonly opened: NbdExport;
   readonly exportName: string;
   readonly structured: boolean;
@@ -62,6 +64,7 @@ export interface Negotiated {
 /** All that the options so far have settled. */
 interface Session {
   stream: Duplex;
+  source: ByteSource;
   access: PeerAccess;
   encrypted: boolean;
   noZeroes: boolean;
@@ -84,13 +87,15 @@ export async function negotiate(
   signal: AbortSignal,
 ): Promise<Negotiated | undefined> {
   stream.write(encodeGreeting(handshakeFlag.fixedNewstyle | handshakeFlag.noZeroes));
-  const flags = (await readExactly(stream, 4, signal)).readUInt32BE(0);
+  const source = new ByteSource(stream);
+  const flags = (await source.read(4, signal)).readUInt32BE(0);
   const known = handshakeFlag.fixedNewstyle | handshakeFlag.noZeroes;
   // The document: the server MUST drop a client that sets a flag it does not know. `>>>`: bit 31 is a flag too.
   if ((flags & ~known) >>> 0 !== 0 || (flags & handshakeFlag.fixedNewstyle) === 0)
     throw new OperationalError("nbd.protocol", "the peer does not speak fixed newstyle NBD");
   const session: Session = {
     stream,
+    source,
     access: options.access,
     encrypted: false,
     noZeroes: (flags & handshakeFlag.noZeroes) !== 0,
@@ -98,17 +103,18 @@ export async function negotiate(
     selected: { exportName: "", contexts: [] },
   };
   for (let count = 0; count < maxOptions; count += 1) {
-    const header = decodeOptionHeader(await readExactly(session.stream, optionHeaderBytes, signal));
+    const header = decodeOptionHeader(await session.source.read(optionHeaderBytes, signal));
     if (header === undefined)
       throw new OperationalError("nbd.protocol", "the peer sent what is no NBD option");
     if (header.length > maxOptionBytes)
       throw new OperationalError("nbd.protocol", `the peer sent an option of ${header.length} bytes`);
-    const data = await readExactly(session.stream, header.length, signal);
+    const data = await session.source.read(header.length, signal);
     const step = await answerOption(session, options, { option: header.option, data }, signal);
     if (step === "end") return undefined;
     if (step === "next") continue;
     const contexts = session.selected.exportName === step.exportName ? session.selected.contexts : [];
-    return { ...step, stream: session.stream, structured: session.structured, contexts };
+    const { stream, structured } = session;
+    return { ...step, stream, structured, contexts, leftover: session.source.release() };
   }
   throw new OperationalError("nbd.protocol", `the peer sent ${maxOptions} options and no choice`);
 }
@@ -184,11 +190,13 @@ async function startTls(
   if (session.encrypted || data.length > 0) return reply(optionReply.errInvalid);
   if (options.tls === "off") return reply(optionReply.errPolicy, "this server does not offer TLS");
   // Bytes sent before the answer would be read as if they had come over TLS: an attacker's way in. A client must wait.
-  if (session.stream.readableLength > 0)
+  if (session.source.buffered > 0)
     throw new OperationalError("nbd.protocol", "the peer sent more before TLS was agreed");
+  session.source.release();
   reply(optionReply.ack);
   const secured = await options.startTls(session.stream);
   session.stream = secured.stream;
+  session.source = new ByteSource(secured.stream);
   session.access = secured.access;
   session.encrypted = true;
   session.structured = false;

@@ -64,6 +64,7 @@ export class TransmissionServer implements RequestSink {
   /** Serves until the connection is over and no request of it runs any more. */
   async run(): Promise<void> {
     const stream = this.#stream;
+    stream.pause();
     stream.on("data", (chunk: Buffer) => this.#receive(chunk));
     stream.on("end", () => this.#endInput());
     stream.on("error", (error) => this.#log.debug({ error }, "nbd connection failed"));
@@ -72,7 +73,10 @@ export class TransmissionServer implements RequestSink {
       this.#endInput();
     });
     if (stream.destroyed) return;
-    stream.resume();
+    this.#receive(this.#negotiated.leftover);
+    // The end may have come with the last byte of the handshake, before anybody listened here.
+    if (stream.readableEnded) this.#endInput();
+    if (this.#held === undefined) stream.resume();
     await this.#ended.promise;
   }
 
