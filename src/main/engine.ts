@@ -20,6 +20,7 @@ import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import type { Secret } from "#kernel/secret.ts";
 import { checkStanding } from "#main/check-standing.ts";
+import { DiskRooms } from "#main/disk-rooms.ts";
 import { collectMetrics } from "#main/metrics.ts";
 import { openCloud } from "#main/open-cloud.ts";
 import { openSwitch } from "#main/open-switch.ts";
@@ -31,7 +32,12 @@ import type { Store } from "#store/contract.ts";
 import { openSqliteStore } from "#store/open-sqlite-store.ts";
 import { openControlPlane } from "#takeover/open-control-plane.ts";
 import { EnvironmentRuntime } from "#takeover/environment-runtime.ts";
-import { ensureEnvironment, servingSite, type EnvironmentRecord } from "#takeover/environment-record.ts";
+import {
+  ensureEnvironment,
+  servingSite,
+  type EnvironmentRecord,
+  isAtRest,
+} from "#takeover/environment-record.ts";
 import { openRunLedger } from "#takeover/run-ledger.ts";
 import type { Site } from "#takeover/stage.ts";
 
@@ -87,6 +93,8 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
   const sites = openSites(options, stack);
   const standings = await openStandings(options, store);
   const keys = await openAccessKeys(join(config.data, "access-keys.json"), { clock, random });
+  const disks = new DiskRooms(config, { store, clock, random, log });
+  stack.use(disks);
   const runtimes = new Map<string, EnvironmentRuntime>();
   let gateway: Gateway | undefined;
   const notices = createNoticeBoard({
@@ -116,6 +124,7 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
       invariant(rule !== undefined, "every route of the configuration is in the settings");
       routes.push({ rule, through });
     }
+    const openDisks = disks.moverOf(id);
     const runtime = await EnvironmentRuntime.open({
       settings,
       store,
@@ -128,6 +137,7 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
       random,
       log: log.child({ environment: id }),
       onRecord: (record) => follow(gateway, standings, record),
+      ...(openDisks === undefined ? {} : { openDisks }),
     });
     stack.use(runtime);
     runtimes.set(id, runtime);
@@ -172,6 +182,7 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
   });
   stack.defer(() => api.close());
   for (const runtime of runtimes.values()) await runtime.start();
+  disks.start();
   stack.defer(startLocalWitnesses(options, notices));
   return { gatewayUrl: opened.address, apiUrl: urlOf(api.address) };
 }
@@ -247,8 +258,7 @@ function fenceView(
   const standing = standings.get(id);
   invariant(standing !== undefined, `environment "${id}" is in the configuration`);
   const { record } = standing;
-  const takesCommands = record.phase === "protected" || record.phase === "failed_over";
-  if (takesCommands) return { epoch: record.epoch, moved: null };
+  if (isAtRest(record)) return { epoch: record.epoch, moved: null };
   const site = servingSite(record);
   const advice = "it takes commands again when the move is complete: see understudy status";
   return { epoch: record.epoch, moved: { site, at: record.updatedAt, advice } };

@@ -18,6 +18,7 @@ export function settingsOf(id: string, environment: EnvironmentConfig): Environm
       onlyTags: reserve.onlyTags,
       smallerTypes: reserve.smallerTypes,
       volumes: reserve.volumes,
+      recovered: environment.protect?.volumes ?? null,
     },
     mappings: translate,
     routes: environment.traffic.map(({ name, select, port }) => ({ name, select, port })),

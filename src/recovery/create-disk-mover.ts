@@ -21,8 +21,8 @@ export interface DiskMoverPorts {
   readonly desk: VaultDesk;
   /** Undefined: no host agent of ours runs the site's machines. */
   readonly hostOf: (site: string) => DiskHost | undefined;
-  /** Opens what a URI leads to; `writable` where it is to be written. */
-  readonly openDisk: (uri: string, writable: boolean, signal: AbortSignal) => Promise<BlockDevice>;
+  /** Opens what a URI leads to. */
+  readonly openDisk: (uri: string, signal: AbortSignal) => Promise<BlockDevice>;
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Log;
@@ -73,8 +73,8 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
     await host.stopCapture(disk.targetId, signal);
     const exported = await host.exportVolume(disk.targetId, signal);
     try {
-      await using source: BlockReader = await ports.openDisk(uri, false, signal);
-      await using target = await ports.openDisk(exported.uri, true, signal);
+      await using source: BlockReader = await ports.openDisk(uri, signal);
+      await using target = await ports.openDisk(exported.uri, signal);
       const report = await restoreInPlace(source, target, { signal });
       await remember(site, disk.targetId, lineage);
       ports.log.info({ site, volume: disk.targetId, ...report }, "a disk was restored in place");

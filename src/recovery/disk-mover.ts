@@ -22,6 +22,10 @@ export interface DiskContext {
   readonly environment: EnvironmentId;
   readonly state: () => EnvironmentState;
   readonly servingSite: () => string;
+  /** The fencing epoch; undefined while a run moves the environment. */
+  readonly epoch: () => number | undefined;
+  /** Every command up to here is in the state. */
+  readonly position: () => number;
 }
 
 export interface DiskMover {

@@ -11,8 +11,10 @@ import type { Gap } from "#model/gap.ts";
 import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { ResourceOf, Tags } from "#model/resource.ts";
 import type { DiskContext } from "#recovery/disk-mover.ts";
+import { decodeExportName } from "#recovery/desk/export-name.ts";
 import { lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
 import type { KeptVolume, VaultDesk } from "#recovery/vault-desk.ts";
+import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 import type { Store } from "#store/contract.ts";
 
 export interface ProtectDisksOptions {
@@ -20,13 +22,13 @@ export interface ProtectDisksOptions {
   readonly select: Tags;
   readonly desk: VaultDesk;
   readonly hostOf: (site: string) => DiskHost | undefined;
+  /** Every site that the environment may be at. */
+  readonly sites: readonly string[];
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Log;
   /** A write that the vault has held for so long is not waited for any more, in milliseconds. */
   readonly stallLimitMs: number;
-  /** Undefined while a run moves the environment: nothing is begun then that it would have to undo. */
-  readonly epoch: () => number | undefined;
 }
 
 /** How a kept disk stands, for the status. */
@@ -64,7 +66,8 @@ export class DiskProtection {
     const { clock, log } = this.#options;
     while (!signal.aborted) {
       try {
-        const epoch = this.#options.epoch();
+        // While a run moves the environment, nothing is begun that it would have to undo.
+        const epoch = this.#options.context.epoch();
         if (epoch !== undefined) await this.#look(epoch, signal);
       } catch (error) {
         if (signal.aborted) return;
@@ -89,7 +92,22 @@ export class DiskProtection {
     if (context.servingSite() !== site) return;
     await this.#markWhole(disks, kept, signal);
     this.#disks = disks;
+    await Promise.all(
+      this.#options.sites.filter((name) => name !== site).map((name) => this.#letGo(name, signal)),
+    );
     await this.#tell(disks);
+  }
+
+  /** A site that was left, and answers again, goes on mirroring into nothing: it is told to stop. */
+  async #letGo(site: string, signal: AbortSignal): Promise<void> {
+    const host = this.#options.hostOf(site);
+    const captures = await this.#captures(host, signal);
+    if (host === undefined || "problem" in captures) return;
+    for (const { volumeId, uri } of captures) {
+      if (groupOfCapture(uri) !== this.#options.context.environment) continue;
+      await host.stopCapture(volumeId, signal);
+      this.#options.log.info({ site, volume: volumeId }, "a capture at the site that was left has ended");
+    }
   }
 
   async #markWhole(
@@ -166,6 +184,12 @@ export class DiskProtection {
     await replaceGaps(store, context.environment, ["data.behind"], gaps, clock.now());
     this.#told = said;
   }
+}
+
+/** Undefined: it leads somewhere else. */
+function groupOfCapture(uri: string): string | undefined {
+  const name = decodeExportName(parseNbdUri(uri).exportName);
+  return name?.kind === "capture" ? name.group : undefined;
 }
 
 function gapOf({ volumeId: id, capture, problem }: ProtectedDisk): Gap | undefined {

@@ -27,6 +27,11 @@ export function servingSite(record: EnvironmentRecord): SiteId {
   }
 }
 
+/** No run moves it. */
+export function isAtRest({ phase }: Pick<EnvironmentRecord, "phase">): boolean {
+  return phase === "protected" || phase === "failed_over";
+}
+
 export async function readEnvironment(store: Store, id: string): Promise<EnvironmentRecord> {
   const row = await store.db.selectFrom("environment").selectAll().where("id", "=", id).executeTakeFirst();
   if (row === undefined) {

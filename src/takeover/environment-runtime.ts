@@ -21,7 +21,12 @@ import { epochGuard, translationFor } from "#takeover/converge-site.ts";
 import { mainScope, readStranded } from "#takeover/commit-exchange.ts";
 import type { DiskContext, DiskMover } from "#recovery/disk-mover.ts";
 import type { RunRequest } from "#takeover/control.ts";
-import { ensureEnvironment, readEnvironment, type EnvironmentRecord } from "#takeover/environment-record.ts";
+import {
+  ensureEnvironment,
+  readEnvironment,
+  type EnvironmentRecord,
+  isAtRest,
+} from "#takeover/environment-record.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
 import {
   decideNext,
@@ -118,6 +123,8 @@ export class EnvironmentRuntime {
       environment: this.#id,
       state: () => this.#follower.state,
       servingSite: () => this.#record.activeSite,
+      epoch: () => (isAtRest(this.#record) ? this.#record.epoch : undefined),
+      position: () => this.#follower.position,
     });
     this.#stage = createStage({ ...ports, follower, director: this.#director, disks });
   }
@@ -195,8 +202,7 @@ export class EnvironmentRuntime {
 
   /** The active site while the environment is where it belongs; `undefined` while it is moved or lost. */
   activeCloud(): Cloud | undefined {
-    const { phase, activeSite } = this.#record;
-    return phase === "protected" || phase === "failed_over" ? this.#ports.site(activeSite).cloud : undefined;
+    return isAtRest(this.#record) ? this.#ports.site(this.#record.activeSite).cloud : undefined;
   }
 
   /** Errors: `state.conflict`, `input.invalid`. */

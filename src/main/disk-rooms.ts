@@ -1,0 +1,93 @@
+/** What the configuration says of disks, made into what moves and protects them. */
+import type { DiskHost } from "#cloud/disk-host.ts";
+import type { Config } from "#config/config-schema.ts";
+import { openHostClient } from "#hypervisor/host-api/host-client.ts";
+import type { Clock } from "#kernel/clock.ts";
+import { invariant } from "#kernel/invariant.ts";
+import type { Log } from "#kernel/log.ts";
+import type { Random } from "#kernel/random.ts";
+import type { BlockDevice } from "#model/block-device.ts";
+import { openNbdClient } from "#nbd/nbd-client.ts";
+import { createDiskMover } from "#recovery/create-disk-mover.ts";
+import { connectDesk } from "#recovery/desk/serve-desk.ts";
+import type { DiskContext, DiskMover } from "#recovery/disk-mover.ts";
+import { DiskProtection } from "#recovery/protect-disks.ts";
+import type { VaultDesk } from "#recovery/vault-desk.ts";
+import type { Store } from "#store/contract.ts";
+import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
+
+export interface DiskPorts {
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+export class DiskRooms implements AsyncDisposable {
+  readonly #config: Config;
+  readonly #ports: DiskPorts;
+  readonly #desk: VaultDesk | undefined;
+  readonly #hosts = new Map<string, DiskHost>();
+  readonly #protections = new Map<string, DiskProtection>();
+  readonly #stop = new AbortController();
+  #running: Promise<unknown> = Promise.resolve();
+
+  constructor(config: Config, ports: DiskPorts) {
+    this.#config = config;
+    this.#ports = ports;
+    this.#desk = config.vault === undefined ? undefined : connectDesk(config.vault.data);
+    for (const [name, site] of Object.entries(config.sites)) {
+      if (site.host !== undefined) this.#hosts.set(name, openHostClient(site.host.socket));
+    }
+  }
+
+  /** Undefined: no disk of the environment is protected. */
+  moverOf(id: string): ((context: DiskContext) => DiskMover) | undefined {
+    const environment = this.#config.environments[id];
+    const { protect } = environment ?? {};
+    if (protect === undefined || environment === undefined) return undefined;
+    const desk = this.#desk;
+    invariant(desk !== undefined, "the configuration has a vault where disks are protected");
+    return (context) => {
+      const { store, clock, log } = this.#ports;
+      const shared = {
+        context,
+        select: protect.volumes,
+        desk,
+        hostOf: (site: string) => this.#hosts.get(site),
+        store,
+        clock,
+        log: log.child({ environment: id }),
+      };
+      const { active, standby } = environment;
+      const sites = [active, standby];
+      this.#protections.set(id, new DiskProtection({ ...shared, sites, stallLimitMs: protect.stallLimit }));
+      return createDiskMover({ ...shared, openDisk: (uri, signal) => this.#openDisk(uri, signal) });
+    };
+  }
+
+  /** Undefined: none of its disks is protected. */
+  protectionOf(id: string): DiskProtection | undefined {
+    return this.#protections.get(id);
+  }
+
+  /** Once the environments are open. */
+  start(): void {
+    const { signal } = this.#stop;
+    this.#running = Promise.all(Array.from(this.#protections.values(), (one) => one.run(signal)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new Error("the control plane is closing"));
+    await this.#running;
+    for (const host of this.#hosts.values()) await host[Symbol.asyncDispose]();
+    await this.#desk?.[Symbol.asyncDispose]();
+  }
+
+  #openDisk(uri: string, signal: AbortSignal): Promise<BlockDevice> {
+    const { clock, random, log } = this.#ports;
+    const { address, exportName } = parseNbdUri(uri);
+    // Nobody else writes to what a run restores into: a lost connection's writes can be sent again.
+    return openNbdClient({ address, exportName, clock, random, log, repeatWrites: true }, signal);
+  }
+}
