@@ -15,7 +15,8 @@ const last = points.at(-1);
 async function work(): Promise<object> {
   if (operation === "restore") {
     if (last === undefined) throw new Error("there is no point to restore");
-    return vault.restoreToFile(last.id, image);
+    // The peers do not flush what they restore.
+    return vault.restoreToFile(last.id, image, { sync: process.env["BENCH_SYNC"] === "1" });
   }
   await using source = await openFileSource(image);
   const changed =
@@ -36,7 +37,8 @@ async function work(): Promise<object> {
 if (operation === "changed" && last !== undefined) await warmUp();
 
 async function warmUp(): Promise<void> {
-  vault.pool();
+  // Answered by every thread, so they are up.
+  await vault.pool().end();
   await vault.known.refresh();
 }
 

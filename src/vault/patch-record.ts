@@ -6,8 +6,8 @@ export interface Span {
   readonly length: number;
 }
 
-/** More than this much of a block changed: the block is stored whole again. */
-export const LARGEST_PATCH = BLOCK_BYTES / 4;
+/** More than this much of a block changed: the block is stored whole again. Takes a cluster or two of a dirty bitmap of 64 KiB. */
+export const LARGEST_PATCH = BLOCK_BYTES / 2 + 1024;
 /** A bundle takes records until it has this many bytes. */
 export const BUNDLE_TARGET = BLOCK_BYTES;
 

@@ -16,6 +16,8 @@ export interface RestoreTarget {
 export interface RestoreOptions {
   /** `report`: blocks that cannot be read are left as they are and named in the result. Default: the first one fails the restore. */
   readonly onDamage?: "fail" | "report";
+  /** Of a file: flushed to its disk before the call returns. Default true. */
+  readonly sync?: boolean;
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
   readonly signal?: AbortSignal;
 }
@@ -32,7 +34,7 @@ const TASKS_AT_ONCE = 8;
 
 type Parts = Pick<VaultContext, "blobs">;
 
-/** Writes all of the point to a new sparse file (or over an existing one), with the threads writing it themselves. Flushed when it returns. */
+/** Writes all of the point to a new sparse file (or over an existing one), with the threads writing it themselves. */
 export async function restoreToFile(
   context: Parts,
   pool: BlockPool,
@@ -44,7 +46,7 @@ export async function restoreToFile(
   await file.truncate(point.sizeBytes);
   try {
     const result = await restore(context, pool, point, { path }, options);
-    await file.sync();
+    if (options.sync !== false) await file.sync();
     return result;
   } finally {
     // The threads hold the file open.

@@ -3,7 +3,7 @@ import type { BlockReader, Extent } from "#model/block-device.ts";
 import { BLOCK_BYTES, FAN_OUT, type MapEntry, blobKinds, hole, sameEntry, zero } from "./block-ref.ts";
 import type { BlobReader } from "./blob-reader.ts";
 import type { BlockPool } from "./block-pool.ts";
-import type { PatchTaskBlock } from "./block-work.ts";
+import { type PatchTaskBlock, RESULT_BYTES } from "./block-work.ts";
 import { encodeNode, entriesIn, entrySpan, rootLevel, uniform } from "./map-node.ts";
 import { LARGEST_PATCH, type Span, decodeSpans, mergeSpans, recordLength } from "./patch-record.ts";
 import type { PointMap } from "./point-map.ts";
@@ -257,6 +257,9 @@ class MapWriter {
       const bytes =
         source.localPath === undefined ? await readSpans(source.reader, blocks, signal) : undefined;
       const result = await pool.patches({ blocks, bytes });
+      const bundles = Array.from({ length: result.bundles.length / RESULT_BYTES }, (_, at) =>
+        session.entry(result.bundles, at),
+      );
       patches.forEach(({ n, spans }, at) => {
         const place = result.places[at];
         const entry = entries[n];
@@ -264,8 +267,8 @@ class MapWriter {
           place !== undefined && (entry?.kind === "blob" || entry?.kind === "patched"),
           "a patch has a place",
         );
-        const bundle = session.entry(result.bundles, place.bundle);
-        invariant(bundle.kind === "blob", "a bundle is a blob");
+        const bundle = bundles[place.bundle];
+        invariant(bundle?.kind === "blob", "a bundle is a blob");
         entries[n] = {
           kind: "patched",
           ref: entry.ref,
