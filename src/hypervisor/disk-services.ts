@@ -1,9 +1,13 @@
 /** What goes on for the disks of one machine for longer than a call: captures and background copies. */
+import { resolve } from "node:path";
 import { OperationalError } from "#kernel/errors.ts";
 import { BackgroundCopy } from "./background-copy.ts";
 import { Capture } from "./capture.ts";
+import { createDisk, inspectDisk, qemuImg } from "./create-disk.ts";
+import { snapshotDisks, type SnapshotRequest } from "./disk-snapshot.ts";
+import { attachDisk, detachDisk, growDisk } from "./hot-disk.ts";
 import type { Machine } from "./machine.ts";
-import type { NbdLocation } from "./machine-spec.ts";
+import { decodeDiskSpec, type DiskSpec, type DiskSpecInput, type NbdLocation } from "./machine-spec.ts";
 
 export interface CaptureOptions {
   /** A writable export as large as the disk. */
@@ -101,6 +105,64 @@ export class DiskServices {
     found?.leave();
     this.#copies.delete(disk);
     await found?.copy.stop();
+  }
+
+  /** See `attachDisk`; a machine that is off has it at its next start. */
+  async attach(disk: DiskSpecInput, signal?: AbortSignal): Promise<void> {
+    if (this.#machine.isOn) return attachDisk(this.#machine, disk, signal);
+    const spec = decodeDiskSpec(disk);
+    const others = this.#machine.spec.disks.filter(({ id }) => id !== spec.id);
+    await this.#setDisks(() => [...others, spec]);
+  }
+
+  /** See `detachDisk`; what goes on for the disk ends. */
+  async detach(disk: string, signal?: AbortSignal): Promise<void> {
+    if (this.#captures.has(disk)) await this.stopCapture(disk);
+    if (this.#copies.has(disk)) await this.stopBackgroundCopy(disk);
+    await detachDisk(this.#machine, disk, signal);
+  }
+
+  /** Larger only. Errors: `machine.refused` while it is captured. */
+  async grow(disk: string, sizeBytes: number, signal?: AbortSignal): Promise<void> {
+    this.#specOf(disk);
+    if (this.#captures.has(disk)) {
+      throw new OperationalError(
+        "machine.refused",
+        `disk ${disk} is captured: end that, grow it, and begin again`,
+      );
+    }
+    if (this.#machine.isOn) await growDisk(this.#machine, disk, sizeBytes, signal);
+    else await this.#growImage(disk, sizeBytes, signal);
+    await this.#setDisks((disks) =>
+      disks.map((one) =>
+        one.id === disk && "sizeBytes" in one.content
+          ? { ...one, content: { ...one.content, sizeBytes } }
+          : one,
+      ),
+    );
+  }
+
+  /** See `snapshotDisks`. */
+  snapshot(
+    requests: readonly SnapshotRequest[],
+    options: { readonly begun?: () => void; readonly signal?: AbortSignal } = {},
+  ): Promise<void> {
+    return snapshotDisks(this.#machine, requests, options);
+  }
+
+  async #growImage(disk: string, sizeBytes: number, signal?: AbortSignal): Promise<void> {
+    const spec = this.#machine.spec.disks.find(({ id }) => id === disk);
+    if (spec === undefined) return;
+    await createDisk(this.#machine.folder, spec, signal);
+    const { path, format } = await inspectDisk(this.#machine.folder, spec, signal);
+    await qemuImg(
+      ["resize", "-q", "-f", format, resolve(this.#machine.folder, path), String(sizeBytes)],
+      signal,
+    );
+  }
+
+  #setDisks(change: (disks: readonly DiskSpec[]) => DiskSpec[]): Promise<void> {
+    return this.#machine.update(({ spec }) => ({ spec: { ...spec, disks: change(spec.disks) } }));
   }
 
   #attendCapture(disk: string): Capture {

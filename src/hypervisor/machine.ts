@@ -2,41 +2,29 @@
  * One machine: its durable record, and the QEMU that runs for it. What is asked for is durable before anything is done about
  * it; what was done is durable afterwards. Killed anywhere, `resume` brings about what was asked for.
  */
-import { stat, truncate } from "node:fs/promises";
+import { readFile, rm, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
-import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
-import type { Log } from "#kernel/log.ts";
-import type { Random } from "#kernel/random.ts";
 import type { JsonObject, QmpEvent } from "#wire/qmp/qmp-message.ts";
 import { readConsole, waitForConsole } from "./console-log.ts";
 import { createDisk, inspectDisk } from "./create-disk.ts";
 import { writeDurably } from "./durable-file.ts";
-import type { HostNotice, HostNoticeCode } from "./host-notice.ts";
+import { attachMissing } from "./hot-disk.ts";
+import { GuestAgent } from "./guest-agent.ts";
+import type { HostNoticeCode } from "./host-notice.ts";
 import type { MachineSpec } from "./machine-spec.ts";
 import { type MachineRecord, writeRecord } from "./machine-record.ts";
-import { type Accelerator, machineFiles, planCommandLine } from "./plan-command-line.ts";
+import type { MachineDeps, MachineView, RecordPatch } from "./machine-view.ts";
+import { machineFiles, planCommandLine } from "./plan-command-line.ts";
 import { adoptQemu, endQemu, findQemu, launchQemu, type RunningQemu, waitForEnd } from "./qemu-process.ts";
 import { stillRuns } from "./process-identity.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { encodeSeed } from "./seed-disk.ts";
 import { loadMemory } from "./memory-state.ts";
 
-export interface MachineDeps {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
-  readonly accelerator: (signal?: AbortSignal) => Promise<Accelerator>;
-  readonly notify: (notice: HostNotice) => void;
-  /** Called between any two steps whose order matters; a test dies in it. */
-  readonly checkpoint: (step: string) => void;
-}
-
 /** `waiting`: paused because a disk does not serve. `unreachable`: QEMU runs, its monitor does not answer. */
 export type MachineState = "off" | "running" | "paused" | "waiting" | "starting" | "unreachable";
-
-export type RecordPatch = Partial<Omit<MachineRecord, "format" | "uuid">>;
 
 /** Called whenever a QEMU was started or adopted, and when it is gone. */
 export interface MachineAttendant {
@@ -50,9 +38,11 @@ const RETRY_DISK_MS = 300;
 /** A guest that prints without end fills no host: the older half of this is dropped. */
 const CONSOLE_LIMIT_BYTES = 8 * 1024 * 1024;
 
-export class Machine {
+export class Machine implements MachineView {
   readonly folder: string;
   readonly deps: MachineDeps;
+  /** Answers only where the spec has `guestAgent` and the guest runs one. */
+  readonly agent: GuestAgent = new GuestAgent(this);
   readonly #attendants = new Set<MachineAttendant>();
   #record: MachineRecord;
   #qemu: RunningQemu | null = null;
@@ -183,6 +173,17 @@ export class Machine {
     });
   }
 
+  /** PNG. Errors: `machine.refused` without a display. */
+  async screenshot(signal?: AbortSignal): Promise<Buffer> {
+    const path = join(this.folder, `screen-${this.deps.random.hex(4)}.png`);
+    try {
+      await this.execute("screendump", { filename: path, format: "png" }, signal);
+      return await readFile(path);
+    } finally {
+      await rm(path, { force: true });
+    }
+  }
+
   /** The end of what the guest printed, over all its starts. */
   console(tailBytes = 65_536): Promise<Buffer> {
     return readConsole(join(this.folder, machineFiles.consoleLog), tailBytes);
@@ -236,7 +237,11 @@ export class Machine {
       // Killed while the memory came in or went out: neither is a state to go on from.
       await this.#end(0, signal);
       await this.#boot(signal);
-    } else await this.#unpause(signal);
+    } else {
+      await this.#unpause(signal);
+      // The agent may have been killed while it attached a disk.
+      await attachMissing(this, signal);
+    }
   }
 
   async #unpause(signal: AbortSignal | undefined): Promise<void> {

@@ -13,7 +13,8 @@ import { DiskServices } from "./disk-services.ts";
 import { lockFolder } from "./host-lock.ts";
 import type { HostNotice } from "./host-notice.ts";
 import { decodeMachineSpec, type MachineSpec, type MachineSpecInput } from "./machine-spec.ts";
-import { Machine, type MachineDeps } from "./machine.ts";
+import { Machine } from "./machine.ts";
+import type { MachineDeps } from "./machine-view.ts";
 import { type MachineRecord, readRecord, writeRecord } from "./machine-record.ts";
 import type { Accelerator } from "./plan-command-line.ts";
 

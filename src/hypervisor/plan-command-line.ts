@@ -146,10 +146,11 @@ function hotPlugPorts(): string[] {
   ]).flat();
 }
 
-/** What sits on the root bus can never be taken out: images of somebody else, who may want them back, sit on ports. */
+/** What sits on the root bus can never be taken out: as long as there are ports, disks sit on those, somebody else's images first. */
 function planPorts(disks: readonly DiskPlan[]): ReadonlyMap<string, string> {
-  const movable = disks.filter(({ spec }) => spec.content.kind === "existing").slice(0, HOT_PLUG_PORTS);
-  return new Map(movable.map(({ spec }, index) => [spec.id, `port${index}`]));
+  const foreign = ({ spec }: DiskPlan): boolean => spec.content.kind === "existing";
+  const order = [...disks.filter(foreign), ...disks.filter((disk) => !foreign(disk))];
+  return new Map(order.slice(0, HOT_PLUG_PORTS).map(({ spec }, index) => [spec.id, `port${index}`]));
 }
 
 function planDisk(disk: DiskPlan, port: string | undefined): string[] {
