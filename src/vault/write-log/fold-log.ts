@@ -50,7 +50,8 @@ async function foldVolume(
   await using moment = await openMoment(log, volumeId, { sequence }, options);
   const { timeMs, sizeBytes, base } = moment;
   const whole = moment.volume.state === "continuous";
-  return log.points.write(
+  // Awaited here: the moment must stay open until the point is written.
+  return await log.points.write(
     {
       group: log.group,
       volumeId,

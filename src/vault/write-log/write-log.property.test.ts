@@ -24,7 +24,18 @@ type Step =
   | { do: "write"; volume: Volume; offset: number; length: number; seed: number }
   | { do: "zero" | "trim"; volume: Volume; offset: number; length: number }
   | { do: "resize"; volume: Volume; sizeBytes: number }
-  | { do: "flush" | "end" | "fold" | "foldKilledBefore" | "foldKilledAfter" | "read" | "full" | "badSync" }
+  | {
+      do:
+        | "flush"
+        | "end"
+        | "fold"
+        | "foldAndRead"
+        | "foldKilledBefore"
+        | "foldKilledAfter"
+        | "read"
+        | "full"
+        | "badSync";
+    }
   | { do: "clock"; ms: number }
   | { do: "prune"; windowMs: number }
   | { do: "crash"; seed: number };
@@ -58,7 +69,12 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 2,
     arbitrary: fc.record({
-      do: fc.constantFrom("fold" as const, "foldKilledBefore" as const, "foldKilledAfter" as const),
+      do: fc.constantFrom(
+        "fold" as const,
+        "foldAndRead" as const,
+        "foldKilledBefore" as const,
+        "foldKilledAfter" as const,
+      ),
     }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constantFrom("full" as const, "badSync" as const) }) },
@@ -224,9 +240,17 @@ async function resize(life: Life, { volume, sizeBytes }: Extract<Step, { do: "re
 
 /** Writes may be under way, and the point may be older than the last record. */
 async function fold(life: Life, kind: string, number: number): Promise<void> {
-  life.points.failNext = kind === "fold" ? undefined : kind === "foldKilledBefore" ? "before" : "after";
+  life.points.failNext =
+    kind === "foldKilledBefore" ? "before" : kind === "foldKilledAfter" ? "after" : undefined;
   const sequence = Math.max(life.log.lastRecord.sequence - (number % 5), 4);
-  await foldLog(life.log, { sequence }).catch((error: unknown) => assert.match(String(error), /killed/));
+  const folding = foldLog(life.log, { sequence }).catch((error: unknown) =>
+    assert.match(String(error), /killed/),
+  );
+  while (
+    kind === "foldAndRead" &&
+    (await Promise.race([folding.then(() => false), life.readAll().then(() => true)]))
+  );
+  await folding;
   life.points.failNext = undefined;
 }
 

@@ -75,7 +75,38 @@ export interface TornTail {
 interface LiveVolume {
   readonly index: ExtentIndex;
   base: CommittedPoint | undefined;
-  baseReader: Promise<BlockReader> | undefined;
+  baseReader: SharedReader | undefined;
+}
+
+/** A base point opened for reads of the present content; closed when it was replaced and its last reader is done. */
+class SharedReader {
+  readonly #reader: Promise<BlockReader>;
+  #users = 0;
+  #retired = false;
+
+  constructor(reader: Promise<BlockReader>) {
+    this.#reader = reader;
+  }
+
+  async use<T>(work: (reader: BlockReader) => Promise<T>): Promise<T> {
+    this.#users += 1;
+    try {
+      return await work(await this.#reader);
+    } finally {
+      this.#users -= 1;
+      await this.#closeIfDone();
+    }
+  }
+
+  async retire(): Promise<void> {
+    this.#retired = true;
+    await this.#closeIfDone();
+  }
+
+  async #closeIfDone(): Promise<void> {
+    if (!this.#retired || this.#users > 0) return;
+    await this.#reader.then((reader) => reader[Symbol.asyncDispose]()).catch(() => {});
+  }
 }
 
 const groupName = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
@@ -240,11 +271,13 @@ export class WriteLog implements LogHistory, AsyncDisposable {
 
   /** The present content, with every write taken before the call. */
   async read(id: string, offset: number, length: number, signal?: AbortSignal): Promise<Buffer> {
-    return readLayers(await this.#layers(id, offset, length, signal), offset, length, signal);
+    return this.#present(id, offset, length, signal, (layers) => readLayers(layers, offset, length, signal));
   }
 
   async extentsOf(id: string, offset: number, length: number, signal?: AbortSignal): Promise<Extent[]> {
-    return extentsOfLayers(await this.#layers(id, offset, length, signal), offset, length, signal);
+    return this.#present(id, offset, length, signal, (layers) =>
+      extentsOfLayers(layers, offset, length, signal),
+    );
   }
 
   /** The newest committed point that the volume's index stands on. */
@@ -263,7 +296,7 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     live.index.dropThrough(point.sequence);
     this.#extents = this.#countExtents();
     for (const wake of this.#foldWaiters.splice(0)) wake();
-    await before?.then((reader) => reader[Symbol.asyncDispose]());
+    await before?.retire();
   }
 
   /** Ends the present segment now, so that it can be shipped. */
@@ -293,8 +326,7 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     this.#closed = true;
     for (const wake of this.#foldWaiters.splice(0)) wake();
     await this.#appender.close();
-    for (const live of this.#live.values())
-      await live.baseReader?.then((reader) => reader[Symbol.asyncDispose]());
+    for (const live of this.#live.values()) await live.baseReader?.retire();
     await this.shelf.close();
     await this.#folder.close();
   }
@@ -342,13 +374,14 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     }
   }
 
-  /** Waits for the writes under way that the range would see. */
-  async #layers(
+  /** Reads the present content; waits for the writes under way that the range would see. */
+  async #present<T>(
     id: string,
     offset: number,
     length: number,
     signal: AbortSignal | undefined,
-  ): Promise<Layers> {
+    work: (layers: Layers) => Promise<T>,
+  ): Promise<T> {
     this.#checkOpen();
     const volume = this.volume(id);
     const live = this.#live.get(volume.index);
@@ -359,11 +392,31 @@ export class WriteLog implements LogHistory, AsyncDisposable {
         record.offset < offset + length &&
         record.offset + record.length > offset
       ) {
-        await this.#appender.flush();
+        // What is refused is not seen: the content is what is durable.
+        await this.#appender.flush().catch(() => {});
         break;
       }
-    if (live.base !== undefined) live.baseReader ??= this.points.open(live.base, signal);
-    return { shelf: this.shelf, index: live.index, base: await live.baseReader, sizeBytes: volume.sizeBytes };
+    for (;;) {
+      const { base } = live;
+      const layers = { shelf: this.shelf, index: live.index, sizeBytes: volume.sizeBytes };
+      if (base === undefined) return work({ ...layers, base: undefined });
+      const shared = (live.baseReader ??= this.#openBase(live, base, signal));
+      // A fold may end while the base is opened: the index has lost then what only the new base holds. `work` looks the index up
+      // before it waits for anything, so that it sees both as they were at one moment.
+      const result = await shared.use(async (reader) =>
+        live.base === base ? { value: await work({ ...layers, base: reader }) } : undefined,
+      );
+      if (result !== undefined) return result.value;
+    }
+  }
+
+  #openBase(live: LiveVolume, base: CommittedPoint, signal: AbortSignal | undefined): SharedReader {
+    const opening = this.points.open(base, signal);
+    const shared = new SharedReader(opening);
+    opening.catch(() => {
+      if (live.baseReader === shared) live.baseReader = undefined;
+    });
+    return shared;
   }
 
   #countExtents(): number {
