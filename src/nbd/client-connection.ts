@@ -76,7 +76,8 @@ export class ClientConnection implements ReplySink {
     // Later, when the owner knows this connection: it may be lost at once.
     process.nextTick(() => {
       this.#receive(negotiated.leftover);
-      if (this.#stream.destroyed || this.#stream.readableEnded) this.#lose(new Error("the connection closed"));
+      if (this.#stream.destroyed || this.#stream.readableEnded)
+        this.#lose(new Error("the connection closed"));
       this.#stream.resume();
     });
   }

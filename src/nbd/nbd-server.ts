@@ -60,20 +60,18 @@ interface Connection {
 export async function startNbdServer(options: NbdServerOptions): Promise<NbdServer> {
   checkAccess(options);
   const connections = new Set<Connection>();
-  let closing = false;
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     if (connections.size >= (options.maxConnections ?? 16)) {
       options.log.warn({ connections: connections.size }, "nbd connection refused: too many");
       socket.destroy();
       return;
     }
-    const connection = serveConnection(socket, options, () => closing);
+    const connection = serveConnection(socket, options);
     connections.add(connection);
     void connection.done.finally(() => connections.delete(connection));
   });
   await listen(server, options.listen);
   const close = async (graceMs = 5_000): Promise<void> => {
-    closing = true;
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     for (const connection of connections) connection.close();
     const grace = deadlineAfter(options.clock, graceMs);
@@ -94,12 +92,16 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
   };
 }
 
-function serveConnection(socket: Socket, options: NbdServerOptions, closing: () => boolean): Connection {
+function serveConnection(socket: Socket, options: NbdServerOptions): Connection {
   let transmission: TransmissionServer | undefined;
   let stream: Duplex = socket;
   socket.setNoDelay(true);
   // Without a listener a reset by the peer would end the process; every reader learns of it by itself.
   socket.on("error", (error) => options.log.debug({ error: error.message }, "nbd socket failed"));
+  const destroy = (): void => {
+    stream.destroy();
+    socket.destroy();
+  };
   const run = async (): Promise<void> => {
     const deadline = deadlineAfter(options.clock, options.handshakeMs ?? 10_000);
     try {
@@ -116,7 +118,6 @@ function serveConnection(socket: Socket, options: NbdServerOptions, closing: () 
             stream = secured.stream;
             return { stream, access: accessOf(options, secured.authenticated) };
           },
-          closing,
         },
         deadline.signal,
       );
@@ -125,7 +126,6 @@ function serveConnection(socket: Socket, options: NbdServerOptions, closing: () 
       stream = negotiated.stream;
       try {
         transmission = new TransmissionServer(negotiated, limitsOf(options), options.log);
-        if (closing()) transmission.close();
         await transmission.run();
       } finally {
         await negotiated.opened[Symbol.asyncDispose]();
@@ -135,17 +135,14 @@ function serveConnection(socket: Socket, options: NbdServerOptions, closing: () 
       options.log.debug({ problem }, "nbd connection dropped");
     } finally {
       deadline.cancel();
-      stream.destroy();
-      socket.destroy();
+      destroy();
     }
   };
   return {
     done: run(),
-    close: () => transmission?.close(),
-    destroy: () => {
-      stream.destroy();
-      socket.destroy();
-    },
+    // Who has not chosen an export yet was promised nothing.
+    close: () => (transmission === undefined ? destroy() : transmission.close()),
+    destroy,
   };
 }
 

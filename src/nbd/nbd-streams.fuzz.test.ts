@@ -127,7 +127,6 @@ async function serve(input: Buffer[]): Promise<{ phase: string; written: Buffer 
         access: "write",
         tls: "off",
         startTls: () => Promise.reject(new OperationalError("internal", "not offered")),
-        closing: () => false,
       },
       never,
     );

@@ -46,8 +46,6 @@ export interface HandshakeOptions {
   readonly tls: "off" | "optional" | "required";
   /** Runs the TLS handshake over the stream; answers what the peer may do then. Rejects when it fails. */
   startTls(stream: Duplex): Promise<{ readonly stream: Duplex; readonly access: PeerAccess }>;
-  /** Options are answered with ERR_SHUTDOWN once this is true. */
-  readonly closing: () => boolean;
 }
 
 export interface Negotiated {
@@ -139,10 +137,6 @@ async function answerOption(
     reply(optionReply.ack);
     session.stream.end();
     return "end";
-  }
-  if (options.closing()) {
-    if (option === nbdOption.exportName) return hardEnd(session);
-    return reply(optionReply.errShutdown, "the server is shutting down");
   }
   if (option === nbdOption.startTls) return startTls(session, options, data, reply);
   if (options.tls === "required" && !session.encrypted) {
