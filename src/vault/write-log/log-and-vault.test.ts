@@ -16,8 +16,9 @@ import { cutGroup, type FreezePort } from "./cut-group.ts";
 import { foldLog } from "./fold-log.ts";
 import { LogKeeper, type LogNotice } from "./keep-log.ts";
 import { logLag } from "./log-lag.ts";
+import { MemoryPoints } from "./memory-points.fixture.ts";
 import { openLogArchive } from "./open-log-archive.ts";
-import { openMoment } from "./open-moment.ts";
+import { type LogHistory, openMoment } from "./open-moment.ts";
 import { openSegmentFolder } from "./open-segment-folder.ts";
 import { noPoints, type PointStore } from "./point-store.ts";
 import { pruneLog } from "./prune-log.ts";
@@ -304,6 +305,60 @@ test("one process owns the folder", async (t) => {
   const path = await newFolder(t);
   await openLog(t, { path });
   assert.throws(() => openSegmentFolder(path), { code: "store.failing" });
+});
+
+test("a reader of the present that waits for its base while a fold ends sees the new base", async (t) => {
+  const memory = new MemoryPoints();
+  const opened: PromiseWithResolvers<void>[] = [];
+  const points: PointStore = {
+    list: (group, volume) => memory.list(group, volume),
+    write: (point) => memory.write(point),
+    open: async (point) => {
+      const gate = Promise.withResolvers<void>();
+      opened.push(gate);
+      await gate.promise;
+      return memory.open(point);
+    },
+  };
+  const log = await openLog(t, { points });
+  await log.addVolume("a", 1000);
+  const a = new CaptureTarget(log, "a");
+  await a.write(0, Buffer.alloc(1000, 1));
+  const openGates = async (count: number): Promise<void> => {
+    await until(() => opened.length >= count);
+    for (const gate of opened) gate.resolve();
+  };
+  await foldLog(log);
+  await a.write(0, Buffer.alloc(10, 2));
+  const { sequence, timeMs } = log.lastRecord;
+  const reading = a.read(0, 1000);
+  await until(() => opened.length === 1);
+  const facts = { id: "newer", group: "shop", volumeId: "a", sequence, timeMs, sizeBytes: 1000, whole: true };
+  const [base] = await memory.list("shop", "a");
+  const source = await openMoment(
+    { ...historyOf(log), points: memory },
+    "a",
+    { sequence },
+    { evenIncomplete: true },
+  );
+  const newer = await memory.write({
+    ...facts,
+    consistency: "crash",
+    base,
+    source,
+    changed: source.changed(),
+  });
+  await log.adoptPoint(newer);
+  await openGates(1);
+  await openGates(2);
+  assert.deepEqual(await reading, Buffer.concat([Buffer.alloc(10, 2), Buffer.alloc(990, 1)]));
+});
+
+const historyOf = ({ group, shelf, points, lastRecord }: LogHistory): LogHistory => ({
+  group,
+  shelf,
+  points,
+  lastRecord,
 });
 
 test("a sparse terabyte is protected and opened by what was written to it", async (t) => {

@@ -140,7 +140,7 @@ test("records that whoever has the key may forge are checked all the same", asyn
   await fc.assert(
     fc.asyncProperty(fc.array(record, { minLength: 1, maxLength: 5 }), async (records) => {
       const builder = new FrameBuilder(key, 1);
-      const ordered = records.map((one) => one.timeMs).sort();
+      const ordered = records.map((one) => one.timeMs).sort((a, b) => a - b);
       for (const [index, { volume, kind, offset, length, data }] of records.entries()) {
         const timeMs = ordered[index] ?? 1000;
         const fields: Omit<LogRecord, "at"> = {

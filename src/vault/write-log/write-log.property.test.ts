@@ -246,10 +246,9 @@ async function fold(life: Life, kind: string, number: number): Promise<void> {
   const folding = foldLog(life.log, { sequence }).catch((error: unknown) =>
     assert.match(String(error), /killed/),
   );
-  while (
-    kind === "foldAndRead" &&
-    (await Promise.race([folding.then(() => false), life.readAll().then(() => true)]))
-  );
+  let over = false;
+  const ended = folding.then(() => (over = true));
+  if (kind === "foldAndRead") while (!over) await Promise.race([ended, life.readAll()]);
   await folding;
   life.points.failNext = undefined;
 }
