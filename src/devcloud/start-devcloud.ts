@@ -2,6 +2,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
+import type { DiskHost } from "#cloud/disk-host.ts";
 import type { Cloud } from "#devcloud/core/cloud.ts";
 import type { Compute } from "#devcloud/core/compute.ts";
 import type { Account, Dialect, DialectKind } from "#devcloud/core/dialect.ts";
@@ -27,6 +28,7 @@ import {
 } from "#devcloud/front/call-limits.ts";
 import { FaultRules, faultList, type FaultSpec } from "#devcloud/front/fault-rules.ts";
 import { openSecretFile } from "#devcloud/front/secret-file.ts";
+import { startHostApi } from "#hypervisor/host-api/host-api-server.ts";
 import { systemClock, type Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { silentLog, type Log } from "#kernel/log.ts";
@@ -111,11 +113,13 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
     ...(options.addressBase === undefined ? {} : { addressBase: options.addressBase }),
     quotas: { ...kind.defaults.quotas, ...options.quotas },
   });
-  const compute = await openCompute(options, cloud, log);
+  const { compute, disks } = await openCompute(options, cloud, log);
   const dialect = await kind.open(cloud, compute, account);
   if (cloud.data.tables.network.size === 0) cloud.data.transact(() => dialect.bootstrap(cloud));
   await cloud.data.durable();
   const running = await serveCloud(options, cloud, compute, dialect, adminToken, log);
+  const hostSocket = join(dataDir, "host.sock");
+  const hostApi = disks === null ? null : await startHostApi(disks, hostSocket, log);
   const credentialsFile = join(dataDir, "credentials");
   await writeFile(credentialsFile, kind.credentials(account, region, running.endpoint), { mode: 0o600 });
   return {
@@ -134,22 +138,33 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
       credentialsFile,
       adminTokenFile,
       addressBase: cloud.pool.cidr,
+      ...(hostApi !== null && { hostSocket }),
     },
-    close: () => running.close(),
+    close: async () => {
+      await hostApi?.close();
+      await running.close();
+    },
   };
 }
 
-async function openCompute(options: DevcloudOptions, cloud: Cloud, log: Log): Promise<Compute> {
+/** `disks`: what a host agent offers for volumes' content; only real guests have one. */
+async function openCompute(
+  options: DevcloudOptions,
+  cloud: Cloud,
+  log: Log,
+): Promise<{ readonly compute: Compute; readonly disks: DiskHost | null }> {
   const { dataDir, stopGraceMs } = options;
   const shared = { dataDir, clock: cloud.clock, ...(stopGraceMs !== undefined && { stopGraceMs }) };
   try {
     switch (options.compute ?? "process") {
       case "none":
-        return openNoCompute();
+        return { compute: openNoCompute(), disks: null };
       case "process":
-        return openProcessCompute(shared);
-      case "qemu":
-        return await openQemuCompute({ ...shared, cloud, log });
+        return { compute: openProcessCompute(shared), disks: null };
+      case "qemu": {
+        const compute = await openQemuCompute({ ...shared, cloud, log });
+        return { compute, disks: compute.disks };
+      }
     }
   } catch (error) {
     cloud.data.close();

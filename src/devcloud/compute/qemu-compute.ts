@@ -15,12 +15,15 @@ import { readIfThere, writeDurably } from "#hypervisor/durable-file.ts";
 import { type GuestImage, guestImageFolder, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
 import { decodeMachineSpec, type DiskSpecInput } from "#hypervisor/machine-spec.ts";
 import type { Machine } from "#hypervisor/machine.ts";
+import { attachDisk, attachedDisks, detachDisk, growDisk } from "#hypervisor/hot-disk.ts";
 import { type HypervisorHost, openHost } from "#hypervisor/open-host.ts";
 import { type Accelerator, machineFiles } from "#hypervisor/plan-command-line.ts";
 import { QEMU } from "#hypervisor/qemu-process.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
+import { QemuDiskHost } from "./qemu-disk-host.ts";
+import { type DiskLedger, openDiskLedger } from "./qemu-disk-records.ts";
 import { applyForwards, planForwards } from "./qemu-forwards.ts";
 import { planGuest } from "./qemu-guest-spec.ts";
 import { diskIdOf, GIB, VolumeFiles } from "./qemu-volumes.ts";
@@ -59,7 +62,12 @@ export async function openQemuCompute(options: QemuComputeOptions): Promise<Qemu
     log: options.log,
     ...(options.accelerator !== undefined && { accelerator: options.accelerator }),
   });
-  return new QemuCompute(options, image, host);
+  try {
+    return new QemuCompute(options, image, host, await openDiskLedger(join(options.dataDir, "disks.json")));
+  } catch (error) {
+    await host[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 export class QemuCompute implements Compute {
@@ -69,6 +77,8 @@ export class QemuCompute implements Compute {
   readonly #image: GuestImage;
   readonly #host: HypervisorHost;
   readonly #files: VolumeFiles;
+  /** What the cloud's own API does not offer for volumes' content. */
+  readonly disks: QemuDiskHost;
   /** Servers whose machine this process has started or taken over. */
   readonly #started = new Set<string>();
   /** Between the choice of a machine's disks and the end of its boot: passes leave it alone. */
@@ -79,12 +89,21 @@ export class QemuCompute implements Compute {
   #turns: Promise<unknown> = Promise.resolve();
   #passQueued = false;
 
-  constructor(options: QemuComputeOptions, image: GuestImage, host: HypervisorHost) {
+  constructor(options: QemuComputeOptions, image: GuestImage, host: HypervisorHost, ledger: DiskLedger) {
     this.#options = options;
     this.#cloud = options.cloud;
     this.#image = image;
     this.#host = host;
     this.#files = new VolumeFiles(join(options.dataDir, "volumes"));
+    this.disks = new QemuDiskHost({
+      cloud: options.cloud,
+      host,
+      files: this.#files,
+      ledger,
+      clock: options.clock,
+      turn: (work) => this.#turn(work),
+      reconcile: () => this.reconcile(),
+    });
     const concerns = new Set(["server", "volume", "port", "rule", "group"]);
     options.cloud.data.onDurable((changes) => {
       if (changes.some(({ table }) => concerns.has(table))) this.reconcile();
@@ -103,7 +122,7 @@ export class QemuCompute implements Compute {
       }
       await present?.stop(this.#graceMs);
       const machine = await this.#turn(() => this.#prepare(server));
-      await machine.start(this.#closing.signal);
+      await machine.start(this.#signal);
       this.#started.add(server.id);
     } catch (error) {
       await this.#machineOf(server.id)?.stop(0);
@@ -152,21 +171,26 @@ export class QemuCompute implements Compute {
   async close(): Promise<void> {
     this.#closing.abort(new OperationalError("aborted", "devcloud closes"));
     await this.#turns;
+    await this.disks[Symbol.asyncDispose]();
     await this.#host[Symbol.asyncDispose]();
   }
 
   /** Soon, once for all that asked meanwhile. */
   reconcile(): void {
-    if (this.#passQueued || this.#closing.signal.aborted) return;
+    if (this.#passQueued || this.#signal.aborted) return;
     this.#passQueued = true;
     void this.#turn(async () => {
       this.#passQueued = false;
-      if (this.#closing.signal.aborted || (await this.#pass())) return;
-      this.#options.clock.sleep(RETRY_MS, this.#closing.signal).then(
+      if (this.#signal.aborted || (await this.#pass())) return;
+      this.#options.clock.sleep(RETRY_MS, this.#signal).then(
         () => this.reconcile(),
         () => {},
       );
     });
+  }
+
+  get #signal(): AbortSignal {
+    return this.#closing.signal;
   }
 
   get #graceMs(): number {
@@ -195,17 +219,28 @@ export class QemuCompute implements Compute {
 
   /** The machine as it is to be for this boot; it is off. */
   async #prepare(server: ServerLaunch): Promise<Machine> {
+    const volumes = this.#volumesOf(server.id);
+    const held = volumes.find(({ id }) => this.disks.isExported(id));
+    if (held !== undefined) {
+      throw new OperationalError(
+        "machine.refused",
+        `volume ${held.id} is being written to from outside: end its export, then start the server again`,
+      );
+    }
     const disks: DiskSpecInput[] = [];
-    for (const volume of this.#volumesOf(server.id)) {
-      await this.#files.ensure(volume.id, volume.sizeGiB * GIB, this.#closing.signal);
-      disks.push(this.#diskOf(volume));
+    for (const volume of volumes) {
+      if (!(await this.#isFree(volume, server.id))) continue;
+      await this.#fileOf(volume);
+      disks.push(this.disks.diskOf(volume));
     }
     const { spec, remarks } = planGuest(server, this.#image, disks);
     let machine = this.#machineOf(server.id);
-    if (machine === undefined) machine = await this.#host.create(spec, this.#closing.signal);
+    if (machine === undefined) machine = await this.#host.create(spec, this.#signal);
     else {
-      const held = machine;
-      await held.exclusive(() => held.update({ spec: decodeMachineSpec(spec) }));
+      const kept = new Set(disks.map(({ id }) => id));
+      for (const { id } of machine.spec.disks) if (!kept.has(id)) await this.disks.release(machine, id);
+      const present = machine;
+      await present.exclusive(() => present.update({ spec: decodeMachineSpec(spec) }));
     }
     await mkdir(this.#folderOf(server.id), { recursive: true, mode: 0o700 });
     await writeDurably(join(this.#folderOf(server.id), "boot"), String(server.boot));
@@ -218,26 +253,49 @@ export class QemuCompute implements Compute {
     return this.#cloud.data.tables.volume.by("server", serverId);
   }
 
-  #diskOf(volume: VolumeRecord): DiskSpecInput {
-    return {
-      id: diskIdOf(volume.id),
-      content: { kind: "existing", path: this.#files.path(volume.id), format: "qcow2" },
-    };
+  /** Taken from the machine that had it before, where that lets it go; else a later pass brings it. */
+  async #isFree({ id }: VolumeRecord, serverId: string): Promise<boolean> {
+    const disk = diskIdOf(id);
+    for (const machine of this.#host.list()) {
+      if (machine.id === serverId || !machine.isOn) continue;
+      if (!machine.spec.disks.some((each) => each.id === disk)) continue;
+      if (this.#starting.has(machine.id)) return false;
+      try {
+        await this.#takeAway(machine, disk);
+      } catch (error) {
+        this.#options.log.warn(
+          { volume: id, error: publicMessage(error) },
+          "a volume is still in use elsewhere",
+        );
+        return false;
+      }
+    }
+    return true;
+  }
+
+  async #takeAway(machine: Machine, disk: string): Promise<void> {
+    await this.disks.release(machine, disk);
+    await detachDisk(machine, disk, this.#signal);
   }
 
   /** False: something is still to be done. */
   async #pass(): Promise<boolean> {
+    const machines = this.#host.list();
+    const volumes = Array.from(this.#cloud.data.tables.volume.values());
     const steps = [
-      ...Array.from(this.#cloud.data.tables.volume.values(), (volume) => () => this.#fileOf(volume)),
-      ...this.#host.list().map((machine) => () => this.#settle(machine)),
+      // What has to go comes first: it may be wanted elsewhere.
+      ...machines.map((machine) => () => this.#takeBack(machine)),
+      ...volumes.map((volume) => () => this.#fileOf(volume)),
+      ...machines.map((machine) => () => this.#settle(machine)),
+      () => this.#removeFiles(),
     ];
     let whole = true;
     for (const step of steps) {
-      if (this.#closing.signal.aborted) return true;
+      if (this.#signal.aborted) return true;
       try {
         await step();
       } catch (error) {
-        if (this.#closing.signal.aborted) return true;
+        if (this.#signal.aborted) return true;
         whole = false;
         this.#options.log.warn({ error: publicMessage(error) }, "a guest is not as the records say yet");
       }
@@ -246,26 +304,63 @@ export class QemuCompute implements Compute {
   }
 
   async #fileOf(volume: VolumeRecord): Promise<void> {
-    await this.#files.ensure(volume.id, volume.sizeGiB * GIB, this.#closing.signal);
+    const wanted = volume.sizeGiB * GIB;
+    const size = await this.disks.ensureFile(volume, this.#signal);
+    if (size >= wanted || this.disks.isExported(volume.id)) return;
+    const disk = diskIdOf(volume.id);
+    const holder = this.#host
+      .list()
+      .find((machine) => machine.state !== "off" && machine.spec.disks.some(({ id }) => id === disk));
+    if (holder === undefined) return this.#files.grow(volume.id, wanted, this.#signal);
+    if (!holder.isOn) return;
+    await growDisk(holder, disk, wanted, this.#signal);
+    this.#files.grew(volume.id, wanted);
   }
 
-  async #settle(machine: Machine): Promise<void> {
+  /** Machines without a server, and disks that are a machine's no longer. */
+  async #takeBack(machine: Machine): Promise<void> {
     if (this.#starting.has(machine.id)) return;
-    const server = this.#cloud.data.tables.server.get(machine.id);
-    if (server === undefined || server.state === "terminated") {
+    if (this.#isGone(machine.id)) {
+      // Not before it is certain: a record that comes back after a crash finds its machine.
       await this.#cloud.data.durable();
-      if (this.#cloud.data.tables.server.get(machine.id)?.state === server?.state) {
-        await this.forget(machine.id);
-      }
+      if (this.#isGone(machine.id)) await this.forget(machine.id);
       return;
     }
     if (!machine.isOn) return;
+    const wanted = new Set(this.#volumesOf(machine.id).map(({ id }) => diskIdOf(id)));
+    for (const { id } of machine.spec.disks) if (!wanted.has(id)) await this.#takeAway(machine, id);
+  }
+
+  #isGone(serverId: string): boolean {
+    const state = this.#cloud.data.tables.server.get(serverId)?.state;
+    return state === undefined || state === "terminated";
+  }
+
+  async #settle(machine: Machine): Promise<void> {
+    const server = this.#cloud.data.tables.server.get(machine.id);
+    if (server === undefined || this.#starting.has(machine.id) || !machine.isOn) return;
+    const volumes = this.#volumesOf(machine.id).filter(({ id }) => !this.disks.isExported(id));
+    const attached = await attachedDisks(machine, this.#signal);
+    for (const volume of volumes) {
+      if (attached.has(diskIdOf(volume.id))) continue;
+      await attachDisk(machine, this.disks.diskOf(volume), this.#signal);
+    }
+    await this.disks.follow(machine, volumes, this.#signal);
     const { ports, remarks } = planForwards(this.#cloud, server);
-    const failed = await applyForwards(machine, server.hostAddress, ports, this.#closing.signal);
+    const failed = await applyForwards(machine, server.hostAddress, ports, this.#signal);
     const said = [...remarks, ...failed];
     if (this.#remarks.get(machine.id) === said.join("\n")) return;
     this.#remarks.set(machine.id, said.join("\n"));
     for (const remark of said) tell(machine, remark);
+  }
+
+  async #removeFiles(): Promise<void> {
+    const { volume } = this.#cloud.data.tables;
+    const orphans = (await this.#files.list()).filter((id) => volume.get(id) === undefined);
+    if (orphans.length === 0) return;
+    // Not before it is certain: a record that comes back after a crash finds its file.
+    await this.#cloud.data.durable();
+    for (const id of orphans) if (volume.get(id) === undefined) await this.disks.forget(id);
   }
 }
 

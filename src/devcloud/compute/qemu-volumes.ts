@@ -5,6 +5,7 @@ import { qemuImg } from "#hypervisor/create-disk.ts";
 import { syncFolder } from "#hypervisor/durable-file.ts";
 
 export const GIB = 1024 ** 3;
+const SUFFIX = ".qcow2";
 
 /**
  * By what a guest finds the volume, the disk's serial number: virtio takes 20 characters. As in the clouds themselves: EBS
@@ -14,60 +15,58 @@ export function diskIdOf(volumeId: string): string {
   return volumeId.replace(/^vol-/, "vol").slice(0, 20);
 }
 
+interface ImageInfo {
+  readonly "virtual-size": number;
+  readonly "backing-filename"?: string;
+}
+
 export class VolumeFiles {
-  readonly #folder: string;
+  readonly folder: string;
   /** Bytes, of those looked at by this process. */
   readonly #sizes = new Map<string, number>();
 
   constructor(folder: string) {
-    this.#folder = folder;
+    this.folder = folder;
   }
 
   path(volumeId: string): string {
-    return join(this.#folder, `${volumeId}.qcow2`);
+    return join(this.folder, `${volumeId}${SUFFIX}`);
   }
 
-  /** Makes it, if it is not there, as a disk of zeroes. Errors: `machine.refused`. */
-  async ensure(volumeId: string, sizeBytes: number, signal: AbortSignal): Promise<void> {
-    if (this.#sizes.has(volumeId)) return;
-    const path = this.path(volumeId);
-    if (await exists(path)) {
-      const { stdout } = await qemuImg(["info", "-U", "--output=json", path], signal);
-      this.#sizes.set(volumeId, (JSON.parse(stdout) as { "virtual-size": number })["virtual-size"]);
-      return;
+  /** Makes it, if it is not there, as a disk of zeroes; gives its size in bytes. Errors: `machine.refused`. */
+  async ensure(volumeId: string, sizeBytes: number, signal: AbortSignal): Promise<number> {
+    const known = this.#sizes.get(volumeId);
+    if (known !== undefined) return known;
+    if (await exists(this.path(volumeId))) {
+      const size = (await this.#info(volumeId, signal))["virtual-size"];
+      this.#sizes.set(volumeId, size);
+      return size;
     }
-    await this.replace(
-      volumeId,
-      (making) => ["create", "-q", "-f", "qcow2", making, String(sizeBytes)],
-      signal,
-    );
-    this.#sizes.set(volumeId, sizeBytes);
+    await this.#replace(volumeId, sizeBytes, [], signal);
+    return sizeBytes;
   }
 
-  /** In the place of whatever is there: durable, or as it was. `argumentsFor`: of the qemu-img that makes it. */
-  async replace(
-    volumeId: string,
-    argumentsFor: (making: string) => string[],
-    signal: AbortSignal,
-  ): Promise<void> {
-    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
-    const path = this.path(volumeId);
-    const making = `${path}.new`;
-    await rm(making, { force: true });
-    await qemuImg(argumentsFor(making), signal);
-    const file = await open(making, "r");
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(making, path);
-    await syncFolder(this.#folder);
+  /** In the place of the file that is there: its own writes over what the export holds, which need not answer now. */
+  async overlay(volumeId: string, sizeBytes: number, uri: string, signal: AbortSignal): Promise<void> {
+    await this.#replace(volumeId, sizeBytes, ["-u", "-F", "raw", "-b", uri], signal);
   }
 
-  /** Bytes; undefined before `ensure`. */
-  sizeOf(volumeId: string): number | undefined {
-    return this.#sizes.get(volumeId);
+  /** Whether nothing was ever written to it. No machine has it. */
+  async isUntouched(volumeId: string, signal: AbortSignal): Promise<boolean> {
+    if (!(await exists(this.path(volumeId)))) return true;
+    // Without what it may stand on.
+    const image = {
+      driver: "qcow2",
+      backing: null,
+      file: { driver: "file", filename: this.path(volumeId) },
+    };
+    const { stdout } = await qemuImg(["map", "--output=json", `json:${JSON.stringify(image)}`], signal);
+    return (JSON.parse(stdout) as { present: boolean }[]).every(({ present }) => !present);
+  }
+
+  /** Whether it needs no source: QEMU takes the source's name out of the file when the copy is complete. */
+  async isWhole(volumeId: string, signal: AbortSignal): Promise<boolean> {
+    return (await this.#info(volumeId, signal))["backing-filename"] === undefined;
   }
 
   /** No machine has it. Larger only. */
@@ -82,14 +81,50 @@ export class VolumeFiles {
   }
 
   async list(): Promise<readonly string[]> {
-    const names = await readdir(this.#folder).catch(() => []);
-    return names.flatMap((name) => (name.endsWith(".qcow2") ? [name.slice(0, -".qcow2".length)] : []));
+    const names = await readdir(this.folder).catch(() => []);
+    return names.flatMap((name) => (name.endsWith(SUFFIX) ? [name.slice(0, -SUFFIX.length)] : []));
+  }
+
+  async sync(volumeId: string): Promise<void> {
+    const file = await open(this.path(volumeId), "r");
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
   }
 
   async remove(volumeId: string): Promise<void> {
     this.#sizes.delete(volumeId);
     await rm(this.path(volumeId), { force: true });
     await rm(`${this.path(volumeId)}.new`, { force: true });
+  }
+
+  async #info(volumeId: string, signal: AbortSignal): Promise<ImageInfo> {
+    const { stdout } = await qemuImg(["info", "-U", "--output=json", this.path(volumeId)], signal);
+    return JSON.parse(stdout) as ImageInfo;
+  }
+
+  async #replace(
+    volumeId: string,
+    sizeBytes: number,
+    options: readonly string[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    await mkdir(this.folder, { recursive: true, mode: 0o700 });
+    const path = this.path(volumeId);
+    const making = `${path}.new`;
+    await rm(making, { force: true });
+    await qemuImg(["create", "-q", "-f", "qcow2", ...options, making, String(sizeBytes)], signal);
+    const file = await open(making, "r");
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(making, path);
+    await syncFolder(this.folder);
+    this.#sizes.set(volumeId, sizeBytes);
   }
 }
 

@@ -7,11 +7,12 @@ import {
   CreateVolumeCommand,
   AttachVolumeCommand,
   DescribeInstancesCommand,
+  DetachVolumeCommand,
   EC2Client,
   GetConsoleOutputCommand,
   RunInstancesCommand,
 } from "@aws-sdk/client-ec2";
-import { get, type Ready, servesFrom, skip, Stage, until } from "./stage.ts";
+import { get, isRunning, type Ready, servesFrom, skip, Stage, until } from "./stage.ts";
 
 function clientOf(ready: Ready): EC2Client {
   const { accessKeyId, secretAccessKey } = ready;
@@ -69,7 +70,7 @@ async function consoleOf(client: EC2Client, id: string): Promise<string> {
 }
 
 test(
-  "an instance serves from its volume, over restarts of the cloud",
+  "an instance serves from its volume, over restarts of its cloud",
   { skip, timeout: 80_000 },
   async (t) => {
     await using stage = new Stage("ec2", "127.81.0.0/16");
@@ -83,7 +84,42 @@ test(
     const first = await run(client, group, servesFrom(serial, "first"));
     await client.send(new AttachVolumeCommand({ VolumeId, InstanceId: first, Device: "/dev/sdf" }));
     const address = await running(client, first, t.signal);
-    assert.equal(await get(`http://${address}/lines`, t.signal), "first");
+    assert.equal(await get(`http://${address}/cgi-bin/lines`, t.signal), "first");
     assert.match(await consoleOf(client, first), /serving from \/dev\/vd/);
+
+    const pid = stage.guestPid(first);
+    assert.ok(pid);
+    client.destroy();
+    await stage.end("SIGKILL");
+    assert.equal(
+      await get(`http://${address}/cgi-bin/lines`, t.signal),
+      "first",
+      "it serves without its cloud",
+    );
+    client = clientOf(await stage.start());
+    await running(client, first, t.signal);
+    assert.equal(stage.guestPid(first), pid);
+    assert.equal(await get(`http://${address}/cgi-bin/lines`, t.signal), "first", "it was not booted again");
+
+    const second = await run(client, group, servesFrom(serial, "second"));
+    await get(`http://${address}/cgi-bin/release`, t.signal);
+    await until(async () => /released/.test(await consoleOf(client, first)), t.signal);
+    await client.send(new DetachVolumeCommand({ VolumeId }));
+    const other = await running(client, second, t.signal);
+    await client.send(new AttachVolumeCommand({ VolumeId, InstanceId: second, Device: "/dev/sdf" }));
+    assert.equal(await get(`http://${other}/cgi-bin/lines`, t.signal), "first\nsecond");
+    client.destroy();
+
+    const pids = [stage.guestPid(first), stage.guestPid(second)];
+    await stage.end("SIGTERM");
+    assert.deepEqual(
+      pids.map((each) => each !== null && isRunning(each)),
+      [false, false],
+      "a clean stop ends its guests",
+    );
+    client = clientOf(await stage.start());
+    assert.equal(await running(client, second, t.signal), other);
+    assert.equal(await get(`http://${other}/cgi-bin/lines`, t.signal), "first\nsecond\nsecond");
+    client.destroy();
   },
 );

@@ -150,25 +150,33 @@ export async function until<Value>(
 
 /**
  * Waits for the disk with this serial number, makes a file system on it if there is none, adds a line to a file on it, and
- * serves that over HTTP on port 80 until the disk is taken away.
+ * serves that over HTTP on port 80; once /cgi-bin/release was asked for, it lets the disk go.
  */
 export function servesFrom(serial: string, line: string): string {
+  const folder = `/disks/${serial}`;
   return `#!/bin/sh
-folder=/disks/${serial}
-while :; do
-  until device=$(disk-of ${serial}); do sleep 0.1; done
-  mkdir -p $folder
-  mount -t ext4 $device $folder 2>/dev/null || mountpoint -q $folder || { mke2fs $device >/dev/null && mount -t ext4 $device $folder; }
-  echo "${line}" >>$folder/lines
-  sync
-  httpd -f -h $folder &
-  server=$!
-  echo "serving from $device"
-  while [ -e "$device" ] && [ ! -e $folder/release ]; do sleep 0.1; done
-  kill $server; wait $server
-  rm -f $folder/release
-  umount $folder && echo "released ${serial}"
-  while disk-of ${serial} >/dev/null; do sleep 0.1; done
-done
+mkdir -p /www/cgi-bin
+cat >/www/cgi-bin/release <<'END'
+#!/bin/sh
+touch /tmp/release
+printf 'Content-Type: text/plain\\r\\n\\r\\nreleasing'
+END
+cat >/www/cgi-bin/lines <<'END'
+#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n'
+cat ${folder}/lines
+END
+chmod 755 /www/cgi-bin/*
+until device=$(disk-of ${serial}); do sleep 0.1; done
+mkdir -p ${folder}
+if ! grep -q " ${folder} " /proc/mounts && ! mount -t ext4 $device ${folder} 2>/dev/null; then
+  mke2fs $device >/dev/null && mount -t ext4 $device ${folder}
+fi
+echo "${line}" >>${folder}/lines
+sync
+echo "serving from $device"
+httpd -h /www
+until [ -e /tmp/release ]; do sleep 0.1; done
+umount ${folder} && echo "released ${serial}"
 `;
 }

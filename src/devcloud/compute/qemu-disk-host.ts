@@ -1,0 +1,381 @@
+/**
+ * What a cloud's API does not offer for the content of volumes (cloud/disk-host.ts), over the machines and files of this cloud.
+ * Wishes are durable first; whoever brings machines and disks to the records (qemu-compute.ts) brings them to the wishes too.
+ */
+import type {
+  CaptureRequest,
+  CaptureState,
+  CaptureStatus,
+  DiskHost,
+  SeedRequest,
+  SeedStatus,
+} from "#cloud/disk-host.ts";
+import type { Cloud } from "#devcloud/core/cloud.ts";
+import type { VolumeRecord } from "#devcloud/core/records.ts";
+import type { Capture } from "#hypervisor/capture.ts";
+import { attachedDisks } from "#hypervisor/hot-disk.ts";
+import type { DiskSpecInput, NbdLocation } from "#hypervisor/machine-spec.ts";
+import type { Machine } from "#hypervisor/machine.ts";
+import type { HypervisorHost } from "#hypervisor/open-host.ts";
+import type { Clock } from "#kernel/clock.ts";
+import { OperationalError } from "#kernel/errors.ts";
+import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
+import { type CaptureWish, DiskLedger, type SeedRecord } from "./qemu-disk-records.ts";
+import { endExport, type ExportedFile, exportUri, startExport } from "./qemu-export.ts";
+import { diskIdOf, GIB, VolumeFiles } from "./qemu-volumes.ts";
+
+export interface DiskHostParts {
+  readonly cloud: Cloud;
+  readonly host: HypervisorHost;
+  readonly files: VolumeFiles;
+  readonly ledger: DiskLedger;
+  readonly clock: Clock;
+  /** One at a time: who has which disk. */
+  readonly turn: <Value>(work: () => Promise<Value>) => Promise<Value>;
+  /** Brings machines to the records soon. */
+  readonly reconcile: () => void;
+}
+
+export class QemuDiskHost implements DiskHost {
+  readonly #parts: DiskHostParts;
+  /** Since when each capture is in the state that was seen last. */
+  readonly #seen = new Map<string, { readonly state: CaptureState; readonly since: number }>();
+  readonly #awaited = new WeakSet();
+
+  constructor(parts: DiskHostParts) {
+    this.#parts = parts;
+  }
+
+  // What those ask who bring machines to the records. Within a turn.
+
+  /** The volume's file is there, with the content that it is to have. Gives its size in bytes. */
+  async ensureFile(volume: VolumeRecord, signal: AbortSignal): Promise<number> {
+    const { files, ledger } = this.#parts;
+    const seed = ledger.records.seeds[volume.id];
+    if (seed?.phase === "making") {
+      await files.overlay(volume.id, seed.sizeBytes, seed.uri, signal);
+      await ledger.setSeed(volume.id, { ...seed, phase: "live" });
+    }
+    return files.ensure(volume.id, volume.sizeGiB * GIB, signal);
+  }
+
+  diskOf({ id }: VolumeRecord): DiskSpecInput {
+    const { files, ledger } = this.#parts;
+    const seed = ledger.records.seeds[id];
+    const path = files.path(id);
+    return {
+      id: diskIdOf(id),
+      content: {
+        kind: "existing",
+        path,
+        format: "qcow2",
+        ...(seed?.phase === "live" && { source: locationOf(seed.uri) }),
+      },
+    };
+  }
+
+  isExported(volumeId: string): boolean {
+    return this.#parts.ledger.records.exports[volumeId] === true;
+  }
+
+  /** What goes on for disks that are in a machine: captures and background copies, as wished. */
+  async follow(machine: Machine, volumes: readonly VolumeRecord[], signal: AbortSignal): Promise<void> {
+    const { host, ledger } = this.#parts;
+    const { captures, seeds } = ledger.records;
+    const services = host.disksOf(machine.id);
+    const wished = new Set<string>();
+    for (const { id } of volumes) {
+      const [wish, seed, disk] = [captures[id], seeds[id], diskIdOf(id)];
+      if (wish !== undefined) {
+        wished.add(disk);
+        await services.startCapture(disk, {
+          target: locationOf(wish.uri),
+          stallLimitMs: wish.stallLimitMs,
+        });
+      }
+      if (seed?.phase === "live") await this.#followSeed(machine, id, seed, signal);
+    }
+    for (const disk of Object.keys(machine.record.captures)) {
+      if (!wished.has(disk)) await services.stopCapture(disk);
+    }
+  }
+
+  /** Before a disk leaves a machine, or the machine's next boot is without it. */
+  async release(machine: Machine, disk: string): Promise<void> {
+    const services = this.#parts.host.disksOf(machine.id);
+    if (machine.record.captures[disk] !== undefined) await services.stopCapture(disk);
+    if (machine.record.copies[disk] !== undefined) await services.stopBackgroundCopy(disk);
+  }
+
+  /** The volume is gone. */
+  async forget(volumeId: string): Promise<void> {
+    await endExport(this.#fileOf(volumeId), this.#parts.clock);
+    await this.#parts.ledger.forget(volumeId);
+    await this.#parts.files.remove(volumeId);
+    this.#seen.delete(volumeId);
+  }
+
+  // The contract.
+
+  async startCapture(request: CaptureRequest, signal: AbortSignal): Promise<CaptureStatus> {
+    signal.throwIfAborted();
+    const { volumeId, uri, stallLimitMs } = request;
+    locationOf(uri);
+    this.#volume(volumeId);
+    const { ledger, clock, reconcile } = this.#parts;
+    const present = ledger.records.captures[volumeId];
+    if (present?.uri !== uri || present.stallLimitMs !== stallLimitMs) {
+      await ledger.setCapture(volumeId, { uri, stallLimitMs, askedAt: clock.now() });
+      reconcile();
+    }
+    return this.#captureStatus(volumeId, ledger.records.captures[volumeId] as CaptureWish);
+  }
+
+  async stopCapture(volumeId: string, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const { ledger, turn, host } = this.#parts;
+    if (ledger.records.captures[volumeId] === undefined) return;
+    await ledger.setCapture(volumeId, null);
+    this.#seen.delete(volumeId);
+    const disk = diskIdOf(volumeId);
+    await turn(async () => {
+      for (const machine of host.list()) {
+        if (machine.record.captures[disk] !== undefined) await host.disksOf(machine.id).stopCapture(disk);
+      }
+    });
+  }
+
+  captures(signal: AbortSignal): Promise<readonly CaptureStatus[]> {
+    signal.throwIfAborted();
+    const wishes = Object.entries(this.#parts.ledger.records.captures);
+    return Promise.resolve(wishes.map(([id, wish]) => this.#captureStatus(id, wish)));
+  }
+
+  seed({ volumeId, uri, bytesPerSecond }: SeedRequest, signal: AbortSignal): Promise<SeedStatus> {
+    const { ledger, files, turn, reconcile } = this.#parts;
+    return turn(async () => {
+      signal.throwIfAborted();
+      locationOf(uri);
+      const volume = this.#volume(volumeId);
+      const present = ledger.records.seeds[volumeId];
+      const speed = bytesPerSecond ?? null;
+      if (present?.uri === uri) {
+        if (present.bytesPerSecond !== speed) {
+          await ledger.setSeed(volumeId, { ...present, bytesPerSecond: speed });
+        }
+      } else {
+        await this.#refuseUnlessFree(volumeId, signal);
+        if (this.isExported(volumeId) || !(await files.isUntouched(volumeId, signal))) {
+          throw refused(`volume ${volumeId} was written to: its content is not replaced`);
+        }
+        const sizeBytes = volume.sizeGiB * GIB;
+        await ledger.setSeed(volumeId, { uri, bytesPerSecond: speed, sizeBytes, phase: "making" });
+        await this.ensureFile(volume, signal);
+      }
+      reconcile();
+      return this.#seedStatus(volumeId, ledger.records.seeds[volumeId] as SeedRecord);
+    });
+  }
+
+  seeds(signal: AbortSignal): Promise<readonly SeedStatus[]> {
+    signal.throwIfAborted();
+    const seeds = Object.entries(this.#parts.ledger.records.seeds);
+    return Promise.resolve(seeds.map(([id, seed]) => this.#seedStatus(id, seed)));
+  }
+
+  exportVolume(volumeId: string, signal: AbortSignal): Promise<{ readonly uri: string }> {
+    const { ledger, turn } = this.#parts;
+    return turn(async () => {
+      signal.throwIfAborted();
+      const volume = this.#volume(volumeId);
+      await this.#refuseUnlessFree(volumeId, signal);
+      await this.ensureFile(volume, signal);
+      // First: from now on no machine gets it.
+      await ledger.setExport(volumeId, true);
+      const file = this.#fileOf(volumeId);
+      await startExport(file, signal);
+      return { uri: exportUri(file) };
+    });
+  }
+
+  endExport(volumeId: string, signal: AbortSignal): Promise<void> {
+    const { ledger, files, turn, clock, reconcile } = this.#parts;
+    return turn(async () => {
+      signal.throwIfAborted();
+      if (!this.isExported(volumeId)) return;
+      await endExport(this.#fileOf(volumeId), clock);
+      await files.sync(volumeId);
+      await ledger.setExport(volumeId, false);
+      reconcile();
+    });
+  }
+
+  freeze(serverId: string, limitMs: number, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const machine = this.#machine(serverId);
+    return Promise.reject(noAgent(machine, `cannot be held still for ${limitMs} ms`));
+  }
+
+  thaw(serverId: string, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    return Promise.reject(noAgent(this.#machine(serverId), "cannot be let go on"));
+  }
+
+  async console(serverId: string, signal: AbortSignal): Promise<string> {
+    signal.throwIfAborted();
+    return (await this.#machine(serverId).console()).toString("utf8");
+  }
+
+  /** Exports end; that they were asked for stays on record, and keeps machines away from their volumes. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { ledger, clock } = this.#parts;
+    for (const id of Object.keys(ledger.records.exports)) await endExport(this.#fileOf(id), clock);
+  }
+
+  #fileOf(volumeId: string): ExportedFile {
+    return { folder: this.#parts.files.folder, name: volumeId };
+  }
+
+  #volume(id: string): VolumeRecord {
+    const found = this.#parts.cloud.data.tables.volume.get(id);
+    if (found !== undefined) return found;
+    throw new OperationalError("not_found", `there is no volume ${id}`);
+  }
+
+  #machine(serverId: string): Machine {
+    return this.#parts.host.machine(serverId);
+  }
+
+  async #refuseUnlessFree(volumeId: string, signal: AbortSignal): Promise<void> {
+    for (const machine of this.#parts.host.list()) {
+      if (machine.isOn && (await attachedDisks(machine, signal)).has(diskIdOf(volumeId))) {
+        throw refused(`server ${machine.id} runs with volume ${volumeId}: stop it, or detach the volume`);
+      }
+      if (machine.state === "starting") {
+        const has = machine.spec.disks.some(({ id }) => id === diskIdOf(volumeId));
+        if (has) throw refused(`server ${machine.id} is starting with volume ${volumeId}`);
+      }
+    }
+  }
+
+  async #followSeed(
+    machine: Machine,
+    volumeId: string,
+    seed: SeedRecord,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { host, files, ledger, reconcile } = this.#parts;
+    const disk = diskIdOf(volumeId);
+    const bytesPerSecond = seed.bytesPerSecond ?? 0;
+    const copy = await host.disksOf(machine.id).startBackgroundCopy(disk, { bytesPerSecond });
+    if (copy.progress.state === "complete" && (await files.isWhole(volumeId, signal))) {
+      await ledger.setSeed(volumeId, { ...seed, phase: "done" });
+    } else if (!this.#awaited.has(copy)) {
+      this.#awaited.add(copy);
+      void copy.complete.then(reconcile);
+    }
+  }
+
+  /** The machine that has the volume as a disk. */
+  #holderOf(volumeId: string): Machine | undefined {
+    const disk = diskIdOf(volumeId);
+    return this.#parts.host.list().find(({ spec }) => spec.disks.some(({ id }) => id === disk));
+  }
+
+  #captureStatus(volumeId: string, wish: CaptureWish): CaptureStatus {
+    const disk = diskIdOf(volumeId);
+    const holder = this.#holderOf(volumeId);
+    const capture =
+      holder?.record.captures[disk] === undefined
+        ? undefined
+        : this.#parts.host.disksOf(holder.id).capture(disk);
+    const seen = seenCapture(capture);
+    const before = this.#seen.get(volumeId);
+    const since =
+      before?.state === seen.state
+        ? before.since
+        : (seen.since ?? (before === undefined ? wish.askedAt : this.#parts.clock.now()));
+    this.#seen.set(volumeId, { state: seen.state, since });
+    const { state, reason, copiedBytes, totalBytes } = seen;
+    return { volumeId, uri: wish.uri, state, reason, copiedBytes, totalBytes, since };
+  }
+
+  #seedStatus(volumeId: string, seed: SeedRecord): SeedStatus {
+    const base = { volumeId, uri: seed.uri };
+    const whole = { copiedBytes: seed.sizeBytes, totalBytes: seed.sizeBytes };
+    if (seed.phase === "done") return { ...base, state: "done", ...whole };
+    const disk = diskIdOf(volumeId);
+    const holder = this.#holderOf(volumeId);
+    if (holder?.record.copies[disk] === undefined) {
+      // Live, and copied from when a machine runs with it.
+      return { ...base, state: "copying", copiedBytes: 0, totalBytes: seed.sizeBytes };
+    }
+    const { state, doneBytes } = this.#parts.host.disksOf(holder.id).backgroundCopy(disk).progress;
+    return {
+      ...base,
+      state: state === "waiting" ? "waiting" : "copying",
+      copiedBytes: doneBytes,
+      totalBytes: seed.sizeBytes,
+    };
+  }
+}
+
+interface SeenCapture {
+  readonly state: CaptureState;
+  readonly reason: string | null;
+  readonly copiedBytes: number;
+  readonly totalBytes: number;
+  readonly since?: number;
+}
+
+function seenCapture(capture: Capture | undefined): SeenCapture {
+  if (capture === undefined) {
+    return { state: "synchronising", reason: "not_attached", copiedBytes: 0, totalBytes: 0 };
+  }
+  const { state, behindSince, pendingBytes, lastSync } = capture.status;
+  const last = { copiedBytes: lastSync?.bytes ?? 0, totalBytes: lastSync?.bytes ?? 0 };
+  switch (state) {
+    case "seeding":
+      return { state: "synchronising", reason: "first_copy", copiedBytes: 0, totalBytes: pendingBytes };
+    case "resynchronising":
+      return { state: "synchronising", reason: "bitmap", copiedBytes: 0, totalBytes: pendingBytes };
+    case "continuous":
+      return { state: "continuous", reason: lastSync?.reason ?? null, ...last };
+    case "behind":
+      return {
+        state: "interrupted",
+        reason: capture.status.lastInterruption,
+        ...last,
+        ...(behindSince !== null && { since: behindSince }),
+      };
+    case "waiting":
+      // The machine is off: nobody writes. What was at the target in that moment is all that there is.
+      return lastSync !== null && behindSince === null
+        ? { state: "continuous", reason: "machine_off", ...last }
+        : { state: "interrupted", reason: "machine_off", ...last };
+  }
+}
+
+/** Errors: `input.invalid`. */
+function locationOf(uri: string): NbdLocation {
+  const { address, exportName, tls } = parseNbdUri(uri);
+  if (tls) {
+    throw new OperationalError("input.invalid", "machines reach NBD exports without TLS only", {
+      detail: uri,
+    });
+  }
+  return address.kind === "unix"
+    ? { kind: "unix", path: address.path, export: exportName }
+    : { kind: "tcp", host: address.host, port: address.port, export: exportName };
+}
+
+function refused(message: string): OperationalError {
+  return new OperationalError("machine.refused", message);
+}
+
+function noAgent(machine: Machine, what: string): OperationalError {
+  return new OperationalError(
+    "machine.failing",
+    `no guest agent answers in ${machine.id}: its file systems ${what}`,
+  );
+}

@@ -1,0 +1,107 @@
+/** What was asked for the content of volumes, beside the cloud's own API: one small file, replaced whole at each change. */
+import { OperationalError } from "#kernel/errors.ts";
+import { readIfThere, writeDurably } from "#hypervisor/durable-file.ts";
+
+export interface CaptureWish {
+  readonly uri: string;
+  readonly stallLimitMs: number;
+  /** Milliseconds since the epoch. */
+  readonly askedAt: number;
+}
+
+export interface SeedRecord {
+  readonly uri: string;
+  /** Of the background copy; null: as fast as it goes. */
+  readonly bytesPerSecond: number | null;
+  readonly sizeBytes: number;
+  /**
+   * `making`: the volume's file may or may not stand over the source yet, and no machine has it. `live`: it does. `done`: the
+   * file holds everything, and the source was let go.
+   */
+  readonly phase: "making" | "live" | "done";
+}
+
+export interface DiskRecords {
+  readonly format: 1;
+  /** By the cloud's id of the volume. */
+  readonly captures: Readonly<Record<string, CaptureWish>>;
+  readonly seeds: Readonly<Record<string, SeedRecord>>;
+  /** No machine gets these volumes until their export has ended. */
+  readonly exports: Readonly<Record<string, true>>;
+}
+
+const EMPTY: DiskRecords = { format: 1, captures: {}, seeds: {}, exports: {} };
+
+export class DiskLedger {
+  readonly #path: string;
+  #records: DiskRecords;
+  #writing: Promise<unknown> = Promise.resolve();
+
+  constructor(path: string, records: DiskRecords) {
+    this.#path = path;
+    this.#records = records;
+  }
+
+  get records(): DiskRecords {
+    return this.#records;
+  }
+
+  /** Durable when it resolves. */
+  update(change: (records: DiskRecords) => Partial<DiskRecords>): Promise<void> {
+    const written = this.#writing.then(async () => {
+      const next = { ...this.#records, ...change(this.#records) };
+      await writeDurably(this.#path, `${JSON.stringify(next, null, 2)}\n`);
+      this.#records = next;
+    });
+    this.#writing = written.catch(() => {});
+    return written;
+  }
+
+  setCapture(volumeId: string, wish: CaptureWish | null): Promise<void> {
+    return this.update(({ captures }) => ({ captures: withEntry(captures, volumeId, wish) }));
+  }
+
+  setSeed(volumeId: string, seed: SeedRecord | null): Promise<void> {
+    return this.update(({ seeds }) => ({ seeds: withEntry(seeds, volumeId, seed) }));
+  }
+
+  setExport(volumeId: string, exported: boolean): Promise<void> {
+    return this.update(({ exports }) => ({ exports: withEntry(exports, volumeId, exported ? true : null) }));
+  }
+
+  /** The volume is gone. */
+  async forget(volumeId: string): Promise<void> {
+    const { captures, seeds, exports } = this.#records;
+    if (![captures, seeds, exports].some((each) => Object.hasOwn(each, volumeId))) return;
+    await this.update((records) => ({
+      captures: withEntry(records.captures, volumeId, null),
+      seeds: withEntry(records.seeds, volumeId, null),
+      exports: withEntry(records.exports, volumeId, null),
+    }));
+  }
+}
+
+/** Errors: `store.failing`, `store.version`. */
+export async function openDiskLedger(path: string): Promise<DiskLedger> {
+  const bytes = await readIfThere(path);
+  if (bytes === null) return new DiskLedger(path, EMPTY);
+  let records: DiskRecords;
+  try {
+    records = JSON.parse(bytes.toString()) as DiskRecords;
+  } catch (error) {
+    throw new OperationalError("store.failing", `${path} is damaged`, { cause: error });
+  }
+  if (records.format !== EMPTY.format) {
+    throw new OperationalError("store.version", `${path} was written by another version of Understudy`);
+  }
+  return new DiskLedger(path, records);
+}
+
+function withEntry<Value>(
+  entries: Readonly<Record<string, Value>>,
+  key: string,
+  value: Value | null,
+): Record<string, Value> {
+  const { [key]: _, ...others } = entries;
+  return value === null ? others : { ...others, [key]: value };
+}
