@@ -6,6 +6,7 @@ import { addCloudCommands } from "#cli/cloud-commands.ts";
 import { addEnvironmentCommands } from "#cli/environment-commands.ts";
 import { addRunCommands } from "#cli/run-commands.ts";
 import { addServerCommands } from "#cli/server-commands.ts";
+import { addVaultCommands } from "#cli/vault-commands.ts";
 import { errorCodes, isOperational, publicMessage } from "#kernel/errors.ts";
 
 const exitCodeHelp = `
@@ -45,6 +46,7 @@ export function buildProgram(context: CommandContext, asJson = false): Command {
   addEnvironmentCommands(program, context);
   addRunCommands(program, context);
   addCloudCommands(program, context);
+  addVaultCommands(program, context);
   inheritSettings(program);
   return program;
 }

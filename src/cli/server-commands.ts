@@ -46,7 +46,9 @@ export function addServerCommands(program: Command, context: CommandContext): vo
     .option("--region <name>", "the region that it says it is")
     .option("--address-base <cidr>", "its servers' addresses, inside 127.0.0.0/8")
     .addOption(
-      new Option("--compute <kind>", "what its servers are").choices(["process", "qemu", "none"]).default("process"),
+      new Option("--compute <kind>", "what its servers are")
+        .choices(["process", "qemu", "none"])
+        .default("process"),
     )
     .option("--latency <ms>", "of every call: 20, or 10-50")
     .option("--rate <calls>", "calls per second before it throttles", positiveNumber)

@@ -213,18 +213,9 @@ const environment = z.strictObject({
     .prefault({}),
 });
 
-const s3Store = z.strictObject({
-  endpoint: z.url().optional(),
-  region: z.string().min(1).default("us-east-1"),
-  bucket: z.string().min(1),
-  prefix: z.string().default(""),
-  accessKeyId: secretReference,
-  secretAccessKey: secretReference,
-});
-
 const vault = z.strictObject({
   /** Where the repository is. */
-  store: z.union([z.strictObject({ folder: z.string().min(1) }), z.strictObject({ s3: s3Store })]),
+  store: z.strictObject({ folder: z.string().min(1) }),
   passphrase: secretReference,
   /** The write logs, and the sockets of the process that serves them. */
   data: z.string().min(1).default("./understudy-vault"),

@@ -16,6 +16,7 @@ import { OperationalError } from "#kernel/errors.ts";
 import { environmentId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
+import { createVaultTools } from "#main/vault-tools.ts";
 import { makeDataFolder } from "#main/operator-token.ts";
 
 export interface LauncherPorts {
@@ -32,6 +33,7 @@ export function createLaunchers(ports: LauncherPorts): Launchers {
     witness: async (flags, signal) => witness(ports, await openLog(), flags, signal),
     verifyCloud: async (flags, signal) => verifyCloud(ports, await openLog(), flags, signal),
     keys: createKeyStore(),
+    vault: createVaultTools(ports.terminal, openLog),
   };
 }
 
