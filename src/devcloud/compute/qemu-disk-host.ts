@@ -20,9 +20,9 @@ import type { HypervisorHost } from "#hypervisor/open-host.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
-import { type CaptureWish, DiskLedger, type SeedRecord } from "./qemu-disk-records.ts";
+import type { CaptureWish, DiskLedger, SeedRecord } from "./qemu-disk-records.ts";
 import { endExport, type ExportedFile, exportUri, startExport } from "./qemu-export.ts";
-import { diskIdOf, GIB, VolumeFiles } from "./qemu-volumes.ts";
+import { diskIdOf, GIB, type VolumeFiles } from "./qemu-volumes.ts";
 
 export interface DiskHostParts {
   readonly cloud: Cloud;

@@ -1,0 +1,119 @@
+/** What the cloud's host offers for the content of volumes, over its socket: capture, seed, export. */
+import assert from "node:assert/strict";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import {
+  AttachVolumeCommand,
+  DetachVolumeCommand,
+  StartInstancesCommand,
+  StopInstancesCommand,
+  TerminateInstancesCommand,
+} from "@aws-sdk/client-ec2";
+import { openHostClient } from "#hypervisor/host-api/host-client.ts";
+import { isOperational } from "#kernel/errors.ts";
+import { clientOf, makeVolume, openGroup, run, running, serialOf, stateReason } from "./ec2-calls.ts";
+import { get, servesFrom, skip, Stage, until } from "./stage.ts";
+
+interface Served extends AsyncDisposable {
+  readonly uri: string;
+}
+
+/** A raw file as an NBD export, by QEMU's own server. */
+async function serve(path: string, ...options: string[]): Promise<Served> {
+  const socket = `${path}.sock`;
+  const args = ["--persistent", "--shared=8", "--format=raw", `--socket=${socket}`, ...options, path];
+  const child: ChildProcess = spawn("qemu-nbd", args, { stdio: ["ignore", "ignore", "inherit"] });
+  const gone = once(child, "exit");
+  await until(() => Promise.resolve(existsSync(socket)), AbortSignal.timeout(5000));
+  return {
+    uri: `nbd+unix:///?socket=${socket}`,
+    [Symbol.asyncDispose]: async () => {
+      child.kill("SIGKILL");
+      await gone;
+    },
+  };
+}
+
+test(
+  "a volume is captured, and another one is live from what was captured",
+  { skip, timeout: 85_000 },
+  async (t) => {
+    const { signal } = t;
+    await using stage = new Stage("ec2", "127.83.0.0/16");
+    const ready = await stage.start();
+    let client = clientOf(ready);
+    const host = openHostClient(ready.hostSocket);
+    const group = await openGroup(client, [80]);
+    const copy = join(stage.data, "copy.raw");
+    execFileSync("truncate", ["-s", "1G", copy]);
+    const source = await makeVolume(client);
+
+    // Asked for before the volume is anybody's.
+    const target = await serve(copy);
+    const wish = { volumeId: source, uri: target.uri, stallLimitMs: 3000 };
+    assert.equal((await host.startCapture(wish, signal)).state, "synchronising");
+    const first = await run(client, group, servesFrom(serialOf(source), "first"));
+    await client.send(new AttachVolumeCommand({ VolumeId: source, InstanceId: first, Device: "/dev/sdf" }));
+    const address = await running(client, first, signal);
+    assert.equal(await get(`http://${address}/cgi-bin/lines`, signal), "first");
+    const captured = await until(async () => {
+      const [status] = await host.captures(signal);
+      return status?.state === "continuous" && status;
+    }, signal);
+    assert.equal(captured.volumeId, source);
+    assert.ok(captured.copiedBytes > 0);
+    assert.match(await host.console(first, signal), /serving from/);
+    await client.send(new StopInstancesCommand({ InstanceIds: [first] }));
+    await until(() => Promise.resolve(stage.guestPid(first) === null), signal);
+    await host.stopCapture(source, signal);
+    await target[Symbol.asyncDispose]();
+    const volumeFile = join(stage.data, "volumes", `${source}.qcow2`);
+    execFileSync("qemu-img", ["compare", "-f", "qcow2", "-F", "raw", volumeFile, copy], { stdio: "pipe" });
+
+    // A disk that is live at once.
+    const exported = await serve(copy, "--read-only");
+    const other = await makeVolume(client);
+    const seed = { volumeId: other, uri: exported.uri, bytesPerSecond: 128 * 1024 * 1024 };
+    assert.equal((await host.seed(seed, signal)).state, "copying");
+    assert.equal((await host.seed(seed, signal)).state, "copying", "asked again it goes on");
+    await assert.rejects(host.seed({ ...seed, volumeId: source }, signal), (error) => {
+      assert.ok(isOperational(error, "machine.refused"), String(error));
+      return true;
+    });
+    const second = await run(client, group, servesFrom(serialOf(other), "second"));
+    await client.send(new AttachVolumeCommand({ VolumeId: other, InstanceId: second, Device: "/dev/sdf" }));
+    const there = await running(client, second, signal);
+    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nsecond");
+    assert.equal(
+      (await host.seeds(signal))[0]?.state,
+      "copying",
+      "the guest serves before its disk is there",
+    );
+    client.destroy();
+    await stage.end("SIGKILL");
+    client = clientOf(await stage.start());
+    await until(async () => (await host.seeds(signal))[0]?.state === "done", signal);
+    await exported[Symbol.asyncDispose]();
+    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nsecond");
+
+    // Written to from outside, while no machine has it.
+    await assert.rejects(host.exportVolume(other, signal), /runs with volume/);
+    await client.send(new TerminateInstancesCommand({ InstanceIds: [second] }));
+    const { uri } = await until(() => host.exportVolume(other, signal).catch(() => false as const), signal);
+    assert.deepEqual(await host.exportVolume(other, signal), { uri });
+    execFileSync("qemu-io", ["-f", "raw", "-c", "write -P 7 512M 64k", uri], { stdio: "pipe" });
+    await client.send(new DetachVolumeCommand({ VolumeId: source, InstanceId: first }));
+    await client.send(new AttachVolumeCommand({ VolumeId: other, InstanceId: first, Device: "/dev/sdg" }));
+    await client.send(new StartInstancesCommand({ InstanceIds: [first] }));
+    await until(async () => /being written to/.test(await stateReason(client, first)), signal);
+    await host.endExport(other, signal);
+    await host.endExport(other, signal);
+    const file = join(stage.data, "volumes", `${other}.qcow2`);
+    execFileSync("qemu-io", ["-r", "-f", "qcow2", "-c", "read -P 7 512M 64k", file], { stdio: "pipe" });
+    assert.deepEqual(await host.captures(signal), []);
+    client.destroy();
+  },
+);
