@@ -35,6 +35,8 @@ export const startRunBody = z.strictObject({
   kind: z.enum(runKinds),
   reason: z.string().min(1).max(500),
   force: z.boolean().default(false),
+  /** Protected disks as they were then, in milliseconds since the epoch; absent: as they were last captured. */
+  at: z.number().nonnegative().optional(),
 });
 
 export const noticesBody = z.strictObject({

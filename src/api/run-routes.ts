@@ -21,6 +21,7 @@ export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): vo
         by: caller.name,
         reason: request.body.reason,
         force: request.body.force,
+        ...(request.body.at === undefined ? {} : { at: request.body.at }),
       });
       return reply.status(202).send(run);
     },

@@ -5,6 +5,7 @@ import type { ApiClient } from "#cli/api-client.ts";
 import { confirmTyped, openApi, type CommandContext } from "#cli/command-context.ts";
 import { chooseEnvironment, environmentPath } from "#cli/environment-commands.ts";
 import { examples, globalFlags } from "#cli/global-flags.ts";
+import { parseMoment } from "#cli/parse-moment.ts";
 import { formatDuration, formatTable, formatTime } from "#cli/table.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Run, RunKind } from "#model/run.ts";
@@ -15,6 +16,7 @@ interface RunFlags {
   readonly reason?: string;
   readonly force?: boolean;
   readonly confirm?: string;
+  readonly at?: string;
   readonly wait: boolean;
 }
 
@@ -88,11 +90,15 @@ function addRunCommand(program: Command, context: CommandContext, kind: RunKind)
   if (kind === "failover" || kind === "swap") {
     command.option("--force", "go on although the active site answers and cannot be fenced; needs --reason");
   }
+  if (kind === "failover" || kind === "drill") {
+    command.option("--at <time>", 'protected disks as they were then: 2026-03-01T12:00:00Z, or "20s ago"');
+  }
   command.action(async (name: string | undefined, options: RunFlags, self: Command) => {
     const flags = globalFlags(self);
     if (options.force === true && options.reason === undefined) {
       throw new OperationalError("input.invalid", "--force needs --reason: why is kept with the run");
     }
+    const at = options.at === undefined ? {} : { at: parseMoment(options.at, Date.now()) };
     const api = await openApi(context, flags);
     const environment = await chooseEnvironment(api, name);
     if (warning !== null) await confirmTyped(context, environment, warning, options.confirm);
@@ -100,6 +106,7 @@ function addRunCommand(program: Command, context: CommandContext, kind: RunKind)
       kind,
       reason: options.reason ?? `asked for by ${userName()}`,
       force: options.force ?? false,
+      ...at,
     });
     if (!options.wait) {
       context.terminal.out(

@@ -208,6 +208,12 @@ export class EnvironmentRuntime {
   /** Errors: `state.conflict`, `input.invalid`. */
   async startRun(request: RunRequest): Promise<Run> {
     const { ledger, store, clock } = this.#ports;
+    if (request.at !== undefined && this.#stage.disks === undefined) {
+      throw new OperationalError(
+        "input.invalid",
+        `environment "${this.#id}" has no protected disks, so that there is no moment to choose: see \`protect\` in understudy.yaml`,
+      );
+    }
     if (this.#run !== undefined) {
       throw new OperationalError(
         "state.conflict",
