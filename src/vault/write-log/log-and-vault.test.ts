@@ -309,13 +309,13 @@ test("one process owns the folder", async (t) => {
 
 test("a reader of the present that waits for its base while a fold ends sees the new base", async (t) => {
   const memory = new MemoryPoints();
-  const opened: PromiseWithResolvers<void>[] = [];
+  const gate = Promise.withResolvers<void>();
+  let opened = 0;
   const points: PointStore = {
     list: (group, volume) => memory.list(group, volume),
     write: (point) => memory.write(point),
     open: async (point) => {
-      const gate = Promise.withResolvers<void>();
-      opened.push(gate);
+      opened += 1;
       await gate.promise;
       return memory.open(point);
     },
@@ -324,15 +324,11 @@ test("a reader of the present that waits for its base while a fold ends sees the
   await log.addVolume("a", 1000);
   const a = new CaptureTarget(log, "a");
   await a.write(0, Buffer.alloc(1000, 1));
-  const openGates = async (count: number): Promise<void> => {
-    await until(() => opened.length >= count);
-    for (const gate of opened) gate.resolve();
-  };
   await foldLog(log);
   await a.write(0, Buffer.alloc(10, 2));
   const { sequence, timeMs } = log.lastRecord;
   const reading = a.read(0, 1000);
-  await until(() => opened.length === 1);
+  await until(() => opened === 1);
   const facts = { id: "newer", group: "shop", volumeId: "a", sequence, timeMs, sizeBytes: 1000, whole: true };
   const [base] = await memory.list("shop", "a");
   const source = await openMoment(
@@ -349,8 +345,7 @@ test("a reader of the present that waits for its base while a fold ends sees the
     changed: source.changed(),
   });
   await log.adoptPoint(newer);
-  await openGates(1);
-  await openGates(2);
+  gate.resolve();
   assert.deepEqual(await reading, Buffer.concat([Buffer.alloc(10, 2), Buffer.alloc(990, 1)]));
 });
 
