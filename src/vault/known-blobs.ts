@@ -58,9 +58,10 @@ export class KnownBlobs {
    */
   async refresh(signal?: AbortSignal): Promise<void> {
     const { storage } = this.#context;
+    // Condemned packs first: a collector deletes their index before the condemnation, so that one of the two is seen.
+    const condemned = await condemnedPacks(this.#context, signal);
     const names: string[] = [];
     for await (const { name } of storage.list("index/", signal)) names.push(name);
-    const condemned = await condemnedPacks(this.#context, signal);
     const gone = [...this.#loaded].some((name) => !names.includes(name));
     const newlyCondemned = [...condemned].some((pack) => !this.#condemned.has(pack));
     // Entries cannot be taken out of the table one by one.

@@ -67,3 +67,19 @@ export function movedFinder(
     return last;
   };
 }
+
+/** Pack -> blob id -> where it is now. */
+export type MovedBlobs = ReadonlyMap<string, ReadonlyMap<string, BlobRef>>;
+
+/** All of them: few, unless much was repaired. */
+export async function readAllMoved(
+  storage: BlobStorage,
+  keys: VaultKeys,
+  signal?: AbortSignal,
+): Promise<Map<string, Map<string, BlobRef>>> {
+  const packs = new Set<string>();
+  for await (const { name } of storage.list("moved/", signal)) packs.add(name.split("/")[1] ?? "");
+  const all = new Map<string, Map<string, BlobRef>>();
+  for (const pack of packs) all.set(pack, await readMoved(storage, keys, pack, signal));
+  return all;
+}

@@ -10,7 +10,9 @@ import { BlobReader } from "./blob-reader.ts";
 import { BlockPool } from "./block-pool.ts";
 import { decodeChecked, encodeChecked } from "./checked-document.ts";
 import { KnownBlobs } from "./known-blobs.ts";
-import { holdLease } from "./leases.ts";
+import { type CollectionResult, collectGarbage } from "./collect-garbage.ts";
+import { holdLease, readLeases } from "./leases.ts";
+import { type RetentionPolicy, planRetention } from "./plan-retention.ts";
 import { type ScryptCost, type VaultUnlock, unwrapMaster, wrapMaster } from "./master-key.ts";
 import { movedFinder } from "./moved-blobs.ts";
 import { OpenPoint, type PointReader } from "./open-point.ts";
@@ -35,6 +37,7 @@ import type { BlobStorage } from "./storage/blob-storage.ts";
 import { damaged } from "./vault-damage.ts";
 import type { VaultContext } from "./vault-context.ts";
 import { type VaultKeys, deriveKeys } from "./vault-keys.ts";
+import { type VerifyOptions, type VerifyReport, verifyVault } from "./verify-vault.ts";
 import { type PointRequest, writePoint } from "./write-point.ts";
 
 export interface VaultOptions {
@@ -249,9 +252,48 @@ export class Vault implements AsyncDisposable {
     return restoreTo(this.context, this.pool(), point, target, options);
   }
 
-  /** Removes the point from the list. Its space comes back by garbage collection. */
+  /**
+   * Removes the point from the list. Its space comes back by garbage collection. A point that someone reads is refused
+   * with `state.conflict`; so is one with a lease that died with its holder, until it expires.
+   */
   async deletePoint(id: PointId, signal?: AbortSignal): Promise<void> {
+    const leases = await readLeases(this.context, signal);
+    if (leases.some((lease) => lease.kind === "read" && lease.subject === id))
+      throw new OperationalError(
+        "state.conflict",
+        `the point ${id} is being read: try again when that has ended`,
+      );
     await this.context.storage.delete(pointObject(id), signal);
+  }
+
+  /** Deletes the points of a volume that the policy does not keep; those that are being read stay for another time. */
+  async applyRetention(
+    volumeId: string,
+    policy: RetentionPolicy,
+    signal?: AbortSignal,
+  ): Promise<{ readonly deleted: readonly PointId[]; readonly inUse: readonly PointId[] }> {
+    const plan = planRetention(await this.listPoints(volumeId, signal), policy, this.context.clock.now());
+    const [deleted, inUse]: [PointId[], PointId[]] = [[], []];
+    for (const { id } of plan.remove) {
+      try {
+        await this.deletePoint(id, signal);
+        deleted.push(id);
+      } catch (error) {
+        if (!isOperational(error, "state.conflict")) throw error;
+        inUse.push(id);
+      }
+    }
+    return { deleted, inUse };
+  }
+
+  /** Reads the vault and says what is wrong, and what it costs. */
+  async verify(options: VerifyOptions): Promise<VerifyReport> {
+    return verifyVault(this.context, options);
+  }
+
+  /** One run of garbage collection: deletes what an earlier run condemned, and condemns what nothing needs now. */
+  async collectGarbage(signal?: AbortSignal): Promise<CollectionResult> {
+    return this.inTurn(() => collectGarbage(this.context, signal), signal);
   }
 
   /** The threads, begun when they are first needed. */

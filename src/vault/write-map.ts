@@ -1,6 +1,15 @@
 import { invariant } from "#kernel/invariant.ts";
 import type { BlockReader, Extent } from "#model/block-device.ts";
-import { BLOCK_BYTES, FAN_OUT, type MapEntry, blobKinds, hole, sameEntry, zero } from "./block-ref.ts";
+import {
+  BLOCK_BYTES,
+  type BlobRef,
+  FAN_OUT,
+  type MapEntry,
+  blobKinds,
+  hole,
+  sameEntry,
+  zero,
+} from "./block-ref.ts";
 import type { BlobReader } from "./blob-reader.ts";
 import type { BlockPool } from "./block-pool.ts";
 import { type PatchTaskBlock, RESULT_BYTES } from "./block-work.ts";
@@ -17,6 +26,9 @@ const TASK_PATCH_BYTES = 1024 * 1024;
 const LEAVES_AT_ONCE = 4;
 /** Extents are asked for over so many leaves at once: 1 GiB. */
 const EXTENT_LEAVES = 16;
+
+/** Bundles of the base's patches, decoded: 8 MiB. */
+const BUNDLES_KEPT = 32;
 
 export interface MapSource {
   readonly reader: BlockReader;
@@ -54,6 +66,7 @@ class MapWriter {
   /** Bounds the bytes that wait for a thread. */
   readonly #tasks = new Slots(8);
   readonly #leaves = new Slots(LEAVES_AT_ONCE);
+  readonly #bundles = new Map<string, Promise<Buffer>>();
   #growing: Promise<void> | undefined;
   #extents:
     | { readonly from: number; readonly end: number; readonly extents: Promise<readonly Extent[]> }
@@ -227,10 +240,20 @@ class MapWriter {
     if (entry.ref.plainLength !== length || recordLength(spans) > LARGEST_PATCH) return undefined;
     if (entry.kind === "blob") return spans;
     const { bundle, offset, length: recordBytes } = entry.patch;
-    const records = await this.#w.blobs.read(blobKinds.patches, bundle, this.#w.signal);
+    const records = await this.#bundle(bundle);
     const old = decodeSpans(`pack ${bundle.pack}`, records.subarray(offset, offset + recordBytes), length);
     const merged = mergeSpans([...old.spans, ...spans]);
     return recordLength(merged) > LARGEST_PATCH ? undefined : merged;
+  }
+
+  /** Neighbouring blocks share a bundle. */
+  #bundle(ref: BlobRef): Promise<Buffer> {
+    const known = this.#bundles.get(ref.id);
+    if (known !== undefined) return known;
+    const read = this.#w.blobs.read(blobKinds.patches, ref, this.#w.signal);
+    this.#bundles.set(ref.id, read);
+    if (this.#bundles.size > BUNDLES_KEPT) this.#bundles.delete(this.#bundles.keys().next().value as string);
+    return read;
   }
 
   /** Begins a task for the blocks [first, until) of a leaf; their entries are set when it is done. */

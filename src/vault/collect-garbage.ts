@@ -1,0 +1,197 @@
+import { isOperational } from "#kernel/errors.ts";
+import { PACK_ID_BYTES, SESSION_BYTES, packName } from "./block-ref.ts";
+import { type Condemnation, readCondemnations, writeCondemnation } from "./condemned.ts";
+import { decodeIndex, encodeIndex } from "./index-object.ts";
+import { readLeases, removeExpiredLeases } from "./leases.ts";
+import { type MovedBlobs, readAllMoved } from "./moved-blobs.ts";
+import type { PackEntry } from "./pack-format.ts";
+import { decodeManifest, parsePointId, pointObject } from "./point-manifest.ts";
+import { seal, sealKinds, unseal } from "./sealed-object.ts";
+import type { VaultContext } from "./vault-context.ts";
+import { walkPoint } from "./walk-points.ts";
+
+export interface CollectionResult {
+  /** Packs that nothing needs, listed for deletion by a later run. */
+  readonly condemnedPacks: number;
+  readonly deletedPacks: number;
+  readonly deletedBytes: number;
+  /** Why something was left for later; empty when nothing was. */
+  readonly waiting: readonly string[];
+}
+
+const sessionOf = (pack: string): string => pack.slice(0, SESSION_BYTES * 2);
+
+/**
+ * One run of collection: carries out earlier condemnations that are safe now, then condemns what nothing needs. See docs/spec/vault.md, section 8.
+ * Throws `vault.damaged`, having deleted nothing, when a map or a manifest cannot be read: what lies below it would look like garbage.
+ */
+export async function collectGarbage(context: VaultContext, signal?: AbortSignal): Promise<CollectionResult> {
+  const waiting: string[] = [];
+  const condemned = await readCondemnations(context, signal);
+  const writers = (await readLeases(context, signal)).filter((lease) => lease.kind === "write");
+  const marked = await mark(context, signal);
+  if ("waitFor" in marked)
+    return { condemnedPacks: 0, deletedPacks: 0, deletedBytes: 0, waiting: [marked.waitFor] };
+  const packs = await listPacks(context, signal);
+  let [deletedPacks, deletedBytes] = [0, 0];
+  for (const one of condemned) {
+    const older = writers.find((lease) => lease.startedAtMs <= one.atMs + SAFE_ORDER_MS);
+    if (older !== undefined) {
+      waiting.push(
+        `a point that is being written since ${new Date(older.startedAtMs).toISOString()} may use condemned packs`,
+      );
+      continue;
+    }
+    const dead = one.packs.filter((pack) => !marked.live.has(pack));
+    await dropFromIndex(context, new Set(dead), signal);
+    for (const pack of dead) {
+      deletedPacks += packs.has(pack) ? 1 : 0;
+      deletedBytes += packs.get(pack) ?? 0;
+      await context.storage.delete(packName(pack), signal);
+      await dropMoved(context, pack, marked, signal);
+      packs.delete(pack);
+    }
+    await context.storage.delete(one.name, signal);
+  }
+  const condemnedPacks = await condemn(context, packs, marked, condemned, signal);
+  await removeExpiredLeases(context, signal);
+  return { condemnedPacks, deletedPacks, deletedBytes, waiting };
+}
+
+/** Clocks differ: a writer that began up to this long after a condemnation, by its own clock, may have begun before it. */
+const SAFE_ORDER_MS = 5 * 60_000;
+
+async function condemn(
+  context: VaultContext,
+  packs: ReadonlyMap<string, number>,
+  marked: Marked,
+  already: readonly Condemnation[],
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  // Read after the packs were listed: a session whose pack was listed has a lease here, or has ended, and then its point was too late for the marks.
+  const busy = new Set((await readLeases(context, signal)).map((lease) => lease.subject));
+  const listed = new Set(already.flatMap((one) => one.packs));
+  const dead = [...packs.keys()].filter(
+    (pack) =>
+      !marked.live.has(pack) &&
+      !listed.has(pack) &&
+      !busy.has(sessionOf(pack)) &&
+      marked.packsBefore.has(pack) &&
+      !marked.busyBefore.has(sessionOf(pack)),
+  );
+  if (dead.length > 0) await writeCondemnation(context, dead);
+  return dead.length;
+}
+
+interface Marked {
+  /** Packs that some point needs. */
+  readonly live: ReadonlySet<string>;
+  /** Packs that were there, and sessions that held a lease, before the points were listed. */
+  readonly packsBefore: ReadonlySet<string>;
+  readonly busyBefore: ReadonlySet<string>;
+  readonly moved: MovedBlobs;
+}
+
+/** Finds what the points need. The order matters: packs, leases, points, leases. */
+async function mark(
+  context: VaultContext,
+  signal: AbortSignal | undefined,
+): Promise<Marked | { readonly waitFor: string }> {
+  const packsBefore = new Set((await listPacks(context, signal)).keys());
+  const busyBefore = new Set((await readLeases(context, signal)).map((lease) => lease.subject));
+  const points = new Set<string>();
+  const live = new Set<string>();
+  const seen = new Set<string>();
+  const moved = await readAllMoved(context.storage, context.keys, signal);
+  for await (const { name } of context.storage.list("points/", signal)) {
+    const point = parsePointId(name.slice("points/".length));
+    if (point === undefined) continue;
+    let bytes: Buffer;
+    try {
+      bytes = await context.storage.get(pointObject(point.id), undefined, signal);
+    } catch (error) {
+      // Deleted meanwhile.
+      if (isOperational(error, "not_found")) continue;
+      throw error;
+    }
+    points.add(point.id);
+    await walkPoint(
+      context,
+      decodeManifest(context.keys, point.id, bytes),
+      seen,
+      {
+        blob(_kind, ref) {
+          live.add(ref.pack);
+          // Where it is now, and every step on the way there.
+          for (
+            let at = moved.get(ref.pack)?.get(ref.id);
+            at !== undefined;
+            at = moved.get(at.pack)?.get(ref.id)
+          ) {
+            if (live.has(at.pack)) break;
+            live.add(at.pack);
+          }
+        },
+        broken(_ref, _offset, _length, error) {
+          throw error;
+        },
+      },
+      signal,
+    );
+  }
+  for (const lease of await readLeases(context, signal))
+    if (lease.kind === "read" && !points.has(lease.subject))
+      return { waitFor: `the point ${lease.subject} was deleted while it is being read` };
+  return { live, packsBefore, busyBefore, moved };
+}
+
+async function listPacks(
+  context: VaultContext,
+  signal: AbortSignal | undefined,
+): Promise<Map<string, number>> {
+  const packs = new Map<string, number>();
+  for await (const { name, sizeBytes } of context.storage.list("packs/", signal)) {
+    const pack = name.slice(name.lastIndexOf("/") + 1);
+    if (pack.length === PACK_ID_BYTES * 2) packs.set(pack, sizeBytes);
+  }
+  return packs;
+}
+
+/** Replaces each index object that names one of these packs by one that does not. */
+async function dropFromIndex(
+  context: VaultContext,
+  dead: ReadonlySet<string>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { storage, keys } = context;
+  const names: string[] = [];
+  for await (const { name } of storage.list("index/", signal)) names.push(name);
+  for (const name of names) {
+    const index = decodeIndex(
+      name,
+      unseal(keys, sealKinds.index, name, await storage.get(name, undefined, signal)),
+    );
+    if (!index.packs.some((pack) => dead.has(pack))) continue;
+    const left = index.packs.map((pack) => ({ pack, directory: [] as PackEntry[] }));
+    index.each((id, number, entry) => left[number]?.directory.push({ id: id.toString("hex"), ...entry }));
+    const kept = left.filter(({ pack }) => !dead.has(pack));
+    if (kept.length > 0) {
+      const fresh = `index/${context.random.hex(SESSION_BYTES)}-0`;
+      await storage.put(fresh, [seal(keys, sealKinds.index, fresh, encodeIndex(kept))], signal);
+    }
+    await storage.delete(name, signal);
+  }
+}
+
+/** A pack that nothing names any more needs no forwarding. One that old maps still name keeps it. */
+async function dropMoved(
+  context: VaultContext,
+  pack: string,
+  marked: Marked,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (!marked.moved.has(pack)) return;
+  const names: string[] = [];
+  for await (const { name } of context.storage.list(`moved/${pack}/`, signal)) names.push(name);
+  for (const name of names) await context.storage.delete(name, signal);
+}
