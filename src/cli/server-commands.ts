@@ -46,7 +46,7 @@ export function addServerCommands(program: Command, context: CommandContext): vo
     .option("--region <name>", "the region that it says it is")
     .option("--address-base <cidr>", "its servers' addresses, inside 127.0.0.0/8")
     .addOption(
-      new Option("--compute <kind>", "what its servers are")
+      new Option("--compute <kind>", "its servers: programs on this host, real guests, or nothing")
         .choices(["process", "qemu", "none"])
         .default("process"),
     )
@@ -58,6 +58,7 @@ export function addServerCommands(program: Command, context: CommandContext): vo
       examples(
         "understudy devcloud up --dialect ec2 --port 4566",
         "understudy devcloud up --dialect openstack --compute none --latency 20",
+        "understudy devcloud up --dialect ec2 --compute qemu    # needs QEMU, and script/guest-image once",
       ),
     )
     .action(async (options: DevcloudFlags) => {
