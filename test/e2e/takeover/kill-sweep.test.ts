@@ -15,6 +15,7 @@ import { type Prepared, TwoClouds } from "./two-clouds.ts";
 import { until } from "./until.ts";
 
 const wide = process.env["SWEEP"] === "all";
+const limitMs = wide ? 3_600_000 : 600_000;
 const seed = Number(process.env["SWEEP_SEED"] ?? 20_240_607);
 /** No kind of run has more durable steps than this; reaching it means that the count runs away. */
 const most = 400;
@@ -301,7 +302,7 @@ async function inParallel(work: (clouds: TwoClouds) => Promise<boolean>): Promis
 }
 
 for (const play of plays) {
-  test(`${play.name}: killed at every durable step`, { timeout: 600_000 }, async (t) => {
+  test(`${play.name}: killed at every durable step`, { timeout: limitMs }, async (t) => {
     let next = 1;
     let survived = 0;
     await inParallel(async (clouds) => {
@@ -317,7 +318,7 @@ for (const play of plays) {
   });
 }
 
-test("killed twice, at random", { timeout: 600_000 }, async (t) => {
+test("killed twice, at random", { timeout: limitMs }, async (t) => {
   t.diagnostic(`SWEEP_SEED=${seed}`);
   const round = fc.record({
     play: fc.constantFrom(...plays),
@@ -335,7 +336,7 @@ test("killed twice, at random", { timeout: 600_000 }, async (t) => {
   assert.ok(twice > 0, "some of them died twice");
 });
 
-test("killed while the target cloud loses answers and throttles", { timeout: 600_000 }, async (t) => {
+test("killed while the target cloud loses answers and throttles", { timeout: limitMs }, async (t) => {
   t.diagnostic(`SWEEP_SEED=${seed}`);
   const round = fc.record({
     play: fc.constantFrom(...plays),
@@ -380,7 +381,7 @@ test("killed while the target cloud loses answers and throttles", { timeout: 600
 
 test(
   "killed under its users: afterwards they are answered by the site that serves",
-  { timeout: 600_000 },
+  { timeout: limitMs },
   async () => {
     const port = await freePort();
     await using clouds = await TwoClouds.open({
