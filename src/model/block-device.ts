@@ -24,6 +24,9 @@ export interface BlockReader extends AsyncDisposable {
   /** Exactly `length` bytes. The range must lie within the device. The buffer is the caller's. */
   read(offset: number, length: number, signal?: AbortSignal): Promise<Buffer>;
 
+  /** `read` into a buffer that is there, where a device can; the buffer is the device's until the call is settled. */
+  readInto?(target: Buffer, offset: number, signal?: AbortSignal): Promise<void>;
+
   /**
    * What the range holds, in order, without gaps or overlaps, cut to the range; neighbours differ in kind. A device that does
    * not know says `data`.
