@@ -8,7 +8,7 @@ import { openJournal } from "./open-journal.ts";
 const [path = "", round = ""] = process.argv.slice(2);
 const environment = environmentId("shop");
 // As the engine opens it.
-const store = await openSqliteStore({ path, ownThread: true });
+const store = await openSqliteStore({ path, foldBeside: true });
 const journal = await openJournal(store, { clock: systemClock });
 
 /** Out of this process before the call returns. Threads make the pipe one that does not block: it may be full for a moment. */

@@ -75,6 +75,53 @@ test("after a flush that failed nothing is recorded any more", async () => {
   assert.deepEqual([batches, reported, waiting.length], [1, 0, 1]);
 });
 
+test("a flush that was made at once lets its callers know in the same turn; one that fails is the last", async () => {
+  let broken = false;
+  let flushed = 0;
+  const commits = new GroupCommit({
+    run: (calls) => calls.map(() => undefined),
+    flush: (calls) => {
+      if (broken) throw failing;
+      flushed += calls;
+    },
+  });
+  await Promise.all([commits.commit(nothing), commits.commit(nothing)]);
+  assert.equal(flushed, 2);
+  broken = true;
+  await assert.rejects(commits.commit(nothing), failing);
+  broken = false;
+  await assert.rejects(commits.commit(nothing), { code: "store.failing" });
+  assert.equal(flushed, 2);
+  await commits.close();
+});
+
+test("while commits are kept back nothing runs, and what was asked for runs when they are let go", async () => {
+  const { flush, waiting } = flushes();
+  let batches = 0;
+  const commits = new GroupCommit({
+    run: (calls) => {
+      batches += 1;
+      return calls.map(() => undefined);
+    },
+    flush,
+  });
+  const first = commits.commit(nothing);
+  await turn();
+  const pausing = commits.pause();
+  const second = commits.commit(nothing);
+  waiting[0]?.resolve();
+  await first;
+  const paused = await pausing;
+  await turn();
+  assert.equal(batches, 1, "the one under way ended, the next one waits");
+  paused[Symbol.dispose]();
+  await turn();
+  assert.equal(batches, 2);
+  waiting[1]?.resolve();
+  await second;
+  await commits.close();
+});
+
 test("closing waits for the flush under way, and for the calls behind it", async () => {
   const { flush, waiting } = flushes();
   const commits = new GroupCommit({ run: (calls) => calls.map(() => undefined), flush });

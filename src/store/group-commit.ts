@@ -12,22 +12,21 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
-/** Resolves once the batch is on stable storage; rejects with `BatchFailed`. */
-export type RunDurably = (calls: readonly (readonly Statement[])[]) => Promise<readonly CallResult[]>;
-
 export interface GroupCommitOptions {
-  /** In this thread, or in another that flushes too. */
-  readonly run: RunBatch | RunDurably;
-  /** Resolves when all that was committed before is on stable storage. Without one, commits are as durable as they get. */
-  readonly flush?: (() => Promise<void>) | undefined;
+  readonly run: RunBatch;
+  /**
+   * Brings all that was committed before to stable storage, for so many calls; a promise where it takes its time. Without one,
+   * commits are as durable as they get.
+   */
+  readonly flush?: ((calls: number) => Promise<void> | void) | undefined;
   /** Called with the ordinal of each durable batch, after its flush and before anybody is told. */
   readonly onCommit?: ((count: number) => void) | undefined;
 }
 
 /**
  * Gathers calls into batches. A batch runs in the check phase of a turn of the event loop, when every socket that was
- * readable has been heard: so concurrent callers share a flush, and a lone caller waits for nobody. The flush runs beside
- * the event loop; calls that come meanwhile make up the next batch.
+ * readable has been heard: so concurrent callers share a flush, and a lone caller waits for nobody. A flush that
+ * takes its time runs beside the event loop; calls that come meanwhile make up the next batch.
  */
 export class GroupCommit {
   readonly #options: GroupCommitOptions;
@@ -38,6 +37,7 @@ export class GroupCommit {
   #failed: { readonly error: unknown } | undefined;
   #batches = 0;
   #closed = false;
+  #held = false;
 
   constructor(options: GroupCommitOptions) {
     this.#options = options;
@@ -55,6 +55,18 @@ export class GroupCommit {
     });
   }
 
+  /** Lets the batch under way end; the next one runs when the result is disposed of. One at a time. */
+  async pause(): Promise<Disposable> {
+    this.#held = true;
+    while (this.#flushing !== undefined) await this.#flushing;
+    return {
+      [Symbol.dispose]: () => {
+        this.#held = false;
+        this.#schedule();
+      },
+    };
+  }
+
   /** Runs what was asked for before, then refuses more. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -67,10 +79,10 @@ export class GroupCommit {
   }
 
   #schedule(): void {
-    if (this.#flushing !== undefined || this.#queue.length === 0) return;
+    if (this.#held || this.#flushing !== undefined || this.#queue.length === 0) return;
     this.#scheduled ??= setImmediate(() => {
       this.#scheduled = undefined;
-      if (this.#flushing === undefined) this.#runBatch();
+      if (this.#flushing === undefined && !this.#held) this.#runBatch();
       this.#schedule();
     });
   }
@@ -80,7 +92,7 @@ export class GroupCommit {
       this.#queue.length <= maxCallsPerBatch ? this.#queue : this.#queue.slice(0, maxCallsPerBatch);
     this.#queue = batch === this.#queue ? [] : this.#queue.slice(maxCallsPerBatch);
     if (batch.length === 0) return;
-    let results: readonly CallResult[] | Promise<readonly CallResult[]>;
+    let results: readonly CallResult[];
     try {
       if (this.#failed !== undefined) throw new BatchFailed(this.#failed.error);
       results = this.#options.run(batch.map((waiter) => waiter.statements));
@@ -88,45 +100,38 @@ export class GroupCommit {
       refuseAll(batch, error instanceof BatchFailed ? error.error : error);
       return;
     }
-    if (results instanceof Promise) this.#flushing = this.#elsewhere(batch, results);
-    else if (this.#options.flush === undefined) this.#durable(batch, results);
-    else this.#flushing = this.#flushed(this.#options.flush, batch, results);
-  }
-
-  async #elsewhere(batch: readonly Waiter[], running: Promise<readonly CallResult[]>): Promise<void> {
-    let results: readonly CallResult[];
+    let flushing: Promise<void> | void;
     try {
-      results = await running;
+      flushing = this.#options.flush?.(batch.length);
     } catch (error) {
-      this.#flushing = undefined;
-      const failed = error instanceof BatchFailed ? error : undefined;
-      if (failed?.lasting === true) this.#failed = { error: failed.error };
-      refuseAll(batch, failed === undefined ? error : failed.error);
-      this.#schedule();
+      this.#flushFailed(batch, error);
       return;
     }
-    this.#flushing = undefined;
-    this.#durable(batch, results);
-    this.#schedule();
+    if (flushing === undefined) this.#durable(batch, results);
+    else this.#flushing = this.#flushed(flushing, batch, results);
   }
 
   async #flushed(
-    flush: () => Promise<void>,
+    flushing: Promise<void>,
     batch: readonly Waiter[],
     results: readonly CallResult[],
   ): Promise<void> {
     try {
-      await flush();
+      await flushing;
     } catch (error) {
       this.#flushing = undefined;
-      this.#failed = { error };
-      refuseAll(batch, error);
+      this.#flushFailed(batch, error);
       this.#schedule();
       return;
     }
     this.#flushing = undefined;
     this.#durable(batch, results);
     this.#schedule();
+  }
+
+  #flushFailed(batch: readonly Waiter[], error: unknown): void {
+    this.#failed = { error };
+    refuseAll(batch, error);
   }
 
   #durable(batch: readonly Waiter[], results: readonly CallResult[]): void {

@@ -20,13 +20,13 @@ function directory(t: TestContext): string {
   return path;
 }
 
-/** Who commits: the event loop's own thread, or another. What a store promises is the same. */
-const ways = [{ ownThread: false }, { ownThread: true }] as const;
+/** Who folds the log: SQLite inside a commit, or a thread beside them. What a store promises is the same. */
+const ways = [{ foldBeside: false }, { foldBeside: true }] as const;
 type Way = (typeof ways)[number];
 
 function bothWays(name: string, body: (t: TestContext, way: Way) => Promise<void>): void {
   for (const way of ways) {
-    test(`${name} (${way.ownThread ? "own thread" : "same thread"})`, (t) => body(t, way));
+    test(`${name} (${way.foldBeside ? "folded beside" : "folded in commits"})`, (t) => body(t, way));
   }
 }
 
@@ -173,24 +173,10 @@ test("a second process is told who holds the store; a killed holder is not waite
   await next.close();
 });
 
-test("a commit that cannot go to the thread fails alone, and the thread goes on", async (t) => {
-  const path = join(directory(t), "store.db");
-  const store = await openSqliteStore({ path, ownThread: true });
-  await store.commit([put(store, "a")]);
-  // A value that cannot be handed to another thread is a bug of its caller alone.
-  const query = { ...put(store, "b").query, parameters: [() => 1] };
-  await assert.rejects(store.commit([{ query }]));
-  await store.commit([put(store, "c")]);
-  await store.close();
-  const again = await openSqliteStore({ path });
-  assert.deepEqual(await sites(again), ["a", "c"]);
-  await again.close();
-});
-
-test("an open store with a thread of its own keeps no process alive, a commit under way does", (t) => {
+test("the thread that folds keeps no process alive", (t) => {
   const path = join(directory(t), "store.db");
   const script = `const { openSqliteStore } = await import(${JSON.stringify(modulePath)});
-    const store = await openSqliteStore({ path: ${JSON.stringify(path)}, ownThread: true });
+    const store = await openSqliteStore({ path: ${JSON.stringify(path)}, foldBeside: true });
     const query = store.db.insertInto("catalogue").values({ site: "a", data: "", at: 1 }).compile();
     await store.commit([{ query }]);
     process.stdout.write("recorded");`;

@@ -8,11 +8,11 @@ import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { silentLog } from "#kernel/log.ts";
 import type { Statement, Store } from "./contract.ts";
-import { GroupCommit, type GroupCommitOptions } from "./group-commit.ts";
+import { GroupCommit } from "./group-commit.ts";
+import { type LogFolder, openLogFolder } from "./log-folder.ts";
 import { migrate, requireKnownSchema } from "./migrations.ts";
 import type { Schema } from "./schema.ts";
 import { busyTimeoutMs, openWriter } from "./open-writer.ts";
-import { openCommitThread } from "./commit-thread.ts";
 import { sqliteBatch } from "./sqlite-batch.ts";
 import { nodeSqliteDialect } from "./sqlite-dialect.ts";
 import { storeError } from "./sqlite-errors.ts";
@@ -35,10 +35,10 @@ export interface SqliteStoreOptions {
   /** The most pages the file may grow to: a quota. Default: the disk's. */
   readonly maxPages?: number;
   /**
-   * Commits in a thread of its own, so that the event loop does nothing for a commit but send and receive it. For a process
-   * that serves; a store that is opened briefly is better off without. Nothing else differs.
+   * Folds the log into the database in a thread of its own, beside the commits (`log-folder.ts`), so that no commit pays for it.
+   * For a process that serves; a store that is opened briefly is better off without. Nothing else differs.
    */
-  readonly ownThread?: boolean;
+  readonly foldBeside?: boolean;
 }
 
 /**
@@ -46,6 +46,8 @@ export interface SqliteStoreOptions {
  * more). At SQLite's own 1,000 pages that happened every 70 journaled commands and made their p99 (ADR 0002).
  */
 const checkpointPages = 16_000;
+/** With a thread that folds the log beside the commits, SQLite does it itself only where that thread could not for long. */
+const lastResortPages = 8 * checkpointPages;
 const inMemory = ":memory:";
 
 const lockPathOf = (path: string): string => `${path}.lock`;
@@ -84,24 +86,49 @@ async function openForReading(path: string): Promise<Store> {
 }
 
 async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
-  const { path, clock = systemClock, maxPages } = options;
+  const { path, clock = systemClock, log = silentLog, maxPages } = options;
   const shared = path === inMemory;
-  const writer = openWriter(path, { maxPages, checkpointPages });
+  const beside = options.foldBeside === true && !shared;
   const opened = new AsyncDisposableStack();
-  opened.defer(() => closeIfOpen(writer));
   try {
+    const writer = openWriter(path, {
+      maxPages,
+      checkpointPages: beside ? lastResortPages : checkpointPages,
+    });
+    // What is in memory is closed with the reading side, which it is.
+    if (!shared) opened.defer(() => writer.close());
     // Not destroyed: that would close the writer. It is only a way to run the migrations on the writer's connection.
     const writing = new Kysely<Schema>({ dialect: nodeSqliteDialect(writer) });
+    if (shared) opened.defer(() => writing.destroy());
     await migrate(writing, path, clock);
-    const how =
-      options.ownThread === true && !shared
-        ? await commitElsewhere(writer, { path, maxPages }, opened)
-        : commitHere(writer, path, opened);
+    const flush = shared ? undefined : openWalFlush(path, clock);
+    if (flush !== undefined) {
+      opened.defer(() => flush.close());
+      writer.exec("pragma synchronous = normal");
+    }
     const db = shared ? writing : new Kysely<Schema>({ dialect: nodeSqliteDialect(openReader(path)) });
-    opened.defer(() => db.destroy());
-    const commits = new GroupCommit({ ...how, onCommit: options.onCommit });
+    if (!shared) opened.defer(() => db.destroy());
+    let folder: LogFolder | undefined;
+    const commits = new GroupCommit({
+      run: sqliteBatch(writer, path),
+      flush: flush?.flush,
+      onCommit: (count) => {
+        folder?.committed();
+        options.onCommit?.(count);
+      },
+    });
+    if (beside) {
+      const folding = await openLogFolder({
+        path,
+        pages: checkpointPages,
+        pause: () => commits.pause(),
+        log,
+      });
+      opened.defer(() => folding.close());
+      folder = folding;
+    }
     opened.defer(() => commits.close());
-    (options.log ?? silentLog).debug({ path }, "store opened");
+    log.debug({ path }, "store opened");
     const stack = opened.move();
     return {
       db,
@@ -112,37 +139,6 @@ async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
     await opened.disposeAsync();
     throw error;
   }
-}
-
-function commitHere(
-  writer: DatabaseSync,
-  path: string,
-  opened: AsyncDisposableStack,
-): Pick<GroupCommitOptions, "run" | "flush"> {
-  const run = sqliteBatch(writer, path);
-  if (path === inMemory) return { run };
-  const log = openWalFlush(path);
-  opened.defer(() => log.close());
-  writer.exec("pragma synchronous = normal");
-  return { run, flush: log.flush };
-}
-
-async function commitElsewhere(
-  writer: DatabaseSync,
-  { path, maxPages }: { readonly path: string; readonly maxPages: number | undefined },
-  opened: AsyncDisposableStack,
-): Promise<Pick<GroupCommitOptions, "run">> {
-  // The log's name in its directory has to be as durable as what will be in it.
-  await openWalFlush(path).close();
-  const thread = await openCommitThread({ path, maxPages, checkpointPages });
-  opened.defer(() => thread.close());
-  // Not before the thread has its own: the last connection to close would remove the log.
-  writer.close();
-  return { run: (calls) => thread.run(calls) };
-}
-
-function closeIfOpen(database: DatabaseSync): void {
-  if (database.isOpen) database.close();
 }
 
 /**

@@ -13,19 +13,14 @@ export type CallResult = { readonly error: unknown } | undefined;
 
 export type RunBatch = (calls: readonly (readonly Statement[])[]) => readonly CallResult[];
 
-/**
- * Thrown through by the batch when nothing of it is recorded; `error` is for every caller of the batch. `lasting`: nor will
- * anything that comes later be.
- */
+/** Thrown through by the batch when nothing of it is recorded; `error` is for every caller of the batch. */
 export class BatchFailed extends Error {
   override readonly name = "BatchFailed";
   readonly error: unknown;
-  readonly lasting: boolean;
 
-  constructor(error: unknown, lasting = false) {
+  constructor(error: unknown) {
     super("the batch was rolled back");
     this.error = error;
-    this.lasting = lasting;
   }
 }
 

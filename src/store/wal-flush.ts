@@ -4,26 +4,29 @@
  * With `synchronous = full` SQLite flushes the log inside each commit, and with it stops the event loop for as long as the
  * disk takes. With `synchronous = normal` it writes the same frames and leaves this one flush out (it still flushes around a
  * checkpoint and when the log starts over, https://www.sqlite.org/pragma.html#pragma_synchronous); it is then made here,
- * beside the event loop, and nobody is told of a commit before it. What remains different: a reader may see a commit some
+ * beside the event loop where the disk is slow, and nobody is told of a commit before it. What remains different: a reader may see a commit some
  * milliseconds before it is durable. Whatever anybody durably concludes from that lies behind it in the same log, so that
  * no crash can keep the conclusion and lose its cause.
  */
-import { close, closeSync, fdatasync, fsyncSync, openSync } from "node:fs";
+import { close, closeSync, fdatasync, fdatasyncSync, fsyncSync, openSync } from "node:fs";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
+import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
+import { FlushPace } from "./flush-pace.ts";
 
 export interface WalFlush {
   /**
-   * Resolves when all that was committed before the call is on stable storage. Rejects with `store.failing`, outcome
-   * `unknown`: the system may have dropped the writes, so a later flush proves nothing.
+   * Brings all that was committed before the call to stable storage, for so many callers: at once where that is quick
+   * (`flush-pace.ts`), else when the promise resolves. Fails with `store.failing`, outcome `unknown`: the system may have dropped
+   * the writes, so a later flush proves nothing.
    */
-  readonly flush: () => Promise<void>;
+  readonly flush: (calls: number) => Promise<void> | void;
   close(): Promise<void>;
 }
 
 /** For an open writer of `path` in WAL mode: the log exists, and stays the same file until the last connection closes. */
-export function openWalFlush(path: string): WalFlush {
+export function openWalFlush(path: string, clock: Clock): WalFlush {
   const log = openSync(`${path}-wal`, "r+");
   try {
     fsyncSync(log);
@@ -32,11 +35,25 @@ export function openWalFlush(path: string): WalFlush {
     closeSync(log);
     throw error;
   }
+  const pace = new FlushPace();
+  const flushNow = (from: number): void => {
+    try {
+      fdatasyncSync(log);
+    } catch (error) {
+      throw flushFailed(path, error as Error);
+    }
+    const now = clock.monotonicMs();
+    pace.took(now - from, now);
+  };
+  const flushBeside = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      fdatasync(log, (error) => (error === null ? resolve() : reject(flushFailed(path, error))));
+    });
   return {
-    flush: () =>
-      new Promise((resolve, reject) => {
-        fdatasync(log, (error) => (error === null ? resolve() : reject(flushFailed(path, error))));
-      }),
+    flush: (calls) => {
+      const now = clock.monotonicMs();
+      return pace.atOnce(calls, now) ? flushNow(now) : flushBeside();
+    },
     close: () => promisify(close)(log),
   };
 }
@@ -50,7 +67,7 @@ export function flushDirectory(directory: string): void {
   }
 }
 
-export function flushFailed(path: string, cause: Error): OperationalError {
+function flushFailed(path: string, cause: Error): OperationalError {
   return new OperationalError(
     "store.failing",
     `the disk under ${path} fails: look at the system log, then restart understudy`,

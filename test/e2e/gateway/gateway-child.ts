@@ -30,7 +30,7 @@ let armed = false;
 let steps = 0;
 const store = await openSqliteStore({
   path: join(options.folder, "state.db"),
-  ownThread: true,
+  foldBeside: true,
   onCommit: () => {
     if (!armed) return;
     steps += 1;
