@@ -8,8 +8,9 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { LoadCommand, LoadResult } from "./gateway/load.ts";
 
-const rounds = Number(process.env["BENCH_ROUNDS"] ?? 5);
-const roundMs = Number(process.env["BENCH_ROUND_MS"] ?? 2_000);
+const rounds = Number(process.env["BENCH_ROUNDS"] ?? 10);
+const roundMs = Number(process.env["BENCH_ROUND_MS"] ?? 1_000);
+const warmUp = Number(process.env["BENCH_WARM_UP"] ?? 20_000);
 
 interface Child {
   readonly process: ChildProcess;
@@ -139,6 +140,7 @@ export async function run(): Promise<Record<string, number | string>> {
       const full: LoadCommand = {
         connections: 32,
         milliseconds: roundMs,
+        atLeast: 0,
         rate: 1_000,
         port,
         key,
@@ -181,8 +183,8 @@ async function compare(measure: Measure, resident: () => number): Promise<Record
       if (only !== undefined && !only.includes(name)) continue;
       for (const peer of peers) {
         if (only !== undefined && !only.includes(peer)) continue;
-        const result = await measure(peer, command);
-        // The first round only warms everything up.
+        // The first round only warms up, each by the same number of requests: less has not been compiled to its end.
+        const result = await measure(peer, round < 0 ? { ...command, atLeast: warmUp } : command);
         if (result !== undefined && round >= 0) {
           seen.set(`${name} ${peer}`, [...(seen.get(`${name} ${peer}`) ?? []), result]);
         }

@@ -21,3 +21,4 @@ const server = createServer((request, response) => {
 });
 server.keepAliveTimeout = 75_000;
 await announce(server);
+process.on("SIGTERM", () => process.exit(0));

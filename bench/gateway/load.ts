@@ -11,6 +11,8 @@ export interface LoadCommand {
   readonly action: "RunInstances" | "DescribeInstances";
   readonly connections: number;
   readonly milliseconds: number;
+  /** A closed loop goes on until it has sent at least so many. */
+  readonly atLeast: number;
   /** Of an open loop, a second. */
   readonly rate: number;
   readonly key: { readonly id: string; readonly secret: string };
@@ -114,7 +116,7 @@ async function closedLoop(command: LoadCommand, pool: Pool): Promise<LoadResult>
   const worker = async (): Promise<void> => {
     for (;;) {
       const from = performance.now();
-      if (from - started >= command.milliseconds) return;
+      if (from - started >= command.milliseconds && next >= command.atLeast) return;
       const request = requests[next++ % requests.length];
       if (request !== undefined) bytes += await send(pool, request);
       latencies.push(performance.now() - from);
