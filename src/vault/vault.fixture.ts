@@ -74,3 +74,34 @@ export async function readWhole(reader: BlockReader, step = BLOCK_BYTES * 3 + 17
     parts.push(await reader.read(at, Math.min(step, reader.sizeBytes - at)));
   return Buffer.concat(parts);
 }
+
+export interface ManualClock extends Clock {
+  advance(ms: number): void;
+}
+
+/** Time that a test moves by hand. */
+export function manualClock(start = 1_750_000_000_000): ManualClock {
+  let now = start;
+  const sleepers = new Set<{ readonly at: number; readonly wake: () => void }>();
+  return {
+    now: () => now,
+    monotonicMs: () => now,
+    advance(ms) {
+      now += ms;
+      for (const sleeper of sleepers)
+        if (sleeper.at <= now) {
+          sleepers.delete(sleeper);
+          sleeper.wake();
+        }
+    },
+    sleep: (ms, signal) =>
+      new Promise((resolve, reject) => {
+        const sleeper = { at: now + ms, wake: resolve };
+        sleepers.add(sleeper);
+        signal?.addEventListener("abort", () => {
+          sleepers.delete(sleeper);
+          reject(signal.reason as Error);
+        });
+      }),
+  };
+}

@@ -1,0 +1,150 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { isOperational } from "#kernel/errors.ts";
+import { BLOCK_BYTES } from "./block-ref.ts";
+import { LEASE_MS, SKEW_MS } from "./leases.ts";
+import { faultyStorage } from "./storage/faulty-storage.ts";
+import { type MemoryStorage, memoryStorage } from "./storage/memory-storage.ts";
+import { manualClock, memoryDisk, newVault, readWhole, reopen, text } from "./vault.fixture.ts";
+
+const countOf = (storage: MemoryStorage, prefix: string): number =>
+  [...storage.objects.keys()].filter((name) => name.startsWith(prefix)).length;
+
+test("a deleted point's space comes back in two runs; what others share stays", async () => {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  const [shared, own] = [text(1, BLOCK_BYTES), text(2, BLOCK_BYTES)];
+  const a = await vault.writePoint({ volumeId: "a", sizeBytes: own.length, source: memoryDisk(own) });
+  const b = await vault.writePoint({ volumeId: "b", sizeBytes: shared.length, source: memoryDisk(shared) });
+  const both = Buffer.concat([shared, own]);
+  const c = await vault.writePoint({ volumeId: "c", sizeBytes: both.length, source: memoryDisk(both) });
+  await vault.deletePoint(a.id);
+  await vault.deletePoint(b.id);
+  const packs = countOf(storage, "packs/");
+  assert.deepEqual((await vault.collectGarbage()).deletedPacks, 0);
+  assert.equal(countOf(storage, "packs/"), packs);
+  clock.advance(2 * SKEW_MS);
+  const { deletedPacks, deletedBytes } = await vault.collectGarbage();
+  // The maps of a and b; their blocks are c's too.
+  assert.equal(deletedPacks, 2);
+  assert.ok(deletedBytes > 0);
+  assert.equal(countOf(storage, "packs/"), packs - 2);
+  assert.deepEqual((await vault.verify({ depth: "full" })).findings, []);
+  await using point = await vault.openPoint(c.id);
+  assert.ok((await readWhole(point)).equals(both));
+});
+
+test("a point that is being read is not deleted; a reader of one that slipped away stops collection", async () => {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  const disk = text(3, BLOCK_BYTES);
+  const { id } = await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) });
+  const point = await vault.openPoint(id);
+  await assert.rejects(vault.deletePoint(id), (error) => isOperational(error, "state.conflict"));
+  // As when the lease had become durable just after the deletion looked.
+  await storage.delete(`points/${id}`);
+  for (let run = 0; run < 3; run += 1) {
+    const { deletedPacks, condemnedPacks, waiting } = await (
+      await reopen(storage, { clock })
+    ).collectGarbage();
+    assert.deepEqual([deletedPacks, condemnedPacks, waiting.length], [0, 0, 1]);
+    clock.advance(LEASE_MS / 4);
+  }
+  assert.ok((await readWhole(point)).equals(disk));
+  await point[Symbol.asyncDispose]();
+  assert.equal((await vault.collectGarbage()).condemnedPacks, 2);
+});
+
+test("a reader that lost its lease refuses, rather than read what may be gone", async () => {
+  const clock = manualClock();
+  const inner = memoryStorage(clock);
+  let dead = false;
+  const storage = faultyStorage(inner, () => (dead ? "before" : "none"));
+  const vault = await newVault(storage, { clock });
+  const disk = text(4, BLOCK_BYTES);
+  const { id } = await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) });
+  const point = await vault.openPoint(id);
+  await point.read(0, 10);
+  dead = true;
+  clock.advance(LEASE_MS + 1);
+  await assert.rejects(point.read(0, 10), (error) => isOperational(error, "state.fenced"));
+});
+
+test("a duplicate found in a pack before it was condemned is not lost, whenever the collector runs", async () => {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  const disk = text(5, 2 * BLOCK_BYTES);
+  const old = await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) });
+  await vault.deletePoint(old.id);
+  const collector = await reopen(storage, { clock });
+  const plain = memoryDisk(disk);
+  // The collector runs, and runs again, while this point is being written: at its first read of the source.
+  const results: unknown[] = [];
+  const source = {
+    ...plain,
+    sizeBytes: disk.length,
+    async read(offset: number, length: number, signal?: AbortSignal): Promise<Buffer> {
+      results.push(await collector.collectGarbage());
+      clock.advance(SKEW_MS * 1.1);
+      results.push(await collector.collectGarbage());
+      return plain.read(offset, length, signal);
+    },
+  };
+  const next = await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source });
+  assert.equal(next.cost.newBytes, 0, "all of it was found in the packs of the deleted point");
+  assert.equal(results.length, 2);
+  clock.advance(2 * SKEW_MS);
+  await collector.collectGarbage();
+  clock.advance(2 * SKEW_MS);
+  await collector.collectGarbage();
+  assert.deepEqual((await vault.verify({ depth: "full" })).findings, []);
+  await using point = await vault.openPoint(next.id);
+  assert.ok((await readWhole(point)).equals(disk));
+});
+
+test("what is condemned is not built upon, and stays deleted from what a long-lived writer knows", async () => {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  const disk = text(6, 2 * BLOCK_BYTES);
+  const request = { volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) };
+  const old = await vault.writePoint(request);
+  await vault.deletePoint(old.id);
+  const collector = await reopen(storage, { clock });
+  assert.equal((await collector.collectGarbage()).condemnedPacks, 2);
+  clock.advance(2 * SKEW_MS);
+  const afterCondemnation = await vault.writePoint(request);
+  assert.equal(afterCondemnation.cost.newBytes > 0, true);
+  clock.advance(2 * SKEW_MS);
+  assert.equal((await collector.collectGarbage()).deletedPacks, 2);
+  const afterDeletion = await vault.writePoint(request);
+  for (const { id } of [afterCondemnation, afterDeletion]) {
+    await using point = await vault.openPoint(id);
+    assert.ok((await readWhole(point)).equals(disk));
+  }
+  assert.deepEqual((await vault.verify({ depth: "full" })).findings, []);
+});
+
+test("a map that cannot be read stops collection before anything is deleted", async () => {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  const disk = text(7, BLOCK_BYTES);
+  const kept = await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) });
+  const gone = await vault.writePoint({
+    volumeId: "w",
+    sizeBytes: 99,
+    source: memoryDisk(disk.subarray(0, 99)),
+  });
+  await vault.deletePoint(gone.id);
+  const root = kept.root.kind === "blob" ? kept.root.ref : undefined;
+  assert.ok(root !== undefined);
+  storage.objects.delete(`packs/${root.pack.slice(0, 2)}/${root.pack}`);
+  const before = storage.objects.size;
+  await assert.rejects(vault.collectGarbage(), (error) => isOperational(error, "vault.damaged"));
+  assert.equal(countOf(storage, "condemned/"), 0);
+  assert.equal(storage.objects.size, before);
+});

@@ -1,0 +1,139 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { BLOCK_BYTES } from "./block-ref.ts";
+import { LEASE_MS, SKEW_MS } from "./leases.ts";
+import { openVault } from "./open-vault.ts";
+import { type StorageFault, faultyStorage } from "./storage/faulty-storage.ts";
+import { type MemoryStorage, memoryStorage } from "./storage/memory-storage.ts";
+import {
+  type ManualClock,
+  manualClock,
+  memoryDisk,
+  newVault,
+  passphrase,
+  readWhole,
+  text,
+} from "./vault.fixture.ts";
+
+/** A disk, and the same after some writes. */
+const first = Buffer.concat([text(1, 3 * BLOCK_BYTES), Buffer.alloc(BLOCK_BYTES)]);
+const second = Buffer.from(first);
+second.write("changed", 100);
+text(2, BLOCK_BYTES).copy(second, 2 * BLOCK_BYTES);
+const changed = [
+  { offset: 100, length: 7 },
+  { offset: 2 * BLOCK_BYTES, length: BLOCK_BYTES },
+];
+
+interface Stage {
+  readonly storage: MemoryStorage;
+  readonly clock: ManualClock;
+}
+
+async function stageWithOnePoint(): Promise<Stage> {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  await vault.writePoint({ volumeId: "v", sizeBytes: first.length, source: memoryDisk(first) });
+  return { storage, clock };
+}
+
+/** Writes the second point over a store that fails from the n-th operation on. Returns whether it was told that all is well. */
+async function writeSecond({ storage, clock }: Stage, at: number, how: StorageFault): Promise<boolean> {
+  const dying = faultyStorage(storage, (_, number) =>
+    number < at ? "none" : number === at ? how : "before",
+  );
+  try {
+    const vault = await openVault({ storage: dying, unlock: passphrase(), threads: 0, clock });
+    const [base] = await vault.listPoints("v");
+    clock.advance(60_000);
+    const source = memoryDisk(second);
+    await vault.writePoint({
+      volumeId: "v",
+      sizeBytes: second.length,
+      source,
+      changed,
+      ...(base === undefined ? {} : { base: base.id }),
+    });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function operationsOfSecond(): Promise<number> {
+  const stage = await stageWithOnePoint();
+  const counted = faultyStorage(stage.storage);
+  const vault = await openVault({ storage: counted, unlock: passphrase(), threads: 0, clock: stage.clock });
+  const [base] = await vault.listPoints("v");
+  if (base === undefined) throw new Error("the first point is there");
+  await vault.writePoint({
+    volumeId: "v",
+    sizeBytes: second.length,
+    source: memoryDisk(second),
+    changed,
+    base: base.id,
+  });
+  return counted.total;
+}
+
+test("a writer that dies at any operation of the store leaves whole points, and nothing that collection does not remove", async () => {
+  const operations = await operationsOfSecond();
+  assert.ok(operations > 10, `${operations} operations`);
+  for (let at = 1; at <= operations + 1; at += 1) {
+    for (const how of ["before", "after"] as const) {
+      const what = `dead ${how} operation ${at} of ${operations}`;
+      const stage = await stageWithOnePoint();
+      const told = await writeSecond(stage, at, how);
+      assert.equal(told || at <= operations, true, what);
+      const vault = await openVault({
+        storage: stage.storage,
+        unlock: passphrase(),
+        threads: 0,
+        clock: stage.clock,
+      });
+      const points = await vault.listPoints("v");
+      assert.ok(points.length === 2 || (points.length === 1 && !told), what);
+      const disks = [first, second];
+      for (const [n, { id }] of points.entries()) {
+        await using point = await vault.openPoint(id);
+        assert.ok((await readWhole(point)).equals(disks[n] as Buffer), `${what}: point ${n}`);
+      }
+      assert.deepEqual((await vault.verify({ depth: "full" })).findings, [], what);
+      // The dead writer's lease runs out; two runs later only what the points need is left.
+      stage.clock.advance(LEASE_MS + 2 * SKEW_MS);
+      await vault.collectGarbage();
+      stage.clock.advance(2 * SKEW_MS);
+      const { waiting } = await vault.collectGarbage();
+      assert.deepEqual(waiting, [], what);
+      assert.equal(await spareBytes(stage.storage, vault), 0, what);
+      assert.deepEqual((await vault.verify({ depth: "full" })).findings, [], what);
+      for (const [n, { id }] of points.entries()) {
+        await using point = await vault.openPoint(id);
+        assert.ok(
+          (await readWhole(point)).equals(disks[n] as Buffer),
+          `${what}: point ${n} after collection`,
+        );
+      }
+      // The vault is as good as new: the next point can be written.
+      const next = await vault.writePoint({
+        volumeId: "v",
+        sizeBytes: second.length,
+        source: memoryDisk(second),
+      });
+      await using point = await vault.openPoint(next.id);
+      assert.ok((await readWhole(point)).equals(second), what);
+    }
+  }
+});
+
+/** Bytes of packs of which no point needs anything: what a fresh run of both phases would still remove. */
+async function spareBytes(
+  storage: MemoryStorage,
+  vault: Awaited<ReturnType<typeof openVault>>,
+): Promise<number> {
+  const before = [...storage.objects.keys()].filter((name) => name.startsWith("packs/")).length;
+  const { condemnedPacks } = await vault.collectGarbage();
+  const after = [...storage.objects.keys()].filter((name) => name.startsWith("packs/")).length;
+  return condemnedPacks + (before - after);
+}
