@@ -201,39 +201,29 @@ export class Capture implements MachineAttendant {
   async #stay(qmp: QmpClient, reason: string, signal: AbortSignal): Promise<never> {
     const { clock } = this.#machine.deps;
     const began = clock.monotonicMs();
-    const fresh = await this.#startResync(qmp, signal);
     const watch = planWatch(this.#record.stallLimitMs);
     const watches = new Map<string, JobWatch>();
-    let resyncBytes = 0;
-    let resyncing = true;
-    /** A bitmap that takes the other's place once the mirror has nothing in flight. */
-    let next: string | null = null;
-    let rotatedAt = began;
-    let ended: string | null = null;
+    const end: { why: string | null; bytes: number } = { why: null, bytes: 0 };
+    // Before the job begins: it may have ended when the answer to its beginning is read.
     const stop = qmp.onEvent((event) => {
-      ended ??= endOfJob(event, this.#jobs.resync);
+      end.why ??= endOfJob(event, this.#jobs.resync);
       const length = event.data["len"];
-      if (
-        ended !== null &&
-        resyncing &&
-        typeof length === "number" &&
-        event.data["device"] === this.#jobs.resync
-      ) {
-        resyncBytes = length;
-      }
+      if (event.data["device"] === this.#jobs.resync && typeof length === "number") end.bytes = length;
     });
     try {
-      // It may have ended before the listener was there.
-      if (!(await queryJobs(qmp, signal)).has(this.#jobs.resync)) ended ??= "";
+      const fresh = await this.#startResync(qmp, signal);
+      let resyncing = true;
+      /** A bitmap that takes the other's place once the mirror has nothing in flight. */
+      let next: string | null = null;
+      let rotatedAt = began;
       for (;;) {
         const jobs = await queryJobs(qmp, signal);
         const mirror = jobs.get(this.#jobs.mirror);
         if (mirror === undefined) throw new Interruption("the target failed");
         this.#judge(jobs, watches, watch.stuckMs);
         this.#set({ mirroredBytes: mirror.offset });
-        resyncBytes = Math.max(resyncBytes, jobs.get(this.#jobs.resync)?.length ?? 0);
-        if (resyncing && ended !== null) {
-          if (ended !== "") throw new Interruption(`the resynchronisation ended: ${ended}`);
+        if (resyncing && end.why !== null) {
+          if (end.why !== "") throw new Interruption(`the resynchronisation ended: ${end.why}`);
           resyncing = false;
           next = fresh;
         }
@@ -241,7 +231,7 @@ export class Capture implements MachineAttendant {
           await this.#adoptBitmap(qmp, next, signal);
           next = null;
           rotatedAt = clock.monotonicMs();
-          if (this.#status.state !== "continuous") this.#caughtUp(resyncBytes, reason, rotatedAt - began);
+          if (this.#status.state !== "continuous") this.#caughtUp(end.bytes, reason, rotatedAt - began);
         }
         if (!resyncing && next === null && clock.monotonicMs() - rotatedAt > ROTATE_EVERY_MS) {
           rotatedAt = clock.monotonicMs();

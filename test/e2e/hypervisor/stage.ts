@@ -164,7 +164,18 @@ export class FileTarget implements AsyncDisposable {
 
   async start(): Promise<void> {
     rmSync(this.location.path, { force: true });
-    const args = ["-f", "-U", this.location.path, ...this.#options, "file", this.path, ...this.#parameters];
+    // One thread a connection: with more, nbdkit 1.32 dies of an assertion when its client hangs up in the middle of a reply.
+    const args = [
+      "-f",
+      "-t",
+      "1",
+      "-U",
+      this.location.path,
+      ...this.#options,
+      "file",
+      this.path,
+      ...this.#parameters,
+    ];
     const child = spawn("nbdkit", args, { stdio: ["ignore", "ignore", "inherit"] });
     this.#child = child;
     while (!existsSync(this.location.path)) {

@@ -1,3 +1,4 @@
+/^ *$/ { exit }
 {
   if ($0 "\n" != record_line($1 + 0, $2 + 0) || $1 + 0 <= last) { torn++; next }
   missing += $1 - last - 1

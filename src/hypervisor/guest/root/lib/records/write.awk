@@ -2,7 +2,7 @@ function uptime_ms(   line, parts) {
   getline line < "/proc/uptime"
   close("/proc/uptime")
   split(line, parts, " ")
-  return parts[1] * 1000
+  return int(parts[1] * 1000 + 0.5)
 }
 BEGIN {
   for (;;) {
