@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isOperational } from "#kernel/errors.ts";
 import { BLOCK_BYTES } from "./block-ref.ts";
+import type { CollectionResult } from "./collect-garbage.ts";
 import { LEASE_MS, SKEW_MS } from "./leases.ts";
+import type { BlobStorage } from "./storage/blob-storage.ts";
 import { faultyStorage } from "./storage/faulty-storage.ts";
 import { type MemoryStorage, memoryStorage } from "./storage/memory-storage.ts";
 import { manualClock, memoryDisk, newVault, readWhole, reopen, text } from "./vault.fixture.ts";
@@ -102,6 +104,38 @@ test("a duplicate found in a pack before it was condemned is not lost, whenever 
   await collector.collectGarbage();
   assert.deepEqual((await vault.verify({ depth: "full" })).findings, []);
   await using point = await vault.openPoint(next.id);
+  assert.ok((await readWhole(point)).equals(disk));
+});
+
+test("packs of a point that is being written are left alone", async () => {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  await newVault(storage, { clock });
+  const collector = await reopen(storage, { clock });
+  const results: CollectionResult[] = [];
+  // The packs are durable by now, the manifest is not.
+  const whenIndexed: BlobStorage = {
+    ...storage,
+    async put(name, parts, signal) {
+      if (name.startsWith("index/"))
+        for (let run = 0; run < 2; run += 1) {
+          results.push(await collector.collectGarbage());
+          clock.advance(SKEW_MS * 1.1);
+        }
+      return storage.put(name, parts, signal);
+    },
+  };
+  const vault = await reopen(whenIndexed, { clock });
+  const disk = text(8, BLOCK_BYTES);
+  const { id } = await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) });
+  assert.deepEqual(
+    results.map(({ condemnedPacks, deletedPacks }) => [condemnedPacks, deletedPacks]),
+    [
+      [0, 0],
+      [0, 0],
+    ],
+  );
+  await using point = await vault.openPoint(id);
   assert.ok((await readWhole(point)).equals(disk));
 });
 

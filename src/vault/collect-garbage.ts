@@ -53,7 +53,7 @@ export async function collectGarbage(context: VaultContext, signal?: AbortSignal
     }
     await context.storage.delete(one.name, signal);
   }
-  const condemnedPacks = await condemn(context, packs, marked, condemned, signal);
+  const condemnedPacks = await condemn(context, packs, marked, condemned);
   await removeExpiredLeases(context, signal);
   return { condemnedPacks, deletedPacks, deletedBytes, waiting };
 }
@@ -66,17 +66,14 @@ async function condemn(
   packs: ReadonlyMap<string, number>,
   marked: Marked,
   already: readonly Condemnation[],
-  signal: AbortSignal | undefined,
 ): Promise<number> {
-  // Read after the packs were listed: a session whose pack was listed has a lease here, or has ended, and then its point was too late for the marks.
-  const busy = new Set((await readLeases(context, signal)).map((lease) => lease.subject));
   const listed = new Set(already.flatMap((one) => one.packs));
-  const dead = [...packs.keys()].filter(
+  // A session whose pack was listed held a lease at that time. It is either among those read just after, or its point is among those marked.
+  const dead = [...marked.packsBefore].filter(
     (pack) =>
+      packs.has(pack) &&
       !marked.live.has(pack) &&
       !listed.has(pack) &&
-      !busy.has(sessionOf(pack)) &&
-      marked.packsBefore.has(pack) &&
       !marked.busyBefore.has(sessionOf(pack)),
   );
   if (dead.length > 0) await writeCondemnation(context, dead);

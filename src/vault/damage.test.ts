@@ -68,7 +68,7 @@ async function checkDamaged({ storage, points }: SmallVault, name: string, what:
   );
   for (const { id, disk } of points) {
     if (name === `points/${id}`) continue;
-    const lost: readonly { readonly length: number }[] = report.lost.filter((range) => range.point === id);
+    const lost = report.lost.filter((range) => range.point === id);
     await using point = await vault.openPoint(id, { lease: "none" });
     for (let offset = 0; offset < disk.length; offset += BLOCK_BYTES) {
       const length = Math.min(BLOCK_BYTES, disk.length - offset);
@@ -167,7 +167,9 @@ test("quick verification finds what is missing or cut; a restore brings all that
     const { missing } = await again.restoreTo(last.id, target, { onDamage: "report" });
     for (const { offset, length } of missing) last.disk.copy(copy, offset, offset, offset + length);
     assert.ok(copy.equals(last.disk), `without ${pack}`);
-    const lost: readonly { readonly length: number }[] = report.lost.filter((range) => range.point === last.id);
+    const lost: readonly { readonly length: number }[] = report.lost.filter(
+      (range) => range.point === last.id,
+    );
     assert.equal(sumOf(missing), sumOf(lost));
     storage.objects.set(pack, object);
   }
