@@ -35,7 +35,10 @@ export interface BlockReader extends AsyncDisposable {
 }
 
 export interface BlockDevice extends BlockReader {
-  /** Applied when it returns: a later read sees it. Durable after `flush`, or with `fua`. */
+  /**
+   * Applied when it returns: a later read sees it. Durable after `flush`, or with `fua`. The data is the caller's again once the call
+   * is settled, and may be overwritten then: a device that keeps it longer keeps a copy.
+   */
   write(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void>;
 
   /** The range reads as zeroes afterwards. `keepSpace` asks not to punch a hole. */

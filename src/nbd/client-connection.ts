@@ -45,6 +45,8 @@ export interface ConnectionOwner {
     operations: { readonly unanswered: readonly Operation[]; readonly refused: readonly Operation[] },
     reason: Error,
   ): void;
+  /** The server says that it goes down: nothing more is sent over this connection. */
+  draining(connection: ClientConnection): void;
   /** An operation was settled: there is room for another. */
   settled(connection: ClientConnection, operation: Operation): void;
 }
@@ -209,6 +211,7 @@ export class ClientConnection implements ReplySink {
 
   /** The server goes down: this request was not carried out, and no further one will be. */
   #drain(operation: Operation): void {
+    if (!this.#draining) this.#owner.draining(this);
     this.#draining = true;
     this.#refused.push(operation);
     if (this.#pending.size === 0) this.#lose(new Error("the server is shutting down"));

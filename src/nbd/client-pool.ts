@@ -189,6 +189,10 @@ export class ClientPool implements ConnectionOwner {
     this.#dispatch();
   }
 
+  draining(): void {
+    this.#options.log.info({}, "nbd server is shutting down");
+  }
+
   settled(_connection: ClientConnection, operation: Operation): void {
     this.#underWay.delete(operation);
     if (this.#queue.length > 0) this.#dispatch();

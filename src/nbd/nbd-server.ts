@@ -125,7 +125,7 @@ function serveConnection(socket: Socket, options: NbdServerOptions): Connection 
       if (negotiated === undefined) return;
       stream = negotiated.stream;
       try {
-        transmission = new TransmissionServer(negotiated, limitsOf(options), options.log);
+        transmission = new TransmissionServer(negotiated, limitsOf(options), options);
         await transmission.run();
       } finally {
         await negotiated.opened[Symbol.asyncDispose]();

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { OperationalError } from "#kernel/errors.ts";
+import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
 import { fuzzRuns, fuzzSeed } from "#wire/aws/fuzz-mutation.ts";
 import { type Fraction, seededFraction } from "#wire/aws/shape-sample.ts";
@@ -132,7 +133,11 @@ async function serve(input: Buffer[]): Promise<{ phase: string; written: Buffer 
     );
     if (negotiated !== undefined) {
       phase = "transmission";
-      await new TransmissionServer(negotiated, { maxRequests: 4, maxBytes: 8_192 }, silentLog).run();
+      await new TransmissionServer(
+        negotiated,
+        { maxRequests: 4, maxBytes: 8_192 },
+        { clock: systemClock, log: silentLog },
+      ).run();
     }
   } catch (error) {
     if (!(error instanceof OperationalError)) throw error;
@@ -257,6 +262,7 @@ async function converse(input: Buffer[]): Promise<string[]> {
       for (const operation of [...unanswered, ...refused]) operation.reject(new Error("lost"));
     },
     settled: () => {},
+    draining: () => {},
   });
   const commands = [
     nbdCommand.read,

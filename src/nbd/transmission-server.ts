@@ -4,11 +4,12 @@
  * kernel, and above the limits nothing more is read from the socket.
  */
 import type { Duplex } from "node:stream";
+import { type Clock, deadlineAfter } from "#kernel/clock.ts";
 import { OperationalError, publicMessage } from "#kernel/errors.ts";
 import { InvariantViolation } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
 import type { BlockDevice } from "#model/block-device.ts";
-import { commandFlag, maxPayloadBytes, nbdCommand, nbdError } from "#wire/nbd/protocol.ts";
+import { commandFlag, maxPayloadBytes, nbdCommand, nbdError, simpleReplyBytes } from "#wire/nbd/protocol.ts";
 import { type Admission, RequestParser, type RequestSink } from "#wire/nbd/request-parser.ts";
 import {
   type NbdRequest,
@@ -18,8 +19,10 @@ import {
   encodeHoleChunk,
   encodeSimpleReply,
   writeDataChunkHead,
+  writeSimpleReply,
 } from "#wire/nbd/transmission.ts";
 import { answerBlockStatus } from "./block-status.ts";
+import { BufferPool } from "./buffer-pool.ts";
 import { errorNumberOf } from "./error-number.ts";
 import type { Negotiated } from "./server-handshake.ts";
 
@@ -29,15 +32,19 @@ export interface TransmissionLimits {
   readonly maxBytes: number;
 }
 
+/** How long a client may take to end its side after we have ended ours. */
+const lingerMs = 1_000;
 /** Counted for a request besides its payload. */
 const requestOverheadBytes = 256;
 
 export class TransmissionServer implements RequestSink {
   readonly #negotiated: Negotiated;
   readonly #limits: TransmissionLimits;
+  readonly #clock: Clock;
   readonly #log: Log;
   readonly #stream: Duplex;
   readonly #parser = new RequestParser(this);
+  readonly #pool: BufferPool;
   readonly #abort = new AbortController();
   readonly #ended = Promise.withResolvers<void>();
   #requests = 0;
@@ -47,16 +54,25 @@ export class TransmissionServer implements RequestSink {
   /** Bytes that were read and may not be looked at yet. */
   #held: Buffer | undefined;
   #closing = false;
+  /** Our side has ended. */
+  #leaving = false;
   /** No more is read: the client said goodbye or ended its side. */
   #inputOver = false;
   #batch: Buffer[] = [];
+  #batchPooled: Buffer[] = [];
   #batchRequests = 0;
   #batchCost = 0;
   #flushScheduled = false;
 
-  constructor(negotiated: Negotiated, limits: TransmissionLimits, log: Log) {
+  constructor(
+    negotiated: Negotiated,
+    limits: TransmissionLimits,
+    { clock, log }: { readonly clock: Clock; readonly log: Log },
+  ) {
     this.#negotiated = negotiated;
     this.#limits = limits;
+    this.#pool = new BufferPool(limits.maxBytes);
+    this.#clock = clock;
     this.#log = log;
     this.#stream = negotiated.stream;
   }
@@ -107,7 +123,7 @@ export class TransmissionServer implements RequestSink {
   }
 
   payload(length: number): Buffer {
-    return Buffer.allocUnsafeSlow(length);
+    return this.#pool.take(length);
   }
 
   request(request: NbdRequest, payload: Buffer | undefined): void {
@@ -162,12 +178,22 @@ export class TransmissionServer implements RequestSink {
       this.#ended.resolve();
       return;
     }
-    if (this.#inputOver || this.#closing) {
-      this.#inputOver = true;
-      this.#stream.end(() => this.#stream.destroy());
-      // Whatever the client still sends is read and dropped: unread bytes would turn the end into a reset.
-      this.#stream.resume();
-    }
+    if (this.#leaving || !(this.#inputOver || this.#closing)) return;
+    this.#leaving = true;
+    this.#inputOver = true;
+    this.#stream.end();
+    // Unread bytes would turn the end into a reset, and a reset takes answers with it that are still on their way: what the client
+    // sends now is read and dropped until it ends its side too, or has had its time to.
+    this.#stream.resume();
+    const linger = deadlineAfter(this.#clock, lingerMs);
+    const leave = (): void => {
+      if (this.#stream.readableEnded && this.#stream.writableFinished) this.#stream.destroy();
+    };
+    linger.signal.addEventListener("abort", () => this.#stream.destroy());
+    this.#stream.once("close", () => linger.cancel());
+    this.#stream.once("finish", leave);
+    this.#stream.once("end", leave);
+    leave();
   }
 
   // --- requests
@@ -203,9 +229,7 @@ export class TransmissionServer implements RequestSink {
     } catch (error) {
       // A bug must not be told to a guest as a disk error: the process dies and is started anew.
       if (error instanceof InvariantViolation) throw error;
-      const message = error instanceof Error ? error.message : String(error);
-      if (!this.#stream.destroyed)
-        this.#log.warn({ command: request.command, message }, "nbd request failed");
+      if (!this.#stream.destroyed) this.#log.warn({ command: request.command, error }, "nbd request failed");
       this.#fail(request, errorNumberOf(error), publicMessage(error));
     }
   }
@@ -223,7 +247,11 @@ export class TransmissionServer implements RequestSink {
       case nbdCommand.flush:
         return device.flush(signal);
       case nbdCommand.write:
-        return payload === undefined ? undefined : device.write(offset, payload, { fua, signal });
+        if (payload === undefined) return;
+        await device.write(offset, payload, { fua, signal });
+        // Not after a failure: who knows what still reads it.
+        this.#pool.give(payload);
+        return;
       case nbdCommand.trim:
         return device.trim(offset, length, { fua, signal });
       case nbdCommand.writeZeroes:
@@ -257,14 +285,25 @@ export class TransmissionServer implements RequestSink {
         return;
       }
     }
-    const data = await device.read(offset, length, signal);
-    if (!structured) this.#finish(request, [encodeSimpleReply(request, 0), data]);
-    else if (length === 0) this.#finish(request, [encodeDoneChunk(request)]);
-    else {
-      const head = Buffer.allocUnsafe(dataChunkHeadBytes);
-      writeDataChunkHead(head, request, { offset, length, done: true });
-      this.#finish(request, [head, data]);
+    if (structured && length === 0) {
+      this.#finish(request, [encodeDoneChunk(request)]);
+      return;
     }
+    const headBytes = structured ? dataChunkHeadBytes : simpleReplyBytes;
+    const writeHead = (reply: Buffer): void => {
+      if (structured) writeDataChunkHead(reply, request, { offset, length, done: true });
+      else writeSimpleReply(reply, request, 0);
+    };
+    if (device.readInto === undefined) {
+      const head = Buffer.allocUnsafe(headBytes);
+      writeHead(head);
+      this.#finish(request, [head, await device.read(offset, length, signal)]);
+      return;
+    }
+    const reply = this.#pool.take(headBytes + length);
+    writeHead(reply);
+    await device.readInto(reply.subarray(headBytes), offset, signal);
+    this.#finish(request, [reply], reply);
   }
 
   #fail(request: NbdRequest, error: number, message: string): void {
@@ -276,8 +315,10 @@ export class TransmissionServer implements RequestSink {
 
   // --- replies out
 
-  #finish(request: NbdRequest, reply: readonly Buffer[]): void {
+  /** `pooled` goes back to the pool once the reply is gone. */
+  #finish(request: NbdRequest, reply: readonly Buffer[], pooled?: Buffer): void {
     this.#batch.push(...reply);
+    if (pooled !== undefined) this.#batchPooled.push(pooled);
     this.#batchRequests += 1;
     this.#batchCost += costOf(request);
     if (this.#flushScheduled) return;
@@ -289,14 +330,17 @@ export class TransmissionServer implements RequestSink {
   #flush(): void {
     this.#flushScheduled = false;
     const batch = this.#batch;
+    const pooled = this.#batchPooled;
     const requests = this.#batchRequests;
     const cost = this.#batchCost;
     this.#batch = [];
+    this.#batchPooled = [];
     this.#batchRequests = 0;
     this.#batchCost = 0;
     const gone = (): void => {
       this.#requests -= requests;
       this.#bytes -= cost;
+      for (const bytes of pooled) this.#pool.give(bytes);
       this.#continue();
       this.#settle();
     };
