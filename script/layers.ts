@@ -32,7 +32,7 @@ export const layers: Record<string, string[]> = {
   devcloud: [...base, "wire", "store", "cloud", "nbd", "hypervisor"],
   api: [...room, "gateway", "environment", "standby", "health", "traffic", "takeover"],
   config: base,
-  cli: [...base, "api", "devcloud", "config", "cloud", "health", "takeover"],
+  cli: [...base, "api", "devcloud", "config", "cloud", "health", "recovery", "takeover"],
   testing: [...room, "vault", "nbd"],
 };
 

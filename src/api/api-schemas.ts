@@ -37,6 +37,8 @@ export const startRunBody = z.strictObject({
   force: z.boolean().default(false),
   /** Protected disks as they were then, in milliseconds since the epoch; absent: as they were last captured. */
   at: z.number().nonnegative().optional(),
+  /** A drill stands so long to be looked at, in milliseconds; at most a day. */
+  holdMs: z.number().int().min(0).max(86_400_000).optional(),
 });
 
 export const noticesBody = z.strictObject({

@@ -29,6 +29,7 @@ const expectations: Readonly<Record<string, Expectation>> = {
   "GET /v1/environments/:environment/journal": { may: "operator", url: "/v1/environments/shop/journal" },
   "GET /v1/environments/:environment/pairings": { may: "operator", url: "/v1/environments/shop/pairings" },
   "GET /v1/environments/:environment/gaps": { may: "operator", url: "/v1/environments/shop/gaps" },
+  "GET /v1/environments/:environment/points": { may: "operator", url: "/v1/environments/shop/points" },
   "GET /v1/environments/:environment/events": { may: "operator", url: "/v1/environments/shop/events" },
   "POST /v1/environments/:environment/runs": {
     may: "operator",

@@ -41,6 +41,7 @@ export async function openApiFixture(): Promise<ApiFixture> {
     journal: (environment) => known(environment, []),
     pairings: (environment) => known(environment, []),
     gaps: (environment) => known(environment, []),
+    points: (environment) => known(environment, { group: null, points: [] }),
     startRun: async (request) => {
       const run = await known(request.environment, { id: "failover-1" } as RunView);
       started.push(request);

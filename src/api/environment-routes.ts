@@ -49,6 +49,17 @@ export function registerEnvironmentRoutes(app: TypedApp, controlPlane: ControlPl
   );
 
   app.get(
+    "/v1/environments/:environment/points",
+    {
+      schema: { summary: "What can be recovered to: the window of moments, and the recovery points", params },
+    },
+    (request) => {
+      requireOperator(request.caller);
+      return controlPlane.points(request.params.environment, AbortSignal.timeout(10_000));
+    },
+  );
+
+  app.get(
     "/v1/environments/:environment/gaps",
     { schema: { summary: "What is not protected, and why", params } },
     async (request) => {

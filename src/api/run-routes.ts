@@ -22,6 +22,7 @@ export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): vo
         reason: request.body.reason,
         force: request.body.force,
         ...(request.body.at === undefined ? {} : { at: request.body.at }),
+        ...(request.body.holdMs === undefined ? {} : { holdMs: request.body.holdMs }),
       });
       return reply.status(202).send(run);
     },

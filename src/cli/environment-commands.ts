@@ -71,6 +71,10 @@ export function describeStatus(status: EnvironmentStatus): string {
       (route) =>
         `  route      ${route.route} -> ${route.site ?? "nowhere"} (${route.backends} servers${route.missing > 0 ? `, ${route.missing} not ready` : ""}${route.error === null ? "" : `; ${route.error}`})`,
     ),
+    ...status.disks.map(
+      (disk) =>
+        `  disk       ${disk.volumeId} at ${disk.site}: ${disk.problem ?? disk.capture?.state ?? "not captured"}`,
+    ),
     ...status.witnesses
       .filter((one) => one.raised)
       .map(

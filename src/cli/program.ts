@@ -4,6 +4,7 @@ import type { CommandContext } from "#cli/command-context.ts";
 import { addConfigCommands } from "#cli/config-commands.ts";
 import { addCloudCommands } from "#cli/cloud-commands.ts";
 import { addEnvironmentCommands } from "#cli/environment-commands.ts";
+import { addPointCommands } from "#cli/point-commands.ts";
 import { addRunCommands } from "#cli/run-commands.ts";
 import { addServerCommands } from "#cli/server-commands.ts";
 import { addVaultCommands } from "#cli/vault-commands.ts";
@@ -46,6 +47,7 @@ export function buildProgram(context: CommandContext, asJson = false): Command {
   addEnvironmentCommands(program, context);
   addRunCommands(program, context);
   addCloudCommands(program, context);
+  addPointCommands(program, context);
   addVaultCommands(program, context);
   inheritSettings(program);
   return program;

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import type { ApiClient } from "#cli/api-client.ts";
 import { confirmTyped, openApi, type CommandContext } from "#cli/command-context.ts";
 import { chooseEnvironment, environmentPath } from "#cli/environment-commands.ts";
-import { examples, globalFlags } from "#cli/global-flags.ts";
+import { examples, globalFlags, wholeNumber } from "#cli/global-flags.ts";
 import { parseMoment } from "#cli/parse-moment.ts";
 import { formatDuration, formatTable, formatTime } from "#cli/table.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -17,6 +17,7 @@ interface RunFlags {
   readonly force?: boolean;
   readonly confirm?: string;
   readonly at?: string;
+  readonly hold?: number;
   readonly wait: boolean;
 }
 
@@ -93,6 +94,9 @@ function addRunCommand(program: Command, context: CommandContext, kind: RunKind)
   if (kind === "failover" || kind === "drill") {
     command.option("--at <time>", 'protected disks as they were then: 2026-03-01T12:00:00Z, or "20s ago"');
   }
+  if (kind === "drill") {
+    command.option("--hold <seconds>", "leave it standing so long, to look at", wholeNumber);
+  }
   command.action(async (name: string | undefined, options: RunFlags, self: Command) => {
     const flags = globalFlags(self);
     if (options.force === true && options.reason === undefined) {
@@ -107,6 +111,7 @@ function addRunCommand(program: Command, context: CommandContext, kind: RunKind)
       reason: options.reason ?? `asked for by ${userName()}`,
       force: options.force ?? false,
       ...at,
+      ...(options.hold === undefined ? {} : { holdMs: options.hold * 1000 }),
     });
     if (!options.wait) {
       context.terminal.out(

@@ -11,9 +11,12 @@ import { openNbdClient } from "#nbd/nbd-client.ts";
 import { createDiskMover } from "#recovery/create-disk-mover.ts";
 import { connectDesk } from "#recovery/desk/serve-desk.ts";
 import type { DiskContext, DiskMover } from "#recovery/disk-mover.ts";
-import { DiskProtection } from "#recovery/protect-disks.ts";
+import { DiskProtection, type ProtectedDisk } from "#recovery/protect-disks.ts";
+import { RecoveryPoints } from "#recovery/recovery-points.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
+import type { PointsView } from "#takeover/control.ts";
+import type { DiskViews } from "#takeover/open-control-plane.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 
 export interface DiskPorts {
@@ -23,12 +26,13 @@ export interface DiskPorts {
   readonly log: Log;
 }
 
-export class DiskRooms implements AsyncDisposable {
+export class DiskRooms implements DiskViews, AsyncDisposable {
   readonly #config: Config;
   readonly #ports: DiskPorts;
   readonly #desk: VaultDesk | undefined;
   readonly #hosts = new Map<string, DiskHost>();
   readonly #protections = new Map<string, DiskProtection>();
+  readonly #points = new Map<string, RecoveryPoints>();
   readonly #stop = new AbortController();
   #running: Promise<unknown> = Promise.resolve();
 
@@ -62,19 +66,31 @@ export class DiskRooms implements AsyncDisposable {
       const { active, standby } = environment;
       const sites = [active, standby];
       this.#protections.set(id, new DiskProtection({ ...shared, sites, stallLimitMs: protect.stallLimit }));
+      const { random } = this.#ports;
+      const everyMs = protect.pointsEvery;
+      this.#points.set(id, new RecoveryPoints({ ...shared, random, everyMs }));
       return createDiskMover({ ...shared, openDisk: (uri, signal) => this.#openDisk(uri, signal) });
     };
   }
 
-  /** Undefined: none of its disks is protected. */
-  protectionOf(id: string): DiskProtection | undefined {
-    return this.#protections.get(id);
+  disksOf(environment: string): readonly ProtectedDisk[] {
+    return this.#protections.get(environment)?.disks ?? [];
+  }
+
+  async pointsOf(environment: string, signal: AbortSignal): Promise<PointsView> {
+    const points = this.#points.get(environment);
+    if (points === undefined) return { group: null, points: [] };
+    return {
+      group: (await this.#desk?.status(environment, signal)) ?? null,
+      points: await points.list(),
+    };
   }
 
   /** Once the environments are open. */
   start(): void {
     const { signal } = this.#stop;
-    this.#running = Promise.all(Array.from(this.#protections.values(), (one) => one.run(signal)));
+    const loops = [...this.#protections.values(), ...this.#points.values()];
+    this.#running = Promise.all(loops.map((loop) => loop.run(signal)));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

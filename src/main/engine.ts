@@ -168,7 +168,7 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
   });
   const opened = gateway;
   stack.use(opened);
-  const controlPlane = openControlPlane({ runtimes, store, journal, ledger, notices, clock });
+  const controlPlane = openControlPlane({ runtimes, store, journal, ledger, notices, clock, disks });
   const api = await startApi({
     listen: config.listen.api,
     controlPlane,

@@ -5,6 +5,9 @@ import type { Gap } from "#model/gap.ts";
 import type { Notice } from "#model/notice.ts";
 import type { EnvironmentPhase, Run, RunKind, RunStep } from "#model/run.ts";
 import type { Observation } from "#health/notice-board.ts";
+import type { ProtectedDisk } from "#recovery/protect-disks.ts";
+import type { RecoveryPoint } from "#recovery/recovery-points.ts";
+import type { GroupStatus } from "#recovery/vault-desk.ts";
 import type { RouteStatus } from "#takeover/traffic-director.ts";
 import type { TimelineEvent } from "#takeover/run-ledger.ts";
 
@@ -50,6 +53,8 @@ export interface EnvironmentStatus {
   readonly gaps: { readonly lost: number; readonly degraded: number; readonly note: number };
   readonly routes: readonly RouteStatus[];
   readonly witnesses: readonly Observation[];
+  /** Those whose content is kept, as last seen at the site that serves. */
+  readonly disks: readonly ProtectedDisk[];
   readonly run: { readonly id: string; readonly kind: RunKind } | null;
 }
 
@@ -71,10 +76,20 @@ export interface RunRequest {
   readonly force: boolean;
   /** Disks as they were then, in milliseconds since the epoch; absent: as they were last captured. */
   readonly at?: number;
+  /** A drill stands for so long after it was verified, to be looked at, in milliseconds. */
+  readonly holdMs?: number;
 }
 
 export interface RunView extends Run {
   readonly steps: readonly RunStep[];
+}
+
+/** What can be recovered to. */
+export interface PointsView {
+  /** What the vault says of the environment's disks; null: nothing was ever captured, or none is protected. */
+  readonly group: GroupStatus | null;
+  /** Newest first. */
+  readonly points: readonly RecoveryPoint[];
 }
 
 export interface ControlPlane {
@@ -90,6 +105,8 @@ export interface ControlPlane {
   gaps(
     environment: string,
   ): Promise<readonly (Gap & { readonly firstAt: number; readonly lastAt: number })[]>;
+  /** Errors: `api.unreachable` when the vault's process does not answer. */
+  points(environment: string, signal: AbortSignal): Promise<PointsView>;
   /** Begins the run and returns at once. Errors: `state.conflict`, `not_found`. */
   startRun(request: RunRequest): Promise<Run>;
   run(id: string): Promise<RunView>;

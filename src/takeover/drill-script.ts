@@ -2,6 +2,8 @@
 import { OperationalError } from "#kernel/errors.ts";
 import { environmentId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
+import { markVerified } from "#recovery/recovery-points.ts";
+import type { Statement } from "#store/contract.ts";
 import { loadPairings } from "#standby/pairings.ts";
 import { findLeftovers, removeLeftovers } from "#standby/remove-leftovers.ts";
 import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
@@ -23,11 +25,12 @@ export function drillScript(stage: Stage): RunScript {
       ...diskSteps(stage),
       { name: "build", execute: (context) => build(stage, context) },
       { name: "verify", execute: (context) => verify(stage, context) },
+      { name: "hold", execute: (context) => hold(stage, context) },
       { name: "clean-up", execute: (context) => cleanUp(stage, context) },
     ],
     rollback: [{ name: "undo: clean up", execute: (context) => cleanUp(stage, context) }],
     patienceMs: 60_000,
-    conclude,
+    conclude: (results, ended) => conclude(stage, results, ended),
   };
 }
 
@@ -109,8 +112,19 @@ async function verify(stage: Stage, { run, results, signal }: StepContext): Prom
   const bad = checks.filter(({ problem }) => problem !== null).length;
   return {
     summary: describeChecks(checks),
-    result: { servers: checks.length, bad, named: describeChecks(checks) },
+    result: { servers: checks.length, bad, named: describeChecks(checks), at: stage.clock.now() },
   };
+}
+
+/** A copy of the environment, isolated, for people to look at. What is restarted meanwhile keeps to the time that was asked for. */
+async function hold(stage: Stage, { run, results, signal, say }: StepContext): Promise<StepResult> {
+  const { holdMs = 0, to } = moveInput(run.input);
+  if (holdMs === 0) return { summary: "nothing is to be looked at" };
+  const { at } = results.get("verify") as { readonly at: number };
+  const until = at + holdMs;
+  await say(`stands at ${to} to be looked at until ${new Date(until).toISOString()}`);
+  await stage.clock.sleep(Math.max(0, until - stage.clock.now()), signal);
+  return { summary: `stood at ${to} for ${Math.round(holdMs / 1000)} s` };
 }
 
 /** By the pairings first, then by the scope that everything made for the drill bears: nothing of it may stay. */
@@ -148,11 +162,26 @@ async function cleanUp(stage: Stage, { run, signal }: StepContext): Promise<Step
   };
 }
 
-function conclude(results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {
+/** Only what was booted and probed is called verified. */
+function verdictOn(stage: Stage, results: ReadonlyMap<string, Json>): readonly Statement[] {
+  const moment = results.has("choose-moment") ? momentOf(results, "choose-moment") : null;
+  if (moment === null) return [];
+  const { named } = results.get("verify") as { readonly named: string };
+  const verdict = { at: stage.clock.now(), summary: named };
+  return [markVerified(stage.store, environmentId(stage.settings.id), moment.sequence, verdict)];
+}
+
+function conclude(
+  stage: Stage,
+  results: ReadonlyMap<string, Json>,
+  ended: "done" | "rolled_back" | "failed",
+): Conclusion {
   if (ended !== "done") return { state: ended, error: null, effects: [] };
   const built = results.get("build") as { failed: number };
   const verified = results.get("verify") as { bad: number; named: string };
-  if (built.failed === 0 && verified.bad === 0) return { state: "succeeded", error: null, effects: [] };
+  if (built.failed === 0 && verified.bad === 0) {
+    return { state: "succeeded", error: null, effects: verdictOn(stage, results) };
+  }
   return {
     state: "incomplete",
     error: `a takeover now would not be whole: ${built.failed} resources could not be made; ${verified.named}`,

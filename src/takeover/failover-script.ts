@@ -31,6 +31,8 @@ export interface MoveInput {
   readonly forGood: boolean;
   /** The disks as they were then, in milliseconds since the epoch; null or absent: the last moment. */
   readonly at?: number | null;
+  /** A drill only: how long it stands after it was verified. */
+  readonly holdMs?: number;
 }
 
 /** A site that has answered nothing for this long is not waited for. */

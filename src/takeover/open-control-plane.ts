@@ -14,7 +14,15 @@ import { remainingQueue, type RemainingQueue } from "#standby/remaining-queue.ts
 import type { Store } from "#store/contract.ts";
 import { mainScope } from "#takeover/commit-exchange.ts";
 import { translationFor } from "#takeover/converge-site.ts";
-import type { ControlPlane, EnvironmentStatus, Finding, Health, PairingView } from "#takeover/control.ts";
+import type { ProtectedDisk } from "#recovery/protect-disks.ts";
+import type {
+  ControlPlane,
+  EnvironmentStatus,
+  Finding,
+  Health,
+  PairingView,
+  PointsView,
+} from "#takeover/control.ts";
 import { servingSite } from "#takeover/environment-record.ts";
 import type { EnvironmentRuntime } from "#takeover/environment-runtime.ts";
 import type { RunLedger, TimelineEvent } from "#takeover/run-ledger.ts";
@@ -26,6 +34,13 @@ export interface ControlPlanePorts {
   readonly ledger: RunLedger;
   readonly notices: NoticeBoard;
   readonly clock: Clock;
+  readonly disks: DiskViews;
+}
+
+/** What is known of each environment's protected disks. */
+export interface DiskViews {
+  disksOf(environment: string): readonly ProtectedDisk[];
+  pointsOf(environment: string, signal: AbortSignal): Promise<PointsView>;
 }
 
 const eventPollMs = 100;
@@ -50,6 +65,7 @@ export function openControlPlane(ports: ControlPlanePorts): ControlPlane {
       const all = [...runtimeOf(environment).state.resources()];
       return Promise.resolve(all.map(({ kind, id, tags, spec }) => ({ kind, id, tags, spec })));
     },
+    points: (environment, signal) => ports.disks.pointsOf(runtimeOf(environment).record.id, signal),
     journal: (environment, limit, before) => journal.tail(runtimeOf(environment).record.id, limit, before),
     async pairings(environment) {
       runtimeOf(environment);
@@ -165,6 +181,7 @@ async function environmentStatus(
     gaps: { lost: count("lost"), degraded: count("degraded"), note: count("note") },
     routes: runtime.director.status(),
     witnesses: observations,
+    disks: ports.disks.disksOf(record.id),
     run: runtime.run === undefined ? null : { id: runtime.run.id, kind: runtime.run.kind },
   };
 }

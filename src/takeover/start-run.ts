@@ -54,6 +54,7 @@ export function prepareRun(
     force,
     forGood,
     at: request.at ?? null,
+    ...(request.holdMs === undefined ? {} : { holdMs: request.holdMs }),
   };
   const phase = phaseDuring(kind, record.phase);
   const epoch = phase === null ? record.epoch : record.epoch + 1;

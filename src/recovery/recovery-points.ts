@@ -1,0 +1,155 @@
+/**
+ * Recovery points: one position in the journal together with one moment of all kept disks, and what the environment was made of then.
+ * Between them any moment of the log's window can be named as well; a point is what remains when the window has passed.
+ */
+import type { Clock } from "#kernel/clock.ts";
+import { isOperational, publicMessage } from "#kernel/errors.ts";
+import type { EnvironmentId } from "#kernel/ids.ts";
+import type { Log } from "#kernel/log.ts";
+import type { Random } from "#kernel/random.ts";
+import { recoveredVolumes } from "#model/recovered-volumes.ts";
+import type { Tags } from "#model/resource.ts";
+import type { DiskContext } from "#recovery/disk-mover.ts";
+import { lineageOf } from "#recovery/kept-volumes.ts";
+import type { VaultDesk } from "#recovery/vault-desk.ts";
+import type { Statement, Store } from "#store/contract.ts";
+
+export interface RecoveryPoint {
+  readonly id: string;
+  /** When its last write was captured, in milliseconds since the epoch. */
+  readonly at: number;
+  readonly sequence: number;
+  readonly journalPosition: number;
+  readonly consistency: "crash" | "application";
+  /** Where the environment was then: whose ids the volumes bear. */
+  readonly site: string;
+  readonly resources: number;
+  /** Id of each volume -> its name in the vault. */
+  readonly volumes: Readonly<Record<string, string>>;
+  /** Null: it was never booted and probed. */
+  readonly verifiedAt: number | null;
+}
+
+export interface RecoveryPointsOptions {
+  readonly context: DiskContext;
+  readonly select: Tags;
+  readonly desk: VaultDesk;
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly everyMs: number;
+}
+
+const retryMs = 5000;
+
+export class RecoveryPoints {
+  readonly #options: RecoveryPointsOptions;
+
+  constructor(options: RecoveryPointsOptions) {
+    this.#options = options;
+  }
+
+  /** Newest first. */
+  async list(): Promise<readonly RecoveryPoint[]> {
+    return listRecoveryPoints(this.#options.store, this.#options.context.environment);
+  }
+
+  /** Until the signal aborts. Nothing is recorded while a run moves the environment, or while nothing has changed. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, log, everyMs, context } = this.#options;
+    while (!signal.aborted) {
+      let waitMs = retryMs;
+      try {
+        const [newest] = await this.list();
+        const due = (newest?.at ?? 0) + everyMs - clock.now();
+        if (due > 0) waitMs = due;
+        else if (context.epoch() !== undefined && (await this.#record(newest, signal))) waitMs = everyMs;
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!isOperational(error)) throw error;
+        log.debug({ code: error.code }, `no recovery point now: ${publicMessage(error)}`);
+      }
+      await clock.sleep(waitMs, signal).catch(() => {});
+    }
+  }
+
+  /** False: no disk is kept. */
+  async #record(newest: RecoveryPoint | undefined, signal: AbortSignal): Promise<boolean> {
+    const { context, desk, store, random, select } = this.#options;
+    const { environment } = context;
+    const kept = recoveredVolumes(context.state(), select);
+    if (kept.length === 0) return false;
+    const moment = await desk.moment(environment, null, signal);
+    // The configuration as it is right after the moment: a volume that was added since has no content in it.
+    const site = context.servingSite();
+    const position = context.position();
+    if (newest?.sequence === moment.sequence && newest.journalPosition === position) return true;
+    const resources = [...context.state().resources()];
+    const volumes: Record<string, string> = {};
+    for (const { id } of kept) volumes[id] = await lineageOf(store, environment, site, id);
+    await store.commit([
+      {
+        query: store.db
+          .insertInto("recovery_point")
+          .values({
+            environment,
+            id: `point-${random.hex(4)}`,
+            at: moment.at,
+            sequence: moment.sequence,
+            journal_position: position,
+            consistency: "crash",
+            site,
+            resources: JSON.stringify(resources),
+            volumes: JSON.stringify(volumes),
+            verified_at: null,
+            verdict: null,
+          })
+          .compile(),
+      },
+    ]);
+    return true;
+  }
+}
+
+/** Newest first. */
+export async function listRecoveryPoints(
+  store: Store,
+  environment: EnvironmentId,
+): Promise<readonly RecoveryPoint[]> {
+  const rows = await store.db
+    .selectFrom("recovery_point")
+    .selectAll()
+    .where("environment", "=", environment)
+    .orderBy("at", "desc")
+    .orderBy("id")
+    .execute();
+  return rows.map((row) => ({
+    id: row.id,
+    at: row.at,
+    sequence: row.sequence,
+    journalPosition: row.journal_position,
+    consistency: row.consistency === "application" ? "application" : "crash",
+    site: row.site,
+    resources: (JSON.parse(row.resources) as unknown[]).length,
+    volumes: JSON.parse(row.volumes) as Record<string, string>,
+    verifiedAt: row.verified_at,
+  }));
+}
+
+/** A drill has booted and probed the environment as it was at this moment: points of the same moment are verified by it. */
+export function markVerified(
+  store: Store,
+  environment: EnvironmentId,
+  sequence: number,
+  verdict: { readonly at: number; readonly summary: string },
+): Statement {
+  return {
+    query: store.db
+      .updateTable("recovery_point")
+      .set({ verified_at: verdict.at, verdict: JSON.stringify(verdict) })
+      .where("environment", "=", environment)
+      .where("sequence", "=", sequence)
+      .compile(),
+  };
+}
