@@ -146,14 +146,12 @@ async function checkMoments(
   const last = log.lastRecord.sequence;
   const sequences = picks.map((pick) => from + Math.floor(pick * (last - from + 1))).sort((a, b) => a - b);
   const reached = new Map(parts.map((stripe) => [stripe, 0]));
-  let total = 0;
   for (const sequence of new Set([...sequences, last])) {
     const readers = new Map<string, Buffer>();
     for (const volume of volumes) {
       await using moment = await openMoment(log, volume, { sequence });
       readers.set(volume, await moment.read(0, sizeBytes));
     }
-    total = 0;
     for (const stripe of parts) {
       const content = readers.get(stripe.volume)?.subarray(stripe.offset, stripe.offset + stripeBytes);
       const least = reached.get(stripe) ?? 0;
@@ -163,13 +161,14 @@ async function checkMoments(
         `${stripe.volume} at ${stripe.offset}, record ${sequence}: no state that the disk had`,
       );
       reached.set(stripe, found);
-      total += found;
+      // Two states may be the same bytes (zeroes trimmed), so the end is told by its content.
+      if (sequence === last)
+        assert.ok(
+          [...states(stripe)].at(-1)?.equals(content ?? Buffer.alloc(0)),
+          "the last moment lacks writes",
+        );
     }
   }
-  assert.ok(
-    total >= parts.reduce((sum, stripe) => sum + stripe.writes.length, 0),
-    "the last moment lacks writes",
-  );
 }
 
 test(`no acknowledged write is missing after ${rounds} deaths (WRITE_LOG_SEED=${seed})`, async (t) => {
