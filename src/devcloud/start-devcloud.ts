@@ -11,6 +11,7 @@ import { openCloud } from "#devcloud/core/open-cloud.ts";
 import { defaultQuotas, type Quotas } from "#devcloud/core/quotas.ts";
 import type { QuotaName } from "#devcloud/core/refusal.ts";
 import { AddressRelays } from "#devcloud/compute/address-relays.ts";
+import { bearsTypes, hostLimits } from "#devcloud/compute/host-capacity.ts";
 import { openNoCompute } from "#devcloud/compute/no-compute.ts";
 import { openProcessCompute } from "#devcloud/compute/process-compute.ts";
 import { openQemuCompute } from "#devcloud/compute/qemu-compute.ts";
@@ -71,6 +72,8 @@ export interface DevcloudOptions {
   readonly lifecycle?: Partial<LifecycleOptions>;
   /** Between asking a server's processes or guest to end and ending them, in milliseconds; default 5000. */
   readonly stopGraceMs?: number;
+  /** Of all guests together, in MiB; default: most of what the host has. */
+  readonly guestMemoryMiB?: number;
   readonly log?: Log;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -119,7 +122,7 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
   await cloud.data.durable();
   const running = await serveCloud(options, cloud, compute, dialect, adminToken, log);
   const hostSocket = join(dataDir, "host.sock");
-  const hostApi = disks === null ? null : await startHostApi(disks, hostSocket, log);
+  const hostApi = disks === null ? null : await startHostApi(disks, hostSocket, log).catch(closing(running));
   const credentialsFile = join(dataDir, "credentials");
   await writeFile(credentialsFile, kind.credentials(account, region, running.endpoint), { mode: 0o600 });
   return {
@@ -162,7 +165,9 @@ async function openCompute(
       case "process":
         return { compute: openProcessCompute(shared), disks: null };
       case "qemu": {
-        const compute = await openQemuCompute({ ...shared, cloud, log });
+        const limits = hostLimits(options.guestMemoryMiB);
+        const compute = await openQemuCompute({ ...shared, cloud, log, limits });
+        cloud.hostsBear = (held, wanted) => bearsTypes(limits, held, wanted);
         return { compute, disks: compute.disks };
       }
     }
@@ -170,6 +175,14 @@ async function openCompute(
     cloud.data.close();
     throw error;
   }
+}
+
+/** For a failure after the cloud serves. */
+function closing(running: { close(): Promise<void> }): (error: unknown) => Promise<never> {
+  return async (error) => {
+    await running.close();
+    throw error;
+  };
 }
 
 async function serveCloud(
@@ -192,9 +205,9 @@ async function serveCloud(
     counters: new CallCounters(),
     latency: options.latency ?? { fixedMs: 0, jitterMs: 0 },
   };
-  const stop = async (): Promise<void> => {
+  const stop = async (machines: () => Promise<void>): Promise<void> => {
     relays?.close();
-    await lifecycle.halt();
+    await machines();
     await compute.close();
     cloud.data.close();
   };
@@ -205,11 +218,12 @@ async function serveCloud(
       endpoint: `http://${server.host}:${server.port}`,
       close: async () => {
         await server.close();
-        await stop();
+        await stop(() => lifecycle.halt());
       },
     };
   } catch (error) {
-    await stop();
+    // A port that is taken is no reason to end guests that run.
+    await stop(() => lifecycle.release());
     throw error;
   }
 }
@@ -223,17 +237,19 @@ const limitsSpec = z.strictObject({
   quotas: z.partialRecord(z.enum(Object.keys(defaultQuotas) as QuotaName[]), z.int().min(0)).optional(),
   latency: latencySpec.optional(),
   rateLimits: rateLimitSpec.optional(),
+  guestMemoryMiB: z.int().min(0).optional(),
 });
 
 /** The limits of a `--limits` file: a JSON object. Errors: `config.missing`, `config.invalid`. */
 export async function readLimits(
   path: string,
-): Promise<Pick<DevcloudOptions, "quotas" | "latency" | "rateLimits">> {
-  const { quotas, latency, rateLimits } = await readSettings(path, limitsSpec);
+): Promise<Pick<DevcloudOptions, "quotas" | "latency" | "rateLimits" | "guestMemoryMiB">> {
+  const { quotas, latency, rateLimits, guestMemoryMiB } = await readSettings(path, limitsSpec);
   return {
     ...(quotas === undefined ? {} : { quotas }),
     ...(latency === undefined ? {} : { latency }),
     ...(rateLimits === undefined ? {} : { rateLimits }),
+    ...(guestMemoryMiB === undefined ? {} : { guestMemoryMiB }),
   };
 }
 

@@ -11,20 +11,22 @@ import { promisify } from "node:util";
 import type { Cloud } from "#devcloud/core/cloud.ts";
 import type { Compute, ComputeStatus, ServerLaunch } from "#devcloud/core/compute.ts";
 import type { VolumeRecord } from "#devcloud/core/records.ts";
+import { setServerState } from "#devcloud/core/servers.ts";
 import { readIfThere, writeDurably } from "#hypervisor/durable-file.ts";
 import { type GuestImage, guestImageFolder, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
 import { decodeMachineSpec, type DiskSpecInput } from "#hypervisor/machine-spec.ts";
 import type { Machine } from "#hypervisor/machine.ts";
-import { attachDisk, attachedDisks, detachDisk, growDisk } from "#hypervisor/hot-disk.ts";
+import { attachedDisks, growDisk } from "#hypervisor/hot-disk.ts";
 import { type HypervisorHost, openHost } from "#hypervisor/open-host.ts";
 import { type Accelerator, machineFiles } from "#hypervisor/plan-command-line.ts";
 import { QEMU } from "#hypervisor/qemu-process.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
+import { bearsGuests, hasFreeMemory, type HostLimits } from "./host-capacity.ts";
 import { QemuDiskHost } from "./qemu-disk-host.ts";
 import { type DiskLedger, openDiskLedger } from "./qemu-disk-records.ts";
-import { applyForwards, planForwards } from "./qemu-forwards.ts";
+import { applyForwards, planForwards, rulesOf } from "./qemu-forwards.ts";
 import { planGuest } from "./qemu-guest-spec.ts";
 import { diskIdOf, GIB, VolumeFiles } from "./qemu-volumes.ts";
 
@@ -43,6 +45,7 @@ export interface QemuComputeOptions {
   readonly stopGraceMs?: number;
   /** Default: what a timed probe boot says. */
   readonly accelerator?: Accelerator;
+  readonly limits: HostLimits;
 }
 
 /** Errors: `config.missing` where the guest image is missing, `machine.refused` where QEMU is, `state.conflict`, `store.*`. */
@@ -108,6 +111,9 @@ export class QemuCompute implements Compute {
     options.cloud.data.onDurable((changes) => {
       if (changes.some(({ table }) => concerns.has(table))) this.reconcile();
     });
+    host.onNotice(({ code, machine }) => {
+      if (code === "machine.turned_off") this.#turnedOff(machine);
+    });
     void host.resumed.then(() => this.reconcile());
   }
 
@@ -118,6 +124,7 @@ export class QemuCompute implements Compute {
       const present = this.#machineOf(server.id);
       if (present?.isOn === true && (await this.#bootOf(server.id)) === server.boot) {
         this.#started.add(server.id);
+        this.disks.thawLeft(present);
         return;
       }
       await present?.stop(this.#graceMs);
@@ -204,6 +211,19 @@ export class QemuCompute implements Compute {
     return result;
   }
 
+  /** From inside: the cloud does with the server what it was told to do then. */
+  #turnedOff(id: string): void {
+    const { data } = this.#cloud;
+    const server = data.tables.server.get(id);
+    if (server?.state !== "running" || this.#signal.aborted) return;
+    const reason = {
+      code: "Client.InstanceInitiatedShutdown",
+      message: "Client.InstanceInitiatedShutdown: Instance initiated shutdown",
+    };
+    const state = server.onShutdown === "terminate" ? "shutting-down" : "stopping";
+    data.transact(() => setServerState(this.#cloud, server, state, reason));
+  }
+
   #machineOf(id: string): Machine | undefined {
     return this.#host.list().find((machine) => machine.id === id);
   }
@@ -234,6 +254,7 @@ export class QemuCompute implements Compute {
       disks.push(this.disks.diskOf(volume));
     }
     const { spec, remarks } = planGuest(server, this.#image, disks);
+    this.#refuseBeyondLimits(server.id, spec.memoryMiB);
     let machine = this.#machineOf(server.id);
     if (machine === undefined) machine = await this.#host.create(spec, this.#signal);
     else {
@@ -247,6 +268,21 @@ export class QemuCompute implements Compute {
     this.#remarks.delete(server.id);
     for (const remark of [`boot of ${server.id} at ${server.address}`, ...remarks]) tell(machine, remark);
     return machine;
+  }
+
+  #refuseBeyondLimits(serverId: string, memoryMiB: number): void {
+    const others = this.#host
+      .list()
+      .filter(({ id, isOn }) => id !== serverId && (isOn || this.#starting.has(id)))
+      .map(({ spec }) => spec.memoryMiB);
+    if (bearsGuests(this.#options.limits, [...others, memoryMiB]) && hasFreeMemory(memoryMiB)) return;
+    throw new OperationalError(
+      "machine.refused",
+      "No valid host was found. There are not enough hosts available.",
+      {
+        detail: `${others.length} guests run here: one more of ${memoryMiB} MiB is more than this host bears`,
+      },
+    );
   }
 
   #volumesOf(serverId: string): readonly VolumeRecord[] {
@@ -274,8 +310,7 @@ export class QemuCompute implements Compute {
   }
 
   async #takeAway(machine: Machine, disk: string): Promise<void> {
-    await this.disks.release(machine, disk);
-    await detachDisk(machine, disk, this.#signal);
+    await this.#host.disksOf(machine.id).detach(disk, this.#signal);
   }
 
   /** False: something is still to be done. */
@@ -313,6 +348,8 @@ export class QemuCompute implements Compute {
       .find((machine) => machine.state !== "off" && machine.spec.disks.some(({ id }) => id === disk));
     if (holder === undefined) return this.#files.grow(volume.id, wanted, this.#signal);
     if (!holder.isOn) return;
+    // The target of a capture is as large as the disk was: what is captured afterwards begins anew.
+    await this.disks.release(holder, disk);
     await growDisk(holder, disk, wanted, this.#signal);
     this.#files.grew(volume.id, wanted);
   }
@@ -343,10 +380,10 @@ export class QemuCompute implements Compute {
     const attached = await attachedDisks(machine, this.#signal);
     for (const volume of volumes) {
       if (attached.has(diskIdOf(volume.id))) continue;
-      await attachDisk(machine, this.disks.diskOf(volume), this.#signal);
+      await this.#host.disksOf(machine.id).attach(this.disks.diskOf(volume), this.#signal);
     }
     await this.disks.follow(machine, volumes, this.#signal);
-    const { ports, remarks } = planForwards(this.#cloud, server);
+    const { ports, remarks } = planForwards(rulesOf(this.#cloud, server));
     const failed = await applyForwards(machine, server.hostAddress, ports, this.#signal);
     const said = [...remarks, ...failed];
     if (this.#remarks.get(machine.id) === said.join("\n")) return;

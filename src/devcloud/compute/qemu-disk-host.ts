@@ -41,6 +41,8 @@ export class QemuDiskHost implements DiskHost {
   /** Since when each capture is in the state that was seen last. */
   readonly #seen = new Map<string, { readonly state: CaptureState; readonly since: number }>();
   readonly #awaited = new WeakSet();
+  /** Servers whose file systems are held still: each ends by itself. */
+  readonly #frozen = new Map<string, AbortController>();
 
   constructor(parts: DiskHostParts) {
     this.#parts = parts;
@@ -105,6 +107,11 @@ export class QemuDiskHost implements DiskHost {
     const services = this.#parts.host.disksOf(machine.id);
     if (machine.record.captures[disk] !== undefined) await services.stopCapture(disk);
     if (machine.record.copies[disk] !== undefined) await services.stopBackgroundCopy(disk);
+  }
+
+  /** What a call, or a process that was killed, may have left standing still. */
+  thawLeft(machine: Machine): void {
+    machine.agent.thaw().catch(() => {});
   }
 
   /** The volume is gone. */
@@ -210,15 +217,24 @@ export class QemuDiskHost implements DiskHost {
     });
   }
 
-  freeze(serverId: string, limitMs: number, signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
+  async freeze(serverId: string, limitMs: number, signal: AbortSignal): Promise<void> {
     const machine = this.#machine(serverId);
-    return Promise.reject(noAgent(machine, `cannot be held still for ${limitMs} ms`));
+    this.#frozen.get(serverId)?.abort();
+    const over = new AbortController();
+    this.#frozen.set(serverId, over);
+    // Before it is asked: a call that fails may have held some file systems.
+    this.#parts.clock.sleep(limitMs, over.signal).then(
+      () => this.thawLeft(machine),
+      () => {},
+    );
+    await machine.agent.freeze(signal);
   }
 
-  thaw(serverId: string, signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
-    return Promise.reject(noAgent(this.#machine(serverId), "cannot be let go on"));
+  async thaw(serverId: string, signal: AbortSignal): Promise<void> {
+    const machine = this.#machine(serverId);
+    await machine.agent.thaw(signal);
+    this.#frozen.get(serverId)?.abort();
+    this.#frozen.delete(serverId);
   }
 
   async console(serverId: string, signal: AbortSignal): Promise<string> {
@@ -229,6 +245,7 @@ export class QemuDiskHost implements DiskHost {
   /** Exports end; that they were asked for stays on record, and keeps machines away from their volumes. */
   async [Symbol.asyncDispose](): Promise<void> {
     const { ledger, clock } = this.#parts;
+    for (const over of this.#frozen.values()) over.abort();
     for (const id of Object.keys(ledger.records.exports)) await endExport(this.#fileOf(id), clock);
   }
 
@@ -371,11 +388,4 @@ function locationOf(uri: string): NbdLocation {
 
 function refused(message: string): OperationalError {
   return new OperationalError("machine.refused", message);
-}
-
-function noAgent(machine: Machine, what: string): OperationalError {
-  return new OperationalError(
-    "machine.failing",
-    `no guest agent answers in ${machine.id}: its file systems ${what}`,
-  );
 }

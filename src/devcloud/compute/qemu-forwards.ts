@@ -16,13 +16,18 @@ export interface ForwardPlan {
   readonly remarks: readonly string[];
 }
 
-/** From the rules of the groups of all the server's ports, in their order. */
-export function planForwards(cloud: Cloud, server: ServerRecord): ForwardPlan {
+/** Of the groups of all the server's ports. */
+export function rulesOf(cloud: Cloud, server: ServerRecord): readonly RuleRecord[] {
   const { port, rule } = cloud.data.tables;
   const groupIds = new Set(server.portIds.flatMap((id) => port.get(id)?.groupIds ?? []));
+  return Array.from(groupIds).flatMap((id) => rule.by("group", id));
+}
+
+/** In the order of the rules. */
+export function planForwards(rules: readonly RuleRecord[]): ForwardPlan {
   const ports = new Set<number>();
   const remarks = new Set<string>();
-  for (const each of Array.from(groupIds).flatMap((id) => rule.by("group", id))) {
+  for (const each of rules) {
     if (each.direction !== "ingress") continue;
     const first = Math.max(1, each.fromPort ?? 1);
     const last = each.toPort ?? 65_535;

@@ -21,9 +21,9 @@ export function guestMemoryMiB(typeMiB: number): number {
   return Math.min(MOST_MEMORY_MIB, Math.max(LEAST_MEMORY_MIB, Math.round(typeMiB / MEMORY_SHARE)));
 }
 
-/** What the host gives for a guest of this type, in MiB. */
-export function hostMemoryMiB(typeMiB: number): number {
-  return guestMemoryMiB(typeMiB) + QEMU_OVERHEAD_MIB;
+/** What the host gives for a guest with so much memory, in MiB. */
+export function hostMemoryMiB(guestMiB: number): number {
+  return guestMiB + QEMU_OVERHEAD_MIB;
 }
 
 export interface GuestPlan {
@@ -50,6 +50,7 @@ export function planGuest(
       // Forwards come when it runs, and change with the rules of its groups.
       networks: [{ kind: "user", ...(mac !== undefined && { mac }) }],
       ...(text !== null && { userData: text }),
+      guestAgent: true,
       ready: { consoleLine: "guest: ready", withinMs: BOOT_LIMIT_MS, attempts: 2 },
     },
     remarks: remark === null ? [] : [remark],

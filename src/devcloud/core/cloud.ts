@@ -30,6 +30,8 @@ export interface Cloud {
   readonly pool: AddressPool;
   /** Replaced, never changed in place. */
   quotas: Quotas;
+  /** Whether the hosts bear `wanted` beside the servers that they have; set by what runs servers. Default: always. */
+  hostsBear: (held: readonly ServerTypeInfo[], wanted: readonly ServerTypeInfo[]) => boolean;
 }
 
 /** The record, or a refusal: `malformed_id` or `not_found`. */

@@ -30,6 +30,8 @@ export interface Lifecycle {
   settled(): Promise<void>;
   /** Stops every machine, changing no record: before a reset, and at the end. */
   halt(): Promise<void>;
+  /** Ends; machines that outlive this process are left as they are. */
+  release(): Promise<void>;
   /** Takes up the records as they are, after `halt`. */
   resume(): void;
 }
@@ -102,9 +104,13 @@ class ServerLifecycle implements Lifecycle {
     }
   }
 
-  async halt(): Promise<void> {
+  async release(): Promise<void> {
     this.#stopping.abort();
     await Promise.all(this.#workers.values());
+  }
+
+  async halt(): Promise<void> {
+    await this.release();
     await Promise.all(Array.from(this.#boots.keys(), (id) => this.compute.stop(id)));
     this.#boots.clear();
   }

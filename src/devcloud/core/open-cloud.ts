@@ -32,5 +32,6 @@ export function openCloud(options: CloudOptions): Cloud {
     random: options.random ?? systemRandom,
     pool: openAddressPool(options.addressBase ?? "127.40.0.0/16"),
     quotas: { ...defaultQuotas, ...options.quotas },
+    hostsBear: () => true,
   };
 }

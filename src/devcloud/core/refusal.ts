@@ -23,6 +23,8 @@ export type RefusalReason =
       readonly held: number;
       readonly wanted: number;
     }
+  /** The account may, but the cloud's hosts cannot. */
+  | { readonly code: "no_capacity"; readonly type: string; readonly zone: string }
   /** Overlaps a sibling. */
   | { readonly code: "cidr_conflict"; readonly cidr: string; readonly with: string }
   /** Not a prefix, or one of a length that is not allowed, or outside its network. */

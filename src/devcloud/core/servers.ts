@@ -47,13 +47,22 @@ export interface ServerInput extends Naming {
   readonly onShutdown?: ServerRecord["onShutdown"];
 }
 
+/** Of the servers that have a machine, or are about to. */
+function typesOnHosts(cloud: Cloud): ServerTypeInfo[] {
+  return cloud.data.tables.server
+    .by("alive", "yes")
+    .filter(({ state }) => state === "pending" || state === "running")
+    .map(({ type }) => findServerType(cloud, type));
+}
+
 function countsVcpus(cloud: Cloud): number {
-  let sum = 0;
-  for (const server of cloud.data.tables.server.by("alive", "yes")) {
-    if (server.state === "pending" || server.state === "running")
-      sum += findServerType(cloud, server.type).vcpus;
-  }
-  return sum;
+  return typesOnHosts(cloud).reduce((sum, { vcpus }) => sum + vcpus, 0);
+}
+
+/** Refuses if the hosts do not bear `count` more servers of this type. For clouds that say so at once (EC2). */
+export function checkCapacity(cloud: Cloud, type: string, count: number, zone = ""): void {
+  const wanted = Array.from({ length: count }, () => findServerType(cloud, type));
+  if (!cloud.hostsBear(typesOnHosts(cloud), wanted)) refuse({ code: "no_capacity", type, zone });
 }
 
 /** Refuses if `count` more servers of this type would be more than the quotas allow. */

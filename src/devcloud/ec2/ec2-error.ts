@@ -258,6 +258,12 @@ export function ec2ErrorOf(reason: RefusalReason): AwsProtocolError {
       return wrongState(reason);
     case "quota":
       return overQuota(reason);
+    case "no_capacity":
+      return new AwsProtocolError(
+        "InsufficientInstanceCapacity",
+        `We currently do not have sufficient ${reason.type} capacity in the Availability Zone you requested (${reason.zone}).`,
+        500,
+      );
     case "cidr_conflict":
       return error("InvalidSubnet.Conflict", `The CIDR '${reason.cidr}' conflicts with another subnet`);
     case "cidr_invalid":

@@ -4,6 +4,7 @@ import { find } from "#devcloud/core/cloud.ts";
 import type { Tags } from "#devcloud/core/records.ts";
 import { Refusal } from "#devcloud/core/refusal.ts";
 import {
+  checkCapacity,
   checkServerQuota,
   createServer,
   findImage,
@@ -160,11 +161,12 @@ function disksOf(
   });
 }
 
-/** As many as the quotas allow, if that is at least `least`. */
-function allowedCount(ec2: Ec2, type: string, least: number, most: number): number {
+/** As many as the quotas allow and the hosts bear, if that is at least `least`. */
+function allowedCount(ec2: Ec2, type: string, zone: string, least: number, most: number): number {
   for (let count = most; ; count -= 1) {
     try {
       checkServerQuota(ec2.cloud, type, count);
+      checkCapacity(ec2.cloud, type, count, zone);
       return count;
     } catch (error) {
       if (!(error instanceof Refusal) || count <= least) throw error;
@@ -201,7 +203,8 @@ export function launch(ec2: Ec2, input: Api.RunInstancesCommandInput): string[] 
   const all = ["instance", ...kinds];
   const volumes = disksOf(ec2, input, specifiedTags(input.TagSpecifications, "volume", all));
   const portTags = specifiedTags(input.TagSpecifications, "network-interface", all);
-  const count = allowedCount(ec2, type, least, most);
+  const zone = cloud.data.tables.subnet.get(placement.subnetId)?.zone ?? "";
+  const count = allowedCount(ec2, type, zone, least, most);
   const reservationId = `r-${cloud.random.hex(9).slice(0, 17)}`;
   const ids: string[] = [];
   for (let launchIndex = 0; launchIndex < count; launchIndex += 1) {

@@ -3,6 +3,7 @@ import type * as Api from "@aws-sdk/client-ec2";
 import { find, findAll } from "#devcloud/core/cloud.ts";
 import type { ServerRecord } from "#devcloud/core/records.ts";
 import {
+  checkCapacity,
   findServerType,
   rebootServer,
   startServer,
@@ -230,7 +231,13 @@ export const serverOperations = {
   },
 
   StartInstances(ec2: Ec2, input: Api.StartInstancesCommandInput): Answer<Api.StartInstancesCommandOutput> {
-    return { StartingInstances: changeStates(ec2, input.InstanceIds, (id) => startServer(ec2.cloud, id)) };
+    return {
+      StartingInstances: changeStates(ec2, input.InstanceIds, (id) => {
+        const { state, type, zone } = find(ec2.cloud, "server", id);
+        if (state === "stopped" || state === "failed") checkCapacity(ec2.cloud, type, 1, zone);
+        return startServer(ec2.cloud, id);
+      }),
+    };
   },
 
   StopInstances(ec2: Ec2, input: Api.StopInstancesCommandInput): Answer<Api.StopInstancesCommandOutput> {

@@ -170,6 +170,8 @@ export function errorOfRefusal(service: OpenstackService, reason: RefusalReason)
       return wrongState(reason);
     case "quota":
       return overQuota(service, reason);
+    case "no_capacity":
+      return badRequest("No valid host was found. There are not enough hosts available.");
     case "cidr_conflict":
       return badRequest(
         `Invalid input for operation: Requested subnet with cidr: ${reason.cidr} overlaps with another subnet.`,

@@ -42,7 +42,7 @@ test(
   { skip, timeout: 85_000 },
   async (t) => {
     const { signal } = t;
-    await using stage = new Stage("ec2", "127.83.0.0/16");
+    await using stage = new Stage("ec2", "127.83.0.0/16", 2 * 168);
     const ready = await stage.start();
     let client = clientOf(ready);
     const host = openHostClient(ready.hostSocket);

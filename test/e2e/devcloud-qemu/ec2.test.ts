@@ -9,7 +9,7 @@ test(
   "an instance serves from its volume, over restarts of its cloud",
   { skip, timeout: 80_000 },
   async (t) => {
-    await using stage = new Stage("ec2", "127.81.0.0/16");
+    await using stage = new Stage("ec2", "127.81.0.0/16", 2 * 168);
     let client = clientOf(await stage.start());
     const group = await openGroup(client, [80]);
     const VolumeId = await makeVolume(client);
@@ -41,6 +41,7 @@ test(
     const other = await running(client, second, t.signal);
     await client.send(new AttachVolumeCommand({ VolumeId, InstanceId: second, Device: "/dev/sdf" }));
     assert.equal(await get(`http://${other}/cgi-bin/lines`, t.signal), "first\nsecond");
+    await assert.rejects(run(client, group, "#!/bin/sh\n"), { name: "InsufficientInstanceCapacity" });
     client.destroy();
 
     const pids = [stage.guestPid(first), stage.guestPid(second)];

@@ -105,7 +105,7 @@ test(
   { skip, timeout: 80_000 },
   async (t) => {
     const { signal } = t;
-    await using stage = new Stage("openstack", "127.84.0.0/16");
+    await using stage = new Stage("openstack", "127.84.0.0/16", 2 * 168);
     let client = await clientOf(await stage.start());
     const { network, outside } = await makeNetwork(client);
     const { id: volume } = await client.call("POST", `/volume/v3/${client.projectId}/volumes`, {
@@ -138,6 +138,11 @@ test(
     await attach(second);
     const other = await floatingAddress(client, outside, second);
     assert.equal(await get(`http://${other}/cgi-bin/lines`, signal), "first\nsecond");
+    const third = await boot(client, network, "#!/bin/sh\n");
+    await until(async () => {
+      const server = await client.call("GET", `${servers}/${third}`);
+      return server["status"] === "ERROR" && /No valid host/.test(JSON.stringify(server["fault"]));
+    }, signal);
 
     await client.call("DELETE", `${servers}/${first}`);
     await until(() => Promise.resolve(stage.guestPid(first) === null), signal);

@@ -1,7 +1,7 @@
 /** A devcloud with real guests as a process of its own, which tests kill; at the end nothing of it runs any more. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -39,8 +39,22 @@ export class Stage implements AsyncDisposable {
   readonly #arguments: readonly string[];
   #child: ChildProcess | null = null;
 
-  constructor(dialect: "ec2" | "openstack", addressBase: string) {
-    const own = ["--dialect", dialect, "--compute", "qemu", "--address-base", addressBase, "--boot-ms", "0"];
+  /** `guestMemoryMiB`: of all guests together; a small one costs 168. */
+  constructor(dialect: "ec2" | "openstack", addressBase: string, guestMemoryMiB: number) {
+    const limits = join(this.data, "limits.json");
+    writeFileSync(limits, JSON.stringify({ guestMemoryMiB }));
+    const own = [
+      "--limits",
+      limits,
+      "--dialect",
+      dialect,
+      "--compute",
+      "qemu",
+      "--address-base",
+      addressBase,
+      "--boot-ms",
+      "0",
+    ];
     this.#arguments = ["src/devcloud/devcloud-main.ts", "--data", this.data, ...own];
   }
 
