@@ -37,7 +37,7 @@ export interface MachineRecord {
   readonly process: ProcessIdentity | null;
   /** Where the console log stood when it was started. */
   readonly consoleStart: number;
-  /** The memory state of this template folder is what it starts from, instead of booting. */
+  /** The folder of the template that it goes on from at each start, instead of booting. */
   readonly template: string | null;
   readonly captures: Readonly<Record<string, CaptureRecord>>;
   /** Background copies that were asked for and are not complete. */

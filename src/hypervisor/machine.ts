@@ -8,7 +8,7 @@ import { isOperational, OperationalError, publicMessage } from "#kernel/errors.t
 import type { Json } from "#kernel/json.ts";
 import type { JsonObject, QmpEvent } from "#wire/qmp/qmp-message.ts";
 import { readConsole, waitForConsole } from "./console-log.ts";
-import { createDisk, inspectDisk } from "./create-disk.ts";
+import { createDisk, inspectDisk, removeDisk } from "./create-disk.ts";
 import { writeDurably } from "./durable-file.ts";
 import { attachMissing } from "./hot-disk.ts";
 import { GuestAgent } from "./guest-agent.ts";
@@ -22,6 +22,7 @@ import { stillRuns } from "./process-identity.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { encodeSeed } from "./seed-disk.ts";
 import { loadMemory } from "./memory-state.ts";
+import { readTemplate, suits, templateState } from "./template.ts";
 
 /** `waiting`: paused because a disk does not serve. `unreachable`: QEMU runs, its monitor does not answer. */
 export type MachineState = "off" | "running" | "paused" | "waiting" | "starting" | "unreachable";
@@ -261,7 +262,8 @@ export class Machine implements MachineView {
       try {
         await this.#launch(signal);
       } catch (error) {
-        if (!this.isOn) this.#state = "off";
+        await this.#end(0, undefined);
+        await this.update({ power: "off", process: null });
         throw error;
       }
       if (ready === undefined || this.#record.template !== null) return;
@@ -286,12 +288,14 @@ export class Machine implements MachineView {
     const log = join(this.folder, machineFiles.consoleLog);
     const consoleStart = (await stat(log).catch(() => ({ size: 0 }))).size;
     await this.update({ process: null, consoleStart });
+    // Memory and disks of a template are right only together.
+    if (template !== null) for (const disk of spec.disks) await removeDisk(this.folder, disk);
     for (const disk of spec.disks) await createDisk(this.folder, disk, signal);
     const disks = await Promise.all(spec.disks.map((disk) => inspectDisk(this.folder, disk, signal)));
+    const incoming = template !== null;
     const seed = spec.userData !== undefined;
     if (seed) await writeDurably(join(this.folder, machineFiles.seed), encodeSeed(spec, uuid));
     const accelerator = await this.deps.accelerator(signal);
-    const incoming = template !== null;
     const args = planCommandLine({ spec, uuid, accelerator, disks, seed, incoming });
     const spawned = (): void => this.deps.checkpoint("QEMU was spawned");
     const qemu = await launchQemu(this.folder, args, { clock, spawned }, signal).catch(
@@ -303,11 +307,20 @@ export class Machine implements MachineView {
       },
     );
     await this.#take(qemu);
-    if (template !== null) {
-      await loadMemory(qemu.qmp, template, signal);
-      await qemu.qmp.execute("cont", undefined, signal);
-    }
+    if (template !== null) await this.#goOnFrom(template, qemu.qmp, signal);
     this.#state = "running";
+  }
+
+  async #goOnFrom(folder: string, qmp: QmpClient, signal: AbortSignal | undefined): Promise<void> {
+    const template = await readTemplate(folder);
+    if (!(await suits(template, this, signal))) {
+      throw new OperationalError(
+        "machine.refused",
+        `the template ${folder} was kept under ${template.accelerator} and QEMU ${template.qemuVersion}: keep it again`,
+      );
+    }
+    await loadMemory(qmp, templateState(folder), signal);
+    await qmp.execute("cont", undefined, signal);
   }
 
   async #take(qemu: RunningQemu): Promise<void> {

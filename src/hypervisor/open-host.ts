@@ -16,6 +16,7 @@ import { decodeMachineSpec, type MachineSpec, type MachineSpecInput } from "./ma
 import { Machine } from "./machine.ts";
 import type { MachineDeps } from "./machine-view.ts";
 import { type MachineRecord, readRecord, writeRecord } from "./machine-record.ts";
+import { planFromTemplate, readTemplate, type TemplateChanges } from "./template.ts";
 import type { Accelerator } from "./plan-command-line.ts";
 
 export interface HostOptions {
@@ -113,15 +114,31 @@ export class HypervisorHost implements AsyncDisposable {
    * A machine that is off, with its disks. The same spec again: the machine that is there.
    * Errors: `input.invalid`, `state.conflict` when the id is another machine's, `machine.refused` when a disk cannot be made.
    */
-  async create(input: MachineSpecInput, signal?: AbortSignal): Promise<Machine> {
-    const spec = decodeMachineSpec(input);
+  create(input: MachineSpecInput, signal?: AbortSignal): Promise<Machine> {
+    return this.#create(decodeMachineSpec(input), null, signal);
+  }
+
+  /**
+   * A machine that goes on from what `saveTemplate` kept, at each of its starts: see template.ts. Errors as for `create`, and
+   * `not_found`.
+   */
+  async createFromTemplate(folder: string, changes: TemplateChanges, signal?: AbortSignal): Promise<Machine> {
+    const spec = planFromTemplate(folder, await readTemplate(folder), changes);
+    return this.#create(decodeMachineSpec(spec), folder, signal);
+  }
+
+  async #create(
+    spec: MachineSpec,
+    template: string | null,
+    signal: AbortSignal | undefined,
+  ): Promise<Machine> {
     const present = this.#machines.get(spec.id);
     if (present !== undefined) {
       if (canonicalJson(present.spec) === canonicalJson(spec)) return present;
       throw new OperationalError("state.conflict", `machine ${spec.id} exists and is another one`);
     }
     const folder = this.#folderOf(spec.id);
-    const record = newRecord(spec, this.#deps.random.uuid());
+    const record = { ...newRecord(spec, this.#deps.random.uuid()), template };
     const machine = new Machine(folder, record, this.#deps);
     this.#machines.set(spec.id, machine);
     try {
