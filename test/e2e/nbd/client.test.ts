@@ -49,7 +49,13 @@ suite("our client on servers of others", { concurrency: 1, ...needs(debian) }, (
   const nbdkits: Record<string, string[]> = {
     "a file, several connections": ["file", "DISK"],
     "no block status": ["--filter=noextents", "file", "DISK"],
-    "no zeroes of its own, FUA ignored": ["--filter=nozero", "--filter=fua", "file", "DISK", "fuamode=discard"],
+    "no zeroes of its own, FUA ignored": [
+      "--filter=nozero",
+      "--filter=fua",
+      "file",
+      "DISK",
+      "fuamode=discard",
+    ],
     "blocks of 4096 only": [
       "--filter=blocksize-policy",
       "file",
