@@ -27,6 +27,14 @@ import type { QmpClient } from "./qmp-client.ts";
  */
 export type CaptureState = "waiting" | "seeding" | "resynchronising" | "continuous" | "behind";
 
+export interface CaptureSync {
+  /** `bitmap`: only what may have changed. */
+  readonly kind: "full" | "bitmap";
+  readonly bytes: number;
+  readonly reason: string;
+  readonly tookMs: number;
+}
+
 export interface CaptureStatus {
   readonly state: CaptureState;
   /** Milliseconds since the epoch from when on the target may lack writes; null while it lacks none. */
@@ -34,7 +42,7 @@ export interface CaptureStatus {
   /** Bytes that the target may lack, in whole 64 KiB blocks; counted when the disk fell behind and at each try. */
   readonly pendingBytes: number;
   /** Of the last full copy or resynchronisation that was completed. */
-  readonly lastSync: { readonly bytes: number; readonly reason: string; readonly tookMs: number } | null;
+  readonly lastSync: CaptureSync | null;
   /** Guest writes mirrored since capture was last begun or resumed. */
   readonly mirroredBytes: number;
   /** How often the target was given up, and why last. */
@@ -132,7 +140,7 @@ export class Capture implements MachineAttendant {
   }
 
   async #follow(qmp: QmpClient, signal: AbortSignal): Promise<void> {
-    let reason = "capture began, or its agent or machine started again";
+    let reason = "the agent or the machine was started again";
     for (;;) {
       try {
         await this.#waitForTarget(signal);
@@ -211,7 +219,7 @@ export class Capture implements MachineAttendant {
       if (event.data["device"] === this.#jobs.resync && typeof length === "number") end.bytes = length;
     });
     try {
-      const fresh = await this.#startResync(qmp, signal);
+      const { fresh, sync } = await this.#startResync(qmp, reason, signal);
       let resyncing = true;
       /** A bitmap that takes the other's place once the mirror has nothing in flight. */
       let next: string | null = null;
@@ -231,7 +239,8 @@ export class Capture implements MachineAttendant {
           await this.#adoptBitmap(qmp, next, signal);
           next = null;
           rotatedAt = clock.monotonicMs();
-          if (this.#status.state !== "continuous") this.#caughtUp(end.bytes, reason, rotatedAt - began);
+          if (this.#status.state !== "continuous")
+            this.#caughtUp({ ...sync, bytes: end.bytes, tookMs: Math.round(rotatedAt - began) });
         }
         if (!resyncing && next === null && clock.monotonicMs() - rotatedAt > ROTATE_EVERY_MS) {
           rotatedAt = clock.monotonicMs();
@@ -258,7 +267,11 @@ export class Capture implements MachineAttendant {
   }
 
   /** Returns the fresh bitmap, which marks what is written from the backup's own point in time on. */
-  async #startResync(qmp: QmpClient, signal: AbortSignal): Promise<string> {
+  async #startResync(
+    qmp: QmpClient,
+    reason: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly fresh: string; readonly sync: Pick<CaptureSync, "kind" | "reason"> }> {
     const node = `disk-${this.disk}`;
     const { bitmap, seeded } = this.#record;
     const present = await queryBitmaps(qmp, node, signal);
@@ -290,7 +303,9 @@ export class Capture implements MachineAttendant {
       },
       signal,
     );
-    return fresh;
+    if (incremental) return { fresh, sync: { kind: "bitmap", reason } };
+    const why = seeded ? "the bitmap was not written back when QEMU ended" : "the target has had no copy";
+    return { fresh, sync: { kind: "full", reason: why } };
   }
 
   /** Only qcow2 keeps bitmaps: another image is copied in full after its machine was off. */
@@ -355,18 +370,10 @@ export class Capture implements MachineAttendant {
     this.#machine.notify("capture.behind", `${why}: the lag grows, ${kept}`, this.disk);
   }
 
-  #caughtUp(bytes: number, reason: string, tookMs: number): void {
-    this.#set({
-      state: "continuous",
-      behindSince: null,
-      pendingBytes: 0,
-      lastSync: { bytes, reason, tookMs: Math.round(tookMs) },
-    });
-    this.#machine.notify(
-      "capture.continuous",
-      `${bytes} bytes moved in ${Math.round(tookMs)} ms because ${reason}`,
-      this.disk,
-    );
+  #caughtUp(lastSync: CaptureSync): void {
+    this.#set({ state: "continuous", behindSince: null, pendingBytes: 0, lastSync });
+    const { bytes, tookMs, reason } = lastSync;
+    this.#machine.notify("capture.continuous", `${bytes} bytes moved in ${tookMs} ms: ${reason}`, this.disk);
   }
 
   #set(patch: Partial<CaptureStatus>): void {

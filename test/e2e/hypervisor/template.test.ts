@@ -14,6 +14,7 @@ test(
     const ports = [await freePort(), await freePort(), await freePort()] as const;
     const content = { kind: "copy", path: stage.dataImage("data.raw", 64), format: "raw" } as const;
     const first = await host.create(webGuest("first", ports[0], { disks: [{ id: "data", content }] }));
+    const cold = performance.now();
     await first.start(t.signal);
     assert.equal(await get(ports[0], "/cgi-bin/count", t.signal), "1");
     const coldMs = performance.now() - cold;
@@ -25,8 +26,8 @@ test(
     const times: number[] = [];
     for (const port of [ports[1], ports[2]]) {
       const forward = { protocol: "tcp", hostAddress: "127.0.0.1", hostPort: port, guestPort: 80 } as const;
-      const networks = [{ kind: "user", forwards: [forward], outbound: false } as const];
-      const machine = await host.createFromTemplate(folder, { id: `tier-${port}`, networks: [...networks] });
+      const networks: MachineSpec["networks"] = [{ kind: "user", forwards: [forward], outbound: false }];
+      const machine = await host.createFromTemplate(folder, { id: `tier-${port}`, networks });
       for (let start = 0; start < 2; start++) {
         const began = performance.now();
         await machine.start(t.signal);
