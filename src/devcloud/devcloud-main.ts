@@ -13,7 +13,7 @@ import { errorCodes, isOperational, OperationalError, publicMessage } from "#ker
 import { type Log, type LogFields } from "#kernel/log.ts";
 
 const usage = `usage: devcloud-main --dialect NAME --data DIR [--port P] [--host H] [--region R]
-  [--address-base 127.40.0.0/16] [--compute process|qemu|none] [--access-key-id ID] [--faults FILE] [--limits FILE]
+  [--address-base 127.40.0.0/16] [--compute process|qemu|none] [--accelerator tcg|kvm] [--access-key-id ID] [--faults FILE] [--limits FILE]
   [--latency-ms N] [--jitter-ms N] [--boot-ms N]`;
 
 function stderrLog(bound: LogFields = {}): Log {
@@ -51,6 +51,7 @@ async function main(): Promise<void> {
       region: text,
       "address-base": text,
       compute: text,
+      accelerator: text,
       "access-key-id": text,
       faults: text,
       limits: text,
@@ -67,6 +68,10 @@ async function main(): Promise<void> {
   if (data === undefined) throw new OperationalError("input.invalid", `--data is missing\n${usage}`);
   if (compute !== undefined && !isCompute(compute)) {
     throw new OperationalError("input.invalid", `--compute must be ${computeNames.join(" or ")}\n${usage}`);
+  }
+  const { accelerator } = values;
+  if (accelerator !== undefined && accelerator !== "tcg" && accelerator !== "kvm") {
+    throw new OperationalError("input.invalid", `--accelerator must be tcg or kvm\n${usage}`);
   }
   const fixedMs = number("latency-ms", values["latency-ms"]);
   const jitterMs = number("jitter-ms", values["jitter-ms"]);
@@ -85,6 +90,7 @@ async function main(): Promise<void> {
     ...(values["address-base"] === undefined ? {} : { addressBase: values["address-base"] }),
     ...(values["access-key-id"] === undefined ? {} : { accessKeyId: values["access-key-id"] }),
     ...(compute === undefined ? {} : { compute }),
+    ...(accelerator === undefined ? {} : { accelerator }),
     ...(faults === undefined ? {} : { faults: await readFaults(faults) }),
     ...(bootMs === undefined ? {} : { lifecycle: { bootMs } }),
   });

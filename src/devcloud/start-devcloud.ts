@@ -29,6 +29,7 @@ import {
 } from "#devcloud/front/call-limits.ts";
 import { FaultRules, faultList, type FaultSpec } from "#devcloud/front/fault-rules.ts";
 import { openSecretFile } from "#devcloud/front/secret-file.ts";
+import type { Accelerator } from "#hypervisor/plan-command-line.ts";
 import { startHostApi } from "#hypervisor/host-api/host-api-server.ts";
 import { systemClock, type Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -74,6 +75,8 @@ export interface DevcloudOptions {
   readonly stopGraceMs?: number;
   /** Of all guests together, in MiB; default: most of what the host has. */
   readonly guestMemoryMiB?: number;
+  /** What runs guests; default: what a timed probe boot says. */
+  readonly accelerator?: Accelerator;
   readonly log?: Log;
   readonly clock?: Clock;
   readonly random?: Random;
@@ -166,7 +169,13 @@ async function openCompute(
         return { compute: openProcessCompute(shared), disks: null };
       case "qemu": {
         const limits = hostLimits(options.guestMemoryMiB);
-        const compute = await openQemuCompute({ ...shared, cloud, log, limits });
+        const compute = await openQemuCompute({
+          ...shared,
+          cloud,
+          log,
+          limits,
+          ...(options.accelerator !== undefined && { accelerator: options.accelerator }),
+        });
         cloud.hostsBear = (held, wanted) => bearsTypes(limits, held, wanted);
         return { compute, disks: compute.disks };
       }

@@ -5,6 +5,7 @@ import { once } from "node:events";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   AttachVolumeCommand,
   DetachVolumeCommand,
@@ -39,7 +40,7 @@ async function serve(path: string, ...options: string[]): Promise<Served> {
 
 test(
   "a volume is captured, and another one is live from what was captured",
-  { skip, timeout: 85_000 },
+  { skip, timeout: 300_000 },
   async (t) => {
     const { signal } = t;
     await using stage = new Stage("ec2", "127.83.0.0/16", 2 * 168);
@@ -66,6 +67,12 @@ test(
     assert.equal(captured.volumeId, source);
     assert.ok(captured.copiedBytes > 0);
     assert.match(await host.console(first, signal), /serving from/);
+
+    await host.freeze(first, 60_000, signal);
+    const appended = get(`http://${address}/cgi-bin/append`, signal);
+    assert.equal(await Promise.race([appended, sleep(500, "held")]), "held");
+    await host.thaw(first, signal);
+    assert.equal(await appended, "appended");
     await client.send(new StopInstancesCommand({ InstanceIds: [first] }));
     await until(() => Promise.resolve(stage.guestPid(first) === null), signal);
     await host.stopCapture(source, signal);
@@ -86,7 +93,7 @@ test(
     const second = await run(client, group, servesFrom(serialOf(other), "second"));
     await client.send(new AttachVolumeCommand({ VolumeId: other, InstanceId: second, Device: "/dev/sdf" }));
     const there = await running(client, second, signal);
-    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nsecond");
+    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nmore\nsecond");
     assert.equal(
       (await host.seeds(signal))[0]?.state,
       "copying",
@@ -97,7 +104,7 @@ test(
     client = clientOf(await stage.start());
     await until(async () => (await host.seeds(signal))[0]?.state === "done", signal);
     await exported[Symbol.asyncDispose]();
-    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nsecond");
+    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nmore\nsecond");
 
     // Written to from outside, while no machine has it.
     await assert.rejects(host.exportVolume(other, signal), /runs with volume/);

@@ -2,13 +2,25 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AttachVolumeCommand, DetachVolumeCommand } from "@aws-sdk/client-ec2";
-import { clientOf, consoleOf, makeVolume, openGroup, run, running, serialOf } from "./ec2-calls.ts";
+import {
+  clientOf,
+  consoleOf,
+  makeVolume,
+  openGroup,
+  run,
+  running,
+  serialOf,
+  stateReason,
+} from "./ec2-calls.ts";
 import { get, isRunning, servesFrom, skip, Stage, until } from "./stage.ts";
 
 test(
   "an instance serves from its volume, over restarts of its cloud",
-  { skip, timeout: 80_000 },
+  { skip, timeout: 300_000 },
   async (t) => {
+    const began = performance.now();
+    const lap = (what: string): void =>
+      t.diagnostic(`${what} after ${Math.round(performance.now() - began)} ms`);
     await using stage = new Stage("ec2", "127.81.0.0/16", 2 * 168);
     let client = clientOf(await stage.start());
     const group = await openGroup(client, [80]);
@@ -19,6 +31,7 @@ test(
     const address = await running(client, first, t.signal);
     assert.equal(await get(`http://${address}/cgi-bin/lines`, t.signal), "first");
     assert.match(await consoleOf(client, first), /serving from \/dev\/vd/);
+    lap("first answer");
 
     const pid = stage.guestPid(first);
     assert.ok(pid);
@@ -33,6 +46,7 @@ test(
     await running(client, first, t.signal);
     assert.equal(stage.guestPid(first), pid);
     assert.equal(await get(`http://${address}/cgi-bin/lines`, t.signal), "first", "it was not booted again");
+    lap("taken over");
 
     const second = await run(client, group, servesFrom(serial, "second"));
     await get(`http://${address}/cgi-bin/release`, t.signal);
@@ -42,6 +56,7 @@ test(
     await client.send(new AttachVolumeCommand({ VolumeId, InstanceId: second, Device: "/dev/sdf" }));
     assert.equal(await get(`http://${other}/cgi-bin/lines`, t.signal), "first\nsecond");
     await assert.rejects(run(client, group, "#!/bin/sh\n"), { name: "InsufficientInstanceCapacity" });
+    lap("moved to another guest");
     client.destroy();
 
     const pids = [stage.guestPid(first), stage.guestPid(second)];
@@ -54,6 +69,11 @@ test(
     client = clientOf(await stage.start());
     assert.equal(await running(client, second, t.signal), other);
     assert.equal(await get(`http://${other}/cgi-bin/lines`, t.signal), "first\nsecond\nsecond");
+    lap("clean stop and start");
+    await get(`http://${other}/cgi-bin/off`, AbortSignal.timeout(1000)).catch(() => {});
+    await until(async () => /Instance initiated shutdown/.test(await stateReason(client, second)), t.signal);
+    assert.equal(stage.guestPid(second), null);
+    lap("turned off from inside");
     client.destroy();
   },
 );

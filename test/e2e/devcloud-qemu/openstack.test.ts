@@ -102,7 +102,7 @@ async function floatingAddress({ call }: Client, outside: string, server: string
 
 test(
   "a server serves from its volume at its floating address, over restarts of its cloud",
-  { skip, timeout: 80_000 },
+  { skip, timeout: 300_000 },
   async (t) => {
     const { signal } = t;
     await using stage = new Stage("openstack", "127.84.0.0/16", 2 * 168);

@@ -48,6 +48,8 @@ export class Stage implements AsyncDisposable {
       limits,
       "--dialect",
       dialect,
+      "--accelerator",
+      "tcg",
       "--compute",
       "qemu",
       "--address-base",
@@ -164,7 +166,7 @@ export async function until<Value>(
 
 /**
  * Waits for the disk with this serial number, makes a file system on it if there is none, adds a line to a file on it, and
- * serves that over HTTP on port 80; once /cgi-bin/release was asked for, it lets the disk go.
+ * serves that over HTTP on port 80. /cgi-bin/append adds a line, /cgi-bin/release lets the disk go, /cgi-bin/off ends the guest.
  */
 export function servesFrom(serial: string, line: string): string {
   const folder = `/disks/${serial}`;
@@ -179,6 +181,15 @@ cat >/www/cgi-bin/lines <<'END'
 #!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\n'
 cat ${folder}/lines
+END
+cat >/www/cgi-bin/append <<'END'
+#!/bin/sh
+echo more >>${folder}/lines && sync
+printf 'Content-Type: text/plain\\r\\n\\r\\nappended'
+END
+cat >/www/cgi-bin/off <<'END'
+#!/bin/sh
+poweroff -f
 END
 chmod 755 /www/cgi-bin/*
 until device=$(disk-of ${serial}); do sleep 0.1; done
