@@ -275,3 +275,17 @@ test("a client asks for what is still there when a server is not one", async () 
   });
   impostor.close();
 });
+
+test("what is sent in the clear before TLS was agreed is not taken for what came over TLS", async () => {
+  const tls = { mode: "required", pskOf: () => undefined } as const;
+  await using server = await serve(new MemoryDevice({ sizeBytes }), { tls });
+  assert.ok(server.address.kind === "unix");
+  const socket = connect({ path: server.address.path });
+  let received = 0;
+  socket.on("error", () => {});
+  socket.on("data", (chunk) => (received += chunk.length));
+  const smuggled = encodeOption(nbdOption.exportName, Buffer.from("disk"));
+  socket.write(Buffer.concat([encodeClientFlags(3), encodeOption(nbdOption.startTls), smuggled]));
+  await once(socket, "close");
+  assert.equal(received, 18, "nothing but the greeting");
+});

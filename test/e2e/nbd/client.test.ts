@@ -5,6 +5,8 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { suite, test } from "node:test";
 import { type NbdClient, listNbdExports, openNbdClient } from "#nbd/nbd-client.ts";
 import type { NbdClientOptions } from "#nbd/client-pool.ts";
+import { loadClientTls } from "#nbd/load-client-tls.ts";
+import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 import { freePorts, needs, startPeer } from "../traffic/peer-process.ts";
 import { debian, makeCertificates, makePsk, patternedDisk, ports, succeed, workFolder } from "./nbd-peers.ts";
 
@@ -133,8 +135,14 @@ suite("our client on servers of others", { concurrency: 1, ...needs(debian) }, (
     const psk = makePsk(folder.path);
     writeFileSync(folder.file("disk"), patternedDisk(sizeBytes));
     const file = ["file", folder.file("disk")];
-    const certified = { tls: { ca: pki.ca, certificate: pki.client } };
-    const keyed = { tls: { psk: { identity: psk.identity, key: psk.key } } };
+    const certificates = `nbds+unix:///?socket=/s&tls-certificates=${folder.path}&tls-hostname=localhost`;
+    const certified = { tls: (await loadClientTls(parseNbdUri(certificates))) ?? {} };
+    const keyed = {
+      tls: (await loadClientTls(parseNbdUri(`nbds://alice@127.0.0.1/?tls-psk-file=${psk.file}`))) ?? {},
+    };
+    await assert.rejects(loadClientTls(parseNbdUri(`nbds://bob@127.0.0.1/?tls-psk-file=${psk.file}`)), {
+      code: "input.invalid",
+    });
     const byCertificate = ["--tls=require", `--tls-certificates=${folder.path}`, "--tls-verify-peer"];
     {
       await using _peer = await startPeer(
