@@ -2,6 +2,7 @@ import { blobKinds } from "./block-ref.ts";
 import { condemnedPacks } from "./condemned.ts";
 import { DedupTable } from "./dedup-table.ts";
 import { decodeIndex } from "./index-object.ts";
+import { readDistrusted } from "./moved-blobs.ts";
 import { PackNumbers } from "./pack-numbers.ts";
 import { sealKinds, unseal } from "./sealed-object.ts";
 import type { VaultContext } from "./vault-context.ts";
@@ -18,6 +19,8 @@ export class KnownBlobs {
   #numbers = new PackNumbers();
   #loaded = new Set<string>();
   #condemned = new Set<string>();
+  /** Damaged where they are: whoever has their content stores it anew. */
+  #distrusted = new Set<string>();
   #missingIndex = 0;
 
   constructor(context: VaultContext, mostSlots = DEFAULT_MOST_SLOTS) {
@@ -44,6 +47,7 @@ export class KnownBlobs {
     this.#numbers = new PackNumbers();
     this.#loaded = new Set();
     this.#condemned = new Set();
+    this.#distrusted = new Set();
     this.#missingIndex = 0;
   }
 
@@ -62,11 +66,14 @@ export class KnownBlobs {
     const condemned = await condemnedPacks(this.#context, signal);
     const names: string[] = [];
     for await (const { name } of storage.list("index/", signal)) names.push(name);
+    const distrusted = await readDistrusted(this.#context.storage, this.#context.keys, signal);
+    const newlyDistrusted = [...distrusted].some((blob) => !this.#distrusted.has(blob));
     const gone = [...this.#loaded].some((name) => !names.includes(name));
     const newlyCondemned = [...condemned].some((pack) => !this.#condemned.has(pack));
     // Entries cannot be taken out of the table one by one.
-    if (gone || newlyCondemned) this.forget();
+    if (gone || newlyCondemned || newlyDistrusted) this.forget();
     this.#condemned = condemned;
+    this.#distrusted = distrusted;
     for (const name of names) if (!this.#loaded.has(name)) await this.#load(name, signal);
     this.#table.nextPackNumber = this.#numbers.count;
   }
@@ -98,6 +105,11 @@ export class KnownBlobs {
     index.each((id, packNumber, entry) => {
       const pack = numbers[packNumber] as number;
       if (pack < 0 || entry.kind === blobKinds.patches) return;
+      if (
+        this.#distrusted.size > 0 &&
+        this.#distrusted.has(`${index.packs[packNumber]}:${id.toString("hex")}`)
+      )
+        return;
       this.growIfFull();
       const { offset, storedLength, codec } = entry;
       this.#table.enter(id, { pack, offset, storedLength, codec });

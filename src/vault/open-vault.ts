@@ -32,6 +32,7 @@ import {
   restoreTo,
   restoreToFile,
 } from "./restore-point.ts";
+import { type RepairOptions, type RepairReport, repairVault } from "./repair-vault.ts";
 import { seal, sealKinds, unseal } from "./sealed-object.ts";
 import type { BlobStorage } from "./storage/blob-storage.ts";
 import { damaged } from "./vault-damage.ts";
@@ -289,6 +290,11 @@ export class Vault implements AsyncDisposable {
   /** Reads the vault and says what is wrong, and what it costs. */
   async verify(options: VerifyOptions): Promise<VerifyReport> {
     return verifyVault(this.context, options);
+  }
+
+  /** Verifies in full and mends what can be mended. */
+  async repair(options: RepairOptions = {}): Promise<RepairReport> {
+    return this.inTurn(() => repairVault(this.context, options), options.signal);
   }
 
   /** One run of garbage collection: deletes what an earlier run condemned, and condemns what nothing needs now. */

@@ -1,5 +1,5 @@
 import { isOperational } from "#kernel/errors.ts";
-import { type BlobRef, PACK_ID_BYTES, packName } from "./block-ref.ts";
+import { type BlobKind, type BlobRef, PACK_ID_BYTES, blobKinds, packName } from "./block-ref.ts";
 import { decodeChecked } from "./checked-document.ts";
 import { decodeIndex } from "./index-object.ts";
 import { readAllMoved, readMoved } from "./moved-blobs.ts";
@@ -39,11 +39,21 @@ export interface LostRange {
   readonly object: string;
 }
 
+/** A blob that is needed and cannot be read, once for each block or subtree that needs it. */
+export interface LostBlob {
+  readonly point: PointId;
+  readonly kind: BlobKind;
+  readonly ref: BlobRef;
+  readonly offset: number;
+}
+
 export interface VerifyReport {
   /** Empty for a whole vault. */
   readonly findings: readonly Finding[];
   /** What the findings cost. A finding without a loss is in an index, a lease, a spare key, or in blobs that no point needs. */
   readonly lost: readonly LostRange[];
+  /** The same, blob by blob, for repair. */
+  readonly lostBlobs: readonly LostBlob[];
   readonly points: number;
   readonly packs: number;
   readonly bytes: number;
@@ -54,11 +64,27 @@ export async function verifyVault(context: VaultContext, options: VerifyOptions)
   return new Verification(context, options).run();
 }
 
+/** A pack's directory, read by itself. Throws `vault.damaged`. */
+export async function readDirectory(
+  { storage, keys }: Pick<VaultContext, "storage" | "keys">,
+  pack: string,
+  sizeBytes: number,
+  signal?: AbortSignal,
+): Promise<PackEntry[]> {
+  const name = packName(pack);
+  const trailerAt = sizeBytes - PACK_TRAILER_BYTES;
+  const trailer = await storage.get(name, { offset: trailerAt, length: PACK_TRAILER_BYTES }, signal);
+  const length = decodeTrailer(pack, sizeBytes, trailer);
+  const stored = await storage.get(name, { offset: trailerAt - length, length }, signal);
+  return decryptDirectory(keys, pack, sizeBytes, stored);
+}
+
 class Verification {
   readonly #context: VaultContext;
   readonly #options: VerifyOptions;
   readonly #findings: Finding[] = [];
   readonly #lost: LostRange[] = [];
+  readonly #lostBlobs: LostBlob[] = [];
   /** Sizes of the packs that are there. */
   readonly #packs = new Map<string, number>();
   /** Packs without a usable whole, and blobs that do not decode, as `pack:offset`. */
@@ -103,6 +129,7 @@ class Verification {
     return {
       findings: this.#findings,
       lost: joinRanges(this.#lost),
+      lostBlobs: this.#lostBlobs,
       points: this.#points,
       packs: this.#packs.size,
       bytes: this.#bytes,
@@ -146,19 +173,7 @@ class Verification {
     const { signal } = this.#options;
     if (sizeBytes < 64) throw damaged(name, "is cut short");
     if (this.#options.depth === "quick") {
-      const trailer = await storage.get(
-        name,
-        { offset: sizeBytes - PACK_TRAILER_BYTES, length: PACK_TRAILER_BYTES },
-        signal,
-      );
-      const length = decodeTrailer(pack, sizeBytes, trailer);
-      const offset = sizeBytes - PACK_TRAILER_BYTES - length;
-      decryptDirectory(
-        this.#context.keys,
-        pack,
-        sizeBytes,
-        await storage.get(name, { offset, length }, signal),
-      );
+      await readDirectory(this.#context, pack, sizeBytes, signal);
       return;
     }
     const bytes = await storage.get(name, undefined, signal);
@@ -240,7 +255,7 @@ class Verification {
         const manifest = decodeManifest(keys, point.id, await storage.get(pointObject(point.id)));
         // With damage about, each point is walked in full, since each loses something of its own.
         const shared = this.#bad.size === 0 ? seen : new Set<string>();
-        const doubtful: { ref: BlobRef; offset: number; length: number; kind: 1 | 2 | 3 }[] = [];
+        const doubtful: { ref: BlobRef; offset: number; length: number; kind: BlobKind }[] = [];
         await walkPoint(
           this.#context,
           manifest,
@@ -250,19 +265,19 @@ class Verification {
               if (!this.#isSound(ref)) doubtful.push({ ref, offset, length, kind });
             },
             broken: (ref, offset, length, error) => {
-              this.#lose(point.id, ref, offset, length, error.message);
+              this.#lose(point.id, blobKinds.node, ref, offset, length, error.message);
             },
           },
           this.#options.signal,
         );
         for (const { ref, offset, length, kind } of doubtful) {
           // The nodes were read by the walk.
-          if (kind === 3) continue;
+          if (kind === blobKinds.node) continue;
           try {
             await this.#context.blobs.read(kind, ref, this.#options.signal);
           } catch (error) {
             if (!isOperational(error, "vault.damaged")) throw error;
-            this.#lose(point.id, ref, offset, length, error.message);
+            this.#lose(point.id, kind, ref, offset, length, error.message);
           }
         }
       });
@@ -280,10 +295,11 @@ class Verification {
     );
   }
 
-  #lose(point: PointId, ref: BlobRef, offset: number, length: number, problem: string): void {
+  #lose(point: PointId, kind: BlobKind, ref: BlobRef, offset: number, length: number, problem: string): void {
     const object = packName(ref.pack);
     if (!this.#findings.some((finding) => finding.object === object)) this.#finding(object, problem);
     this.#lost.push({ point, offset, length, object });
+    this.#lostBlobs.push({ point, kind, ref, offset });
   }
 }
 

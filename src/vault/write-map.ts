@@ -1,3 +1,4 @@
+import { isOperational } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
 import type { BlockReader, Extent } from "#model/block-device.ts";
 import {
@@ -79,7 +80,7 @@ class MapWriter {
   async node(level: number, index: number): Promise<MapEntry> {
     if (level === 0) return this.#leaf(index);
     const { sizeBytes, base } = this.#w;
-    const was = this.#unchanged(level, index);
+    const was = await this.#unchanged(level, index);
     if (was !== undefined) return was;
     const count = entriesIn(sizeBytes, level, index);
     const entries: (MapEntry | undefined)[] = Array.from({ length: count });
@@ -87,9 +88,9 @@ class MapWriter {
       const running: Promise<void>[] = [];
       for (let n = 0; n < count && !this.#w.signal.aborted; n += 1) {
         const child = index * FAN_OUT + n;
-        const same = this.#unchanged(0, child);
+        const same = await this.#unchanged(0, child);
         if (same !== undefined) {
-          entries[n] = await same;
+          entries[n] = same;
           continue;
         }
         const free = await this.#leaves.take();
@@ -106,7 +107,7 @@ class MapWriter {
   }
 
   /** The base's entry, if nothing below it can have changed. */
-  #unchanged(level: number, index: number): Promise<MapEntry> | undefined {
+  #unchanged(level: number, index: number): Promise<MapEntry | undefined> | undefined {
     const { base, changed, sizeBytes, progress } = this.#w;
     if (changed === undefined) return undefined;
     const [from, end] = [
@@ -120,14 +121,16 @@ class MapWriter {
       level <= base.rootLevel &&
       entriesIn(base.sizeBytes, level, index) === entriesIn(sizeBytes, level, index);
     if (!fits) return undefined;
-    progress.doneBytes += end - from;
-    return base.entryAt(level, index, this.#w.signal);
+    return orDamaged(base.entryAt(level, index, this.#w.signal)).then((entry) => {
+      if (entry !== undefined) progress.doneBytes += end - from;
+      return entry;
+    });
   }
 
   async #leaf(index: number): Promise<MapEntry> {
     const { base, changed, sizeBytes, signal, progress } = this.#w;
     signal.throwIfAborted();
-    const same = this.#unchanged(0, index);
+    const same = await this.#unchanged(0, index);
     if (same !== undefined) return same;
     const count = entriesIn(sizeBytes, 0, index);
     const span = entrySpan(1);
@@ -136,9 +139,13 @@ class MapWriter {
     if (changed === undefined) await this.#scan(from, end, entries);
     else {
       // Readers want a node's own number of entries; what the base has not is a hole.
-      const was = base === undefined ? [] : await base.nodeAt(0, index, signal);
-      for (let n = 0; n < count; n += 1) entries[n] = was[n] ?? hole;
-      await this.#update(from, end, entries);
+      const was = base === undefined ? [] : await orDamaged(base.nodeAt(0, index, signal));
+      // What the base cannot say any more is read from the source.
+      if (was === undefined) await this.#scan(from, end, entries);
+      else {
+        for (let n = 0; n < count; n += 1) entries[n] = was[n] ?? hole;
+        await this.#update(from, end, entries);
+      }
     }
     progress.doneBytes += end - from;
     this.#w.onProgress();
@@ -154,9 +161,9 @@ class MapWriter {
     const one = uniform(entries);
     if (one !== undefined) return one;
     if (base !== undefined && level <= base.rootLevel) {
-      const entry = await base.entryAt(level, index, this.#w.signal);
-      if (entry.kind === "blob") {
-        const was = await base.nodeAt(level, index, this.#w.signal);
+      const entry = await orDamaged(base.entryAt(level, index, this.#w.signal));
+      if (entry?.kind === "blob") {
+        const was = (await orDamaged(base.nodeAt(level, index, this.#w.signal))) ?? [];
         const same =
           was.length === entries.length && was.every((old, n) => sameEntry(old, entries[n] as MapEntry));
         if (same) return entry;
@@ -240,7 +247,8 @@ class MapWriter {
     if (entry.ref.plainLength !== length || recordLength(spans) > LARGEST_PATCH) return undefined;
     if (entry.kind === "blob") return spans;
     const { bundle, offset, length: recordBytes } = entry.patch;
-    const records = await this.#bundle(bundle);
+    const records = await orDamaged(this.#bundle(bundle));
+    if (records === undefined) return undefined;
     const old = decodeSpans(`pack ${bundle.pack}`, records.subarray(offset, offset + recordBytes), length);
     const merged = mergeSpans([...old.spans, ...spans]);
     return recordLength(merged) > LARGEST_PATCH ? undefined : merged;
@@ -351,6 +359,16 @@ class Slots {
     } finally {
       for (const free of places) free();
     }
+  }
+}
+
+/** Undefined where the base is damaged: the source then says what it no longer can. */
+async function orDamaged<T>(work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work;
+  } catch (error) {
+    if (isOperational(error, "vault.damaged")) return undefined;
+    throw error;
   }
 }
 
