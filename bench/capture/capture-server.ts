@@ -15,7 +15,7 @@ import { LogKeeper } from "#vault/write-log/keep-log.ts";
 import { openSegmentFolder } from "#vault/write-log/open-segment-folder.ts";
 import { LogShipper } from "#vault/write-log/ship-log.ts";
 import { vaultPoints } from "#vault/write-log/vault-points.ts";
-import { openWriteLog } from "#vault/write-log/write-log.ts";
+import { openWriteLog } from "#vault/write-log/open-write-log.ts";
 
 const [folder, socket, size] = process.argv.slice(2);
 if (folder === undefined || socket === undefined)

@@ -13,11 +13,12 @@ import { CaptureTarget } from "#vault/write-log/capture-target.ts";
 import { LogKeeper } from "#vault/write-log/keep-log.ts";
 import { openMoment } from "#vault/write-log/open-moment.ts";
 import { openSegmentFolder } from "#vault/write-log/open-segment-folder.ts";
+import { openWriteLog } from "#vault/write-log/open-write-log.ts";
 import type { LogWindow } from "#vault/write-log/prune-log.ts";
 import { LogShipper } from "#vault/write-log/ship-log.ts";
 import { vaultPoints } from "#vault/write-log/vault-points.ts";
 import { lastWholeMoment, oldestWholeMoment } from "#vault/write-log/whole-moments.ts";
-import { openWriteLog, type WriteLog } from "#vault/write-log/write-log.ts";
+import type { WriteLog } from "#vault/write-log/write-log.ts";
 import { CaptureSession, fenced } from "./capture-session.ts";
 import { type GroupRecord, readGroupRecord, writeGroupRecord } from "./group-record.ts";
 

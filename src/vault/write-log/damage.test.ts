@@ -7,7 +7,8 @@ import { isOperational, type OperationalError } from "#kernel/errors.ts";
 import { noPoints } from "./point-store.ts";
 import { segmentName } from "./segment-folder.ts";
 import { SimulatedDisk } from "./simulated-folder.fixture.ts";
-import { openWriteLog, type WriteLog } from "./write-log.ts";
+import { openWriteLog } from "./open-write-log.ts";
+import type { WriteLog } from "./write-log.ts";
 
 const logKey = randomBytes(32);
 const open = (disk: SimulatedDisk, key = logKey, group = "g"): Promise<WriteLog> =>

@@ -105,7 +105,7 @@ export class LogKeeper implements AsyncDisposable {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       const tick = new AbortController();
-      const due = clock.sleep(lookMs * 4, AbortSignal.any([signal, tick.signal])).catch(() => {});
+      const due = clock.sleep(lookMs, AbortSignal.any([signal, tick.signal])).catch(() => {});
       await Promise.race([due, this.#foldWanted.promise]);
       tick.abort();
       const wanted = this.#isFoldDue();

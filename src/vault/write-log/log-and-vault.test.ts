@@ -17,7 +17,7 @@ import { foldLog } from "./fold-log.ts";
 import { LogKeeper, type LogNotice } from "./keep-log.ts";
 import { logLag } from "./log-lag.ts";
 import { MemoryPoints } from "./memory-points.fixture.ts";
-import { openLogArchive } from "./open-log-archive.ts";
+import { openLogArchive, restoreLogFolder } from "./open-log-archive.ts";
 import { type LogHistory, openMoment } from "./open-moment.ts";
 import { openSegmentFolder } from "./open-segment-folder.ts";
 import { noPoints, type PointStore } from "./point-store.ts";
@@ -25,7 +25,8 @@ import { pruneLog } from "./prune-log.ts";
 import { LogShipper } from "./ship-log.ts";
 import { vaultPoints } from "./vault-points.ts";
 import { lastWholeMoment, oldestWholeMoment } from "./whole-moments.ts";
-import { openWriteLog, type OpenWriteLogOptions, type WriteLog } from "./write-log.ts";
+import { openWriteLog } from "./open-write-log.ts";
+import type { OpenWriteLogOptions, WriteLog } from "./write-log.ts";
 
 const logKey = randomBytes(32);
 const diskBytes = 3 * 1024 * 1024;
@@ -199,6 +200,61 @@ test("a first copy that is broken off stays one, and its zeroes cost nothing", a
   await a.beginSynchronisation("interruption");
   assert.equal(a.status.reason, "first_copy");
   assert.deepEqual(await a.extents(0, diskBytes), [{ offset: 0, length: diskBytes, kind: "hole" }]);
+});
+
+test("a folder that was lost comes back from the store, and the log goes on", async (t) => {
+  const storage = memoryStorage();
+  await using vault = await newVault(storage);
+  const points = vaultPoints(vault);
+  const first = await openLog(t, { points });
+  const before = await twoDisks(first);
+  await before.a.write(0, Buffer.from("before"));
+  await foldLog(first);
+  await before.a.write(6, Buffer.from(" the loss"));
+  const shipped = await LogShipper.open(first, storage);
+  await shipped.shipAll();
+  await shipped[Symbol.asyncDispose]();
+  const lost = first.lastRecord;
+  await first.close();
+  const anew = await openLog(t, { points });
+  await assert.rejects(anew.addVolume("a", diskBytes), { code: "state.conflict" });
+  const after = await openLog(t, { startAfter: { sequence: 1000, timeMs: 0 } });
+  await after.addVolume("c", 10);
+  await assert.rejects(LogShipper.open(after, storage), { code: "state.conflict" });
+  const path = await newFolder(t);
+  const folder = openSegmentFolder(path);
+  const restored = await restoreLogFolder({ storage, group: "shop", logKey }, folder);
+  assert.equal(restored.lastSequence, lost.sequence);
+  await folder.close();
+  const log = await openLog(t, { points, path });
+  const a = new CaptureTarget(log, "a");
+  assert.equal((await a.read(0, 15)).toString(), "before the loss");
+  await a.write(0, Buffer.from("BEFORE"));
+  await using shipper = await LogShipper.open(log, storage);
+  await shipper.shipAll();
+  await using archive = await openLogArchive({ storage, group: "shop", logKey, points });
+  await using moment = await openMoment(archive, "a", { sequence: log.lastRecord.sequence });
+  assert.equal((await moment.read(0, 15)).toString(), "BEFORE the loss");
+});
+
+test("a log begun after an earlier one's points does not stand on them", async (t) => {
+  await using vault = await newVault(memoryStorage());
+  const points = vaultPoints(vault);
+  const first = await openLog(t, { points });
+  const { a } = await twoDisks(first);
+  await a.write(0, Buffer.alloc(100, 1));
+  await foldLog(first);
+  const { sequence, timeMs } = first.lastRecord;
+  const log = await openLog(t, { points, startAfter: { sequence: sequence + 10, timeMs } });
+  await log.addVolume("a", diskBytes);
+  const again = new CaptureTarget(log, "a");
+  await again.completeSynchronisation();
+  await again.write(50, Buffer.alloc(10, 2));
+  await using moment = await openMoment(log, "a", { sequence: log.lastRecord.sequence });
+  const want = Buffer.concat([Buffer.alloc(50), Buffer.alloc(10, 2), Buffer.alloc(40)]);
+  assert.deepEqual(await moment.read(0, 100), want);
+  await foldLog(log);
+  assert.deepEqual(await again.read(0, 100), want);
 });
 
 test("a guest's disk grows and shrinks: what was cut off does not come back", async (t) => {

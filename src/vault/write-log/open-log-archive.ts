@@ -3,8 +3,8 @@ import { OperationalError } from "#kernel/errors.ts";
 import type { BlobStorage } from "#vault/storage/blob-storage.ts";
 import { logDamaged } from "./log-damage.ts";
 import type { LogHistory } from "./open-moment.ts";
-import type { PointStore } from "./point-store.ts";
-import type { SegmentFile, SegmentFolder } from "./segment-folder.ts";
+import { noPoints, type PointStore } from "./point-store.ts";
+import { type SegmentFile, type SegmentFolder, segmentName } from "./segment-folder.ts";
 import { openSegmentShelf } from "./segment-shelf.ts";
 import { parseShippedName, shippedPrefix } from "./ship-log.ts";
 
@@ -78,4 +78,32 @@ export async function openLogArchive(options: OpenArchiveOptions): Promise<LogAr
     lastRecord: { sequence: last.nextSequence - 1, timeMs: last.lastTimeMs },
     [Symbol.asyncDispose]: () => shelf.close(),
   };
+}
+
+/**
+ * Brings a log's folder back from the store, so that `openWriteLog` goes on where the store ends. The folder must be empty; if this is
+ * interrupted, empty it and begin again. Errors: as `openLogArchive`, and those of the disk.
+ */
+export async function restoreLogFolder(
+  options: Omit<OpenArchiveOptions, "points">,
+  folder: SegmentFolder,
+): Promise<{ readonly segments: number; readonly lastSequence: number }> {
+  const { signal } = options;
+  if ((await folder.list()).length > 0)
+    throw new OperationalError("state.conflict", `${folder.name} holds a write log already`);
+  await using archive = await openLogArchive({ ...options, points: noPoints });
+  const { segments } = archive.shelf;
+  for (const segment of segments) {
+    signal?.throwIfAborted();
+    const bytes = await options.storage.get(segment.name, undefined, signal);
+    const file = await folder.create(segmentName(segment.header.number));
+    try {
+      await file.write([bytes], 0);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+  await folder.syncEntries();
+  return { segments: segments.length, lastSequence: archive.lastRecord.sequence };
 }

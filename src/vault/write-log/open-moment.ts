@@ -104,11 +104,10 @@ async function findStart(
   signal: AbortSignal | undefined,
 ): Promise<{ base: CommittedPoint | undefined; segments: readonly Segment[] }> {
   const points = await history.points.list(history.group, volumeId, signal);
-  const base = points.findLast((point) => isWithin(moment, point));
-  const segments = history.shelf.from(base?.sequence ?? 0);
-  const first = segments[0]?.header.firstSequence ?? history.lastRecord.sequence + 1;
-  if (base !== undefined && first > base.sequence + 1) throw tooOld(moment);
-  return { base, segments };
+  const first = history.shelf.segments[0]?.header.firstSequence ?? 1;
+  // A point that the log does not reach back to is no base.
+  const base = points.findLast((point) => isWithin(moment, point) && point.sequence + 1 >= first);
+  return { base, segments: history.shelf.from(base?.sequence ?? 0) };
 }
 
 function checkVolume(

@@ -47,12 +47,12 @@ export interface Pruned {
 
 /**
  * Deletes segments that the window does not need, oldest first. Never one whose records are not all in committed points, nor one that a reader
- * stands on, nor the one that is written. `removed` is called after each, with the records that went.
+ * stands on, nor the one that is written. `removing` is called before each goes, for its copies elsewhere: those then stay contiguous too.
  */
 export async function pruneLog(
   log: WriteLog,
   window: LogWindow,
-  removed: (segment: Segment) => Promise<void> = async () => {},
+  removing: (segment: Segment) => Promise<void> = async () => {},
 ): Promise<Pruned> {
   const { shelf } = log;
   const facts = shelf.segments.map(({ end }) => ({ bytes: end.position, lastTimeMs: end.lastTimeMs }));
@@ -70,10 +70,10 @@ export async function pruneLog(
   ) {
     const gone = first.ended && first.end.nextSequence - 1 <= held && first.header.number < shelf.firstLeased;
     if (!gone) break;
+    await removing(first);
     await shelf.removeFirst();
     segments += 1;
     bytes += first.end.position;
-    await removed(first);
   }
   return { segments, bytes, needed };
 }

@@ -53,7 +53,7 @@ export class LogShipper implements AsyncDisposable {
 
   /**
    * Ships what has ended, from now on whenever a segment ends. Errors: those of the store, and `vault.damaged` when the store holds records that
-   * the log does not: the log's folder is an older one.
+   * the log does not: the log's folder is an older one. `state.conflict` when they are of another log.
    */
   static async open(log: WriteLog, storage: BlobStorage, signal?: AbortSignal): Promise<LogShipper> {
     const shipper = new LogShipper(log, storage);
@@ -66,6 +66,12 @@ export class LogShipper implements AsyncDisposable {
         "vault.damaged",
         `the write log of ${log.group} ends at record ${log.lastRecord.sequence}, and the store holds records up to ` +
           `${shipper.#shippedSequence}: the log's newest part is missing. Recover from the store, or begin a new log after it`,
+      );
+    const first = log.shelf.segments[0]?.header;
+    if (shipper.#shippedSequence > 0 && first?.number === 1 && first.firstSequence > 1)
+      throw new OperationalError(
+        "state.conflict",
+        `the write log of ${log.group} was begun anew, and the store holds an earlier one: restore its folder from the store first`,
       );
     log.onSegmentEnded = () => shipper.#kick();
     shipper.#kick();

@@ -14,7 +14,8 @@ import { MemoryPoints } from "./memory-points.fixture.ts";
 import { openMoment } from "./open-moment.ts";
 import { pruneLog } from "./prune-log.ts";
 import { SimulatedDisk } from "./simulated-folder.fixture.ts";
-import { openWriteLog, type WriteLog } from "./write-log.ts";
+import { openWriteLog } from "./open-write-log.ts";
+import type { WriteLog } from "./write-log.ts";
 
 const volumes = ["a", "b"] as const;
 type Volume = (typeof volumes)[number];

@@ -5,17 +5,10 @@
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
-import type { BlockReader, Extent } from "#model/block-device.ts";
-import { applyRecord, applyResize } from "./apply-record.ts";
-import { ExtentIndex } from "./extent-index.ts";
-import { logDamaged } from "./log-damage.ts";
-import {
-  applyEvent,
-  encodeEvent,
-  type LogEvent,
-  type LogVolume,
-  type SynchronisingReason,
-} from "./log-event.ts";
+import type { Extent } from "#model/block-device.ts";
+import { applyRecord } from "./apply-record.ts";
+import { type LiveVolume, SharedReader, applyToVolumes } from "./live-volume.ts";
+import { encodeEvent, type LogEvent, type LogVolume, type SynchronisingReason } from "./log-event.ts";
 import { type LogHistory } from "./open-moment.ts";
 import type { CommittedPoint, PointStore } from "./point-store.ts";
 import { checkRange, extentsOfLayers, type Layers, readLayers } from "./read-layers.ts";
@@ -29,8 +22,7 @@ import {
   type RecordKind,
   recordKind,
 } from "./segment-format.ts";
-import type { ScannedFrame } from "./scan-segment.ts";
-import { openSegmentShelf, type Segment, type SegmentShelf } from "./segment-shelf.ts";
+import type { Segment, SegmentShelf } from "./segment-shelf.ts";
 
 export interface WriteLogLimits {
   /** A segment is ended, and can be shipped, at this size or this long after its first record. */
@@ -71,45 +63,14 @@ export interface TornTail {
   readonly why: string;
 }
 
-/** A volume's place in memory. */
-interface LiveVolume {
-  readonly index: ExtentIndex;
-  base: CommittedPoint | undefined;
-  baseReader: SharedReader | undefined;
+/** What `openWriteLog` found. */
+export interface OpenedLog {
+  readonly shelf: SegmentShelf;
+  readonly head: LogHead;
+  readonly table: Map<number, LogVolume>;
+  readonly live: Map<number, LiveVolume>;
+  readonly tornTail: TornTail | undefined;
 }
-
-/** A base point opened for reads of the present content; closed when it was replaced and its last reader is done. */
-class SharedReader {
-  readonly #reader: Promise<BlockReader>;
-  #users = 0;
-  #retired = false;
-
-  constructor(reader: Promise<BlockReader>) {
-    this.#reader = reader;
-  }
-
-  async use<T>(work: (reader: BlockReader) => Promise<T>): Promise<T> {
-    this.#users += 1;
-    try {
-      return await work(await this.#reader);
-    } finally {
-      this.#users -= 1;
-      await this.#closeIfDone();
-    }
-  }
-
-  async retire(): Promise<void> {
-    this.#retired = true;
-    await this.#closeIfDone();
-  }
-
-  async #closeIfDone(): Promise<void> {
-    if (!this.#retired || this.#users > 0) return;
-    await this.#reader.then((reader) => reader[Symbol.asyncDispose]()).catch(() => {});
-  }
-}
-
-const groupName = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
 
 export class WriteLog implements LogHistory, AsyncDisposable {
   readonly group: string;
@@ -197,10 +158,20 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     return volume;
   }
 
-  /** Durable when it returns; the volume is being synchronised until `markContinuous`. Errors: `state.conflict` if it exists. */
+  /**
+   * Durable when it returns; the volume is being synchronised until `markContinuous`.
+   * Errors: `state.conflict` if it exists, or if points of it have numbers that this log is yet to give.
+   */
   async addVolume(id: string, sizeBytes: number): Promise<LogVolume> {
     if (this.volumes().some((volume) => volume.id === id))
       throw new OperationalError("state.conflict", `group ${this.group} has a volume ${id} already`);
+    const newest = (await this.points.list(this.group, id)).at(-1);
+    if (newest !== undefined && newest.sequence >= this.lastTaken.sequence)
+      throw new OperationalError(
+        "state.conflict",
+        `a point of ${id} holds record ${newest.sequence}, and this log is at ${this.lastTaken.sequence}: it was begun anew. ` +
+          "Restore its folder from the store, or begin it after that record",
+      );
     const index = Math.max(-1, ...this.#table.keys()) + 1;
     await this.appendEvent({ type: "volume_added", index, id, sizeBytes });
     return this.volume(id);
@@ -455,7 +426,7 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     }
     const event = this.#events.get(record.sequence);
     invariant(event !== undefined, "an event that was appended is known");
-    applyToLog(this.#table, this.#live, event, record.sequence);
+    applyToVolumes(this.#table, this.#live, event, record.sequence);
   }
 
   #endSegment(): void {
@@ -464,181 +435,4 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     segment.ended = true;
     this.onSegmentEnded(segment);
   }
-}
-
-/** False: the event does not fit. */
-function applyToLog(
-  table: Map<number, LogVolume>,
-  live: Map<number, LiveVolume>,
-  event: LogEvent,
-  sequence: number,
-): boolean {
-  const before = "index" in event ? table.get(event.index) : undefined;
-  if (!applyEvent(table, event, sequence)) return false;
-  if (event.type === "volume_added")
-    live.set(event.index, { index: new ExtentIndex(), base: undefined, baseReader: undefined });
-  if (event.type === "volume_resized" && before !== undefined) {
-    const volume = live.get(event.index);
-    if (volume !== undefined) applyResize(volume.index, before.sizeBytes, event.sizeBytes, sequence);
-  }
-  return true;
-}
-
-interface OpenedLog {
-  readonly shelf: SegmentShelf;
-  readonly head: LogHead;
-  readonly table: Map<number, LogVolume>;
-  readonly live: Map<number, LiveVolume>;
-  readonly tornTail: TornTail | undefined;
-}
-
-/** Volumes as of the log's end: from the last segment that says so. */
-async function readTable(
-  shelf: SegmentShelf,
-  signal: AbortSignal | undefined,
-): Promise<Map<number, LogVolume>> {
-  const table = new Map<number, LogVolume>();
-  for (const segment of shelf.segments.slice().reverse()) {
-    let opened = false;
-    await shelf.scan(
-      segment,
-      "directory",
-      (frame) => {
-        opened ||= frame.opening !== undefined;
-        for (const volume of frame.opening?.volumes ?? []) table.set(volume.index, volume);
-        for (const [sequence, event] of frame.events)
-          if (!applyEvent(table, event, sequence))
-            throw logDamaged(
-              segment.name,
-              frame.position,
-              `event ${sequence} does not fit what was before it`,
-            );
-      },
-      signal,
-    );
-    if (opened) return table;
-  }
-  return table;
-}
-
-/** The newest committed point of each volume. Errors: `vault.damaged` if one is newer than the log. */
-async function readBases(
-  options: OpenWriteLogOptions,
-  table: ReadonlyMap<number, LogVolume>,
-  lastSequence: number,
-): Promise<Map<number, CommittedPoint | undefined>> {
-  const bases = new Map<number, CommittedPoint | undefined>();
-  for (const volume of table.values()) {
-    const points = await options.points.list(options.group, volume.id, options.signal);
-    const newest = points.at(-1);
-    if (newest !== undefined && newest.sequence > lastSequence)
-      throw new OperationalError(
-        "vault.damaged",
-        `the write log of ${options.group} ends at record ${lastSequence}, and a point of ${volume.id} holds record ` +
-          `${newest.sequence}: the log's newest part is missing. Recover from the store, or begin a new log after it`,
-      );
-    bases.set(volume.index, newest !== undefined && newest.sequence >= volume.added ? newest : undefined);
-  }
-  return bases;
-}
-
-/** The index of what came after each volume's base. */
-async function readIndexes(
-  shelf: SegmentShelf,
-  table: ReadonlyMap<number, LogVolume>,
-  bases: ReadonlyMap<number, CommittedPoint | undefined>,
-  signal: AbortSignal | undefined,
-): Promise<Map<number, LiveVolume>> {
-  const live = new Map<number, LiveVolume>();
-  for (const index of table.keys())
-    live.set(index, { index: new ExtentIndex(), base: bases.get(index), baseReader: undefined });
-  const after = (index: number): number => bases.get(index)?.sequence ?? (table.get(index)?.added ?? 1) - 1;
-  const from = Math.min(...[...table.keys()].map(after));
-  if (table.size === 0) return live;
-  const segments = shelf.from(from);
-  const first = segments[0]?.header.firstSequence ?? 0;
-  if (first > from + 1)
-    throw new OperationalError(
-      "vault.damaged",
-      `write log: records ${from + 1} to ${first - 1} are missing, and no point holds them`,
-    );
-  const sizes = new Map<number, number>();
-  for (const segment of segments)
-    await shelf.scan(
-      segment,
-      "directory",
-      (frame) => {
-        for (const volume of frame.opening?.volumes ?? []) sizes.set(volume.index, volume.sizeBytes);
-        for (const record of frame.records) indexRecord(live, sizes, after, segment, frame, record);
-      },
-      signal,
-    );
-  return live;
-}
-
-function indexRecord(
-  live: ReadonlyMap<number, LiveVolume>,
-  sizes: Map<number, number>,
-  after: (index: number) => number,
-  segment: Segment,
-  frame: ScannedFrame,
-  record: LogRecord,
-): void {
-  const event = frame.events.get(record.sequence);
-  if (event?.type === "volume_added") sizes.set(event.index, event.sizeBytes);
-  if (event?.type === "volume_resized") {
-    const index = live.get(event.index)?.index;
-    const before = sizes.get(event.index) ?? event.sizeBytes;
-    if (index !== undefined && record.sequence > after(event.index))
-      applyResize(index, before, event.sizeBytes, record.sequence);
-    sizes.set(event.index, event.sizeBytes);
-  }
-  if (record.kind === recordKind.event || record.sequence <= after(record.volume)) return;
-  const index = live.get(record.volume)?.index;
-  if (index === undefined)
-    throw logDamaged(
-      segment.name,
-      frame.position,
-      `record ${record.sequence} is of a volume that is not there`,
-    );
-  const { frameNumber, dataBytes } = frame.header;
-  applyRecord(index, record, {
-    segment: segment.header.number,
-    frameNumber,
-    dataPosition: frame.dataPosition,
-    dataBytes,
-  });
-}
-
-/**
- * Opens the log in the folder, or begins one. Cuts a torn tail (`tornTail` says so), and reads no hole over.
- * Errors: `vault.damaged`, `vault.key`, `store.failing`, `input.invalid`. A new log where points
- * of an earlier one exist must be told to start after them, or its numbers would mean two things.
- */
-export async function openWriteLog(options: OpenWriteLogOptions): Promise<WriteLog> {
-  const { folder, group, logKey, signal } = options;
-  if (!groupName.test(group))
-    throw new OperationalError("input.invalid", `not a group's name: ${JSON.stringify(group.slice(0, 80))}`);
-  invariant(logKey.length === 32, "a log key has 32 bytes");
-  const { shelf, last } = await openSegmentShelf(folder, logKey, group, signal);
-  const segment = shelf.segments.at(-1);
-  const table = await readTable(shelf, signal);
-  const bases = await readBases(options, table, (last?.nextSequence ?? 1) - 1);
-  const live = await readIndexes(shelf, table, bases, signal);
-  const start = options.startAfter;
-  const head: LogHead =
-    last === undefined || segment === undefined
-      ? {
-          number: 0,
-          position: 0,
-          tag: Buffer.alloc(16),
-          nextSequence: (start?.sequence ?? 0) + 1,
-          timeMs: start?.timeMs ?? 0,
-        }
-      : { ...last, number: segment.header.number, timeMs: last.lastTimeMs };
-  const tornTail =
-    last?.torn === undefined || segment === undefined
-      ? undefined
-      : { segment: segment.name, position: last.position, ...last.torn };
-  return new WriteLog(options, { shelf, head, table, live, tornTail });
 }

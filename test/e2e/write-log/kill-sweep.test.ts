@@ -21,7 +21,8 @@ import { openFolderStorage } from "#vault/storage/folder-storage.ts";
 import { openMoment } from "#vault/write-log/open-moment.ts";
 import { openSegmentFolder } from "#vault/write-log/open-segment-folder.ts";
 import { vaultPoints } from "#vault/write-log/vault-points.ts";
-import { openWriteLog, type WriteLog } from "#vault/write-log/write-log.ts";
+import { openWriteLog } from "#vault/write-log/open-write-log.ts";
+import type { WriteLog } from "#vault/write-log/write-log.ts";
 import type { ChildOptions } from "./write-log-child.ts";
 
 const rounds = Number(process.env["WRITE_LOG_ROUNDS"] ?? 6);
