@@ -13,6 +13,8 @@ interface ServerRow extends Named {
   readonly type: string;
   readonly state: string;
   readonly rootDevice: string;
+  /** The loopback address on which its own process or guest listens. */
+  readonly hostAddress: string;
 }
 
 export interface CloudDump {
