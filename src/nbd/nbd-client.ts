@@ -2,7 +2,6 @@
 import { OperationalError } from "#kernel/errors.ts";
 import type { BlockDevice, Extent, WriteOptions } from "#model/block-device.ts";
 import type { ListedExport } from "#wire/nbd/handshake.ts";
-import { formatNbdUri, type NbdUri } from "#wire/nbd/nbd-uri.ts";
 import {
   allocationContext,
   allocationState,
@@ -367,14 +366,4 @@ export class NbdClient implements BlockDevice {
       });
     });
   }
-}
-
-/** For messages: where the client is connected to, without keys. */
-export function describeNbdPeer(options: Pick<NbdClientOptions, "address" | "exportName" | "tls">): string {
-  const uri: NbdUri = {
-    address: options.address,
-    exportName: options.exportName,
-    tls: options.tls !== undefined,
-  };
-  return formatNbdUri(uri);
 }

@@ -61,7 +61,7 @@ export class ReplyParser {
         const taken = Math.min(this.#target.length - this.#targetFilled, chunk.length - at);
         chunk.copy(this.#target, this.#targetFilled, at, at + taken);
         at += taken;
-        this.filled(taken);
+        this.#filledTarget(taken);
         continue;
       }
       const taken = Math.min(this.#needed - this.#filled, chunk.length - at);
@@ -72,13 +72,7 @@ export class ReplyParser {
     }
   }
 
-  /** Where the next bytes of data belong, when at least `least` are missing; `filled` says that they are there. */
-  missingData(least: number): Buffer | undefined {
-    if (this.#target === undefined || this.#target.length - this.#targetFilled < least) return undefined;
-    return this.#target.subarray(this.#targetFilled);
-  }
-
-  filled(count: number): void {
+  #filledTarget(count: number): void {
     this.#targetFilled += count;
     if (this.#target === undefined || this.#targetFilled < this.#target.length) return;
     const target = this.#target;

@@ -67,21 +67,6 @@ export class RequestParser {
     }
   }
 
-  /**
-   * Where the next bytes of a taken payload belong, when at least `least` of them are missing: a caller may read from its socket
-   * straight to there and then call `filled`.
-   */
-  missingPayload(least: number): Buffer | undefined {
-    if (this.#payload === undefined || this.#payloadLeft < least) return undefined;
-    return this.#payload.subarray(this.#payload.length - this.#payloadLeft);
-  }
-
-  /** `count` bytes were put into what `missingPayload` gave. */
-  filled(count: number): void {
-    this.#payloadLeft -= count;
-    if (this.#payloadLeft === 0) this.#complete();
-  }
-
   #takeHeader(chunk: Buffer, at: number): number {
     if (this.#headerFilled === 0 && chunk.length - at >= requestBytes) {
       this.#begin(readRequest(chunk, at));
