@@ -5,11 +5,11 @@
  * sequence. A flush that failed is final: the log takes nothing more until it is opened anew. A full disk loses nothing that was
  * acknowledged, and refuses the rest.
  */
-import { randomBytes } from "node:crypto";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
-import { FrameBuilder, type SealedFrame, sealPlainFrame } from "./frame-builder.ts";
+import { type SealedFrame, sealPlainFrame } from "./frame-builder.ts";
+import { FrameQueue, fullFrameBytes, type PendingFrame, type SegmentPlan } from "./frame-queue.ts";
 import { encodeOpening, type Opening } from "./log-event.ts";
 import { type SegmentFile, type SegmentFolder, segmentName } from "./segment-folder.ts";
 import {
@@ -19,11 +19,8 @@ import {
   frameType,
   headerLink,
   type LogRecord,
-  maxFrameData,
-  maxFrameRecords,
   type RecordKind,
   type SegmentHeader,
-  segmentKey,
 } from "./segment-format.ts";
 
 /** The end of the log's durable part. */
@@ -71,26 +68,8 @@ export interface Captured {
   readonly durable: Promise<void>;
 }
 
-/** A segment as its frames see it: they are encrypted before its file exists. */
-interface Plan {
-  readonly salt: Buffer;
-  readonly key: Buffer;
-  readonly startedMs: number;
-  nextFrame: number;
-  bytes: number;
-}
-
-interface PendingFrame {
-  readonly type: "frame";
-  readonly plan: Plan;
-  readonly builder: FrameBuilder;
-  readonly durable: PromiseWithResolvers<void>;
-}
-
-type Job = PendingFrame | { readonly type: "end" | "mark"; readonly plan: Plan };
-
 interface LiveSegment {
-  readonly plan: Plan;
+  readonly plan: SegmentPlan;
   readonly file: SegmentFile;
   readonly number: number;
   position: number;
@@ -106,8 +85,6 @@ interface WrittenFrame {
   readonly pending: PendingFrame;
 }
 
-/** A frame is full from here on: large enough for the disk's speed, small enough that writing starts early. */
-const fullFrameBytes = 1024 * 1024;
 /** How often idleness and age are looked at. */
 const tickMs = 25;
 
@@ -116,9 +93,7 @@ export class SegmentAppender {
   #nextSequence: number;
   #timeMs: number;
   #head: LogHead;
-  #plan: Plan | undefined;
-  #open: PendingFrame | undefined;
-  #jobs: Job[] = [];
+  readonly #queue: FrameQueue;
   #live: LiveSegment | undefined;
   /** Handed to the file, and not yet known to be there. */
   #inWriting: readonly PendingFrame[] = [];
@@ -139,6 +114,7 @@ export class SegmentAppender {
     this.#head = options.head;
     this.#nextSequence = options.head.nextSequence;
     this.#timeMs = options.head.timeMs;
+    this.#queue = new FrameQueue({ ...options, monotonicMs: () => options.clock.monotonicMs() });
   }
 
   get head(): LogHead {
@@ -188,7 +164,8 @@ export class SegmentAppender {
     invariant(!this.#closed, "an append to a closed log");
     const dataBytes = data?.length ?? 0;
     const timeMs = Math.max(Math.floor(this.#options.clock.now()), this.#timeMs);
-    const frame = this.#frameFor(dataBytes, timeMs);
+    const frame = this.#queue.frameFor(dataBytes, timeMs);
+    this.#ticking ??= this.#tick();
     const sequence = this.#nextSequence;
     this.#nextSequence += 1;
     this.#timeMs = timeMs;
@@ -203,25 +180,20 @@ export class SegmentAppender {
   *pending(): Iterable<LogRecord> {
     for (const written of this.#written) yield* written.frame.records;
     for (const frame of this.#inWriting) yield* frame.builder.records;
-    for (const job of this.#jobs) if (job.type === "frame") yield* job.builder.records;
-    if (this.#open !== undefined) yield* this.#open.builder.records;
+    yield* this.#queue.records();
   }
 
   /** All that was appended before the call is durable. Errors: as `Captured.durable`. */
   async flush(): Promise<void> {
     if (this.#failed !== undefined) throw this.#failed;
-    const last =
-      this.#open ??
-      this.#jobs.findLast((job) => job.type === "frame") ??
-      this.#inWriting.at(-1) ??
-      this.#written.at(-1)?.pending;
+    const last = this.#queue.lastFrame ?? this.#inWriting.at(-1) ?? this.#written.at(-1)?.pending;
     await last?.durable.promise;
   }
 
   /** Ends the present segment, so that it can be shipped. Resolves when that is done, or nothing was to do. */
   async endSegment(): Promise<void> {
-    if (this.#plan !== undefined) {
-      this.#endPlan();
+    if (this.#queue.plan !== undefined) {
+      this.#queue.endPlan();
       this.#kick();
     }
     await this.settle();
@@ -248,47 +220,6 @@ export class SegmentAppender {
     this.#live = undefined;
   }
 
-  #frameFor(dataBytes: number, timeMs: number): PendingFrame {
-    const open = this.#open;
-    if (open !== undefined) {
-      const { builder } = open;
-      const fits =
-        builder.dataBytes < fullFrameBytes &&
-        builder.dataBytes + dataBytes <= maxFrameData &&
-        builder.records.length < maxFrameRecords &&
-        timeMs - (builder.records[0]?.timeMs ?? timeMs) < 2 ** 31;
-      if (fits) return open;
-      this.#closeFrame();
-    }
-    if (this.#plan !== undefined && this.#plan.bytes >= this.#options.segmentBytes) this.#endPlan();
-    this.#plan ??= this.#newPlan();
-    const builder = new FrameBuilder(this.#plan.key, this.#plan.nextFrame);
-    this.#plan.nextFrame += 1;
-    const durable = Promise.withResolvers<void>();
-    // Whoever waits sees the failure; nobody has to wait.
-    durable.promise.catch(() => {});
-    this.#open = { type: "frame", plan: this.#plan, builder, durable };
-    return this.#open;
-  }
-
-  #newPlan(): Plan {
-    const salt = randomBytes(32);
-    const key = segmentKey(this.#options.logKey, salt, this.#options.group);
-    this.#ticking ??= this.#tick();
-    return { salt, key, startedMs: this.#options.clock.monotonicMs(), nextFrame: 1, bytes: 0 };
-  }
-
-  #closeFrame(): void {
-    if (this.#open !== undefined) this.#jobs.push(this.#open);
-    this.#open = undefined;
-  }
-
-  #endPlan(): void {
-    this.#closeFrame();
-    if (this.#plan !== undefined) this.#jobs.push({ type: "end", plan: this.#plan });
-    this.#plan = undefined;
-  }
-
   /** Everything that is appended in this turn of the event loop shares a frame. */
   #kick(): void {
     this.#quietTicks = 0;
@@ -304,14 +235,14 @@ export class SegmentAppender {
   }
 
   #hasWork(): boolean {
-    return this.#jobs.length > 0 || (this.#open !== undefined && this.#syncing === undefined);
+    return this.#queue.first !== undefined || (this.#queue.hasPartial && this.#syncing === undefined);
   }
 
   async #write(): Promise<void> {
     try {
       while (this.#failed === undefined && this.#hasWork()) {
         // A partial frame waits for the flush that runs, and collects meanwhile.
-        if (this.#syncing === undefined) this.#closeFrame();
+        if (this.#syncing === undefined) this.#queue.closeFrame();
         await this.#writeNext();
       }
     } catch (error) {
@@ -321,7 +252,7 @@ export class SegmentAppender {
   }
 
   async #writeNext(): Promise<void> {
-    const job = this.#jobs[0];
+    const job = this.#queue.first;
     if (job === undefined) return;
     if (job.type === "frame") {
       if (this.#live?.plan !== job.plan)
@@ -330,7 +261,7 @@ export class SegmentAppender {
       this.#startSync();
       return;
     }
-    this.#jobs.shift();
+    this.#queue.shift();
     const live = this.#live;
     if (live === undefined || live.plan !== job.plan) return;
     if (job.type === "mark") await this.#writePlain(live, frameType.mark);
@@ -343,8 +274,12 @@ export class SegmentAppender {
     const from = live.position;
     const buffers: Buffer[] = [];
     const frames: WrittenFrame[] = [];
-    for (let job = this.#jobs[0]; job?.type === "frame" && job.plan === live.plan; job = this.#jobs[0]) {
-      this.#jobs.shift();
+    for (
+      let job = this.#queue.first;
+      job?.type === "frame" && job.plan === live.plan;
+      job = this.#queue.first
+    ) {
+      this.#queue.shift();
       const { builder } = job;
       const last = builder.records.at(-1);
       invariant(last !== undefined, "a frame has a record");
@@ -402,7 +337,7 @@ export class SegmentAppender {
     this.#options.onEnded(this.#head);
   }
 
-  async #createSegment(plan: Plan, timeMs: number): Promise<void> {
+  async #createSegment(plan: SegmentPlan, timeMs: number): Promise<void> {
     invariant(this.#live === undefined, "the segment before was ended");
     const { folder, fingerprint } = this.#options;
     const number = this.#head.number + 1;
@@ -527,15 +462,11 @@ export class SegmentAppender {
   }
 
   #rejectPending(error: OperationalError): void {
-    if (this.#open !== undefined) this.#jobs.push(this.#open);
     const waiting = new Set([
       ...this.#written.map(({ pending }) => pending),
-      ...this.#jobs.filter((job) => job.type === "frame"),
       ...this.#inWriting,
+      ...this.#queue.drop(),
     ]);
-    this.#open = undefined;
-    this.#plan = undefined;
-    this.#jobs = [];
     this.#written = [];
     this.#inWriting = [];
     this.#queuedBytes = 0;
@@ -573,10 +504,10 @@ export class SegmentAppender {
     try {
       while (this.#failed === undefined && !this.#closed) {
         await clock.sleep(tickMs, this.#stopTicks.signal);
-        const plan = this.#plan;
+        const { plan } = this.#queue;
         if (plan === undefined) break;
         if (clock.monotonicMs() - plan.startedMs >= segmentAgeMs) {
-          this.#endPlan();
+          this.#queue.endPlan();
           this.#kick();
           continue;
         }
@@ -591,8 +522,8 @@ export class SegmentAppender {
     }
   }
 
-  #markIdle(plan: Plan): void {
-    this.#jobs.push({ type: "mark", plan });
+  #markIdle(plan: SegmentPlan): void {
+    this.#queue.mark(plan);
     const quiet = this.#quietTicks;
     this.#kick();
     this.#quietTicks = quiet;
