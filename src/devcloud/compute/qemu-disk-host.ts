@@ -12,7 +12,7 @@ import type {
 } from "#cloud/disk-host.ts";
 import type { Cloud } from "#devcloud/core/cloud.ts";
 import type { VolumeRecord } from "#devcloud/core/records.ts";
-import type { Capture } from "#hypervisor/capture.ts";
+import type { Capture, CaptureSync } from "#hypervisor/capture.ts";
 import { attachedDisks } from "#hypervisor/hot-disk.ts";
 import type { DiskSpecInput, NbdLocation } from "#hypervisor/machine-spec.ts";
 import type { Machine } from "#hypervisor/machine.ts";
@@ -88,7 +88,8 @@ export class QemuDiskHost implements DiskHost {
     const wished = new Set<string>();
     for (const { id } of volumes) {
       const [wish, seed, disk] = [captures[id], seeds[id], diskIdOf(id)];
-      if (wish !== undefined) {
+      // QEMU copies into a disk or out of it, not both: capture begins when the seed is here.
+      if (wish !== undefined && seed?.phase !== "live") {
         wished.add(disk);
         await services.startCapture(disk, {
           target: locationOf(wish.uri),
@@ -287,6 +288,8 @@ export class QemuDiskHost implements DiskHost {
     const copy = await host.disksOf(machine.id).startBackgroundCopy(disk, { bytesPerSecond });
     if (copy.progress.state === "complete" && (await files.isWhole(volumeId, signal))) {
       await ledger.setSeed(volumeId, { ...seed, phase: "done" });
+      // Now it can be captured.
+      reconcile();
     } else if (!this.#awaited.has(copy)) {
       this.#awaited.add(copy);
       void copy.complete.then(reconcile);
@@ -306,7 +309,8 @@ export class QemuDiskHost implements DiskHost {
       holder?.record.captures[disk] === undefined
         ? undefined
         : this.#parts.host.disksOf(holder.id).capture(disk);
-    const seen = seenCapture(capture);
+    const seeding = this.#parts.ledger.records.seeds[volumeId]?.phase === "live" && holder?.isOn === true;
+    const seen = seeding ? behindItsSeed : seenCapture(capture, holder?.isOn === true);
     const before = this.#seen.get(volumeId);
     const since =
       before?.state === seen.state
@@ -345,7 +349,15 @@ interface SeenCapture {
   readonly since?: number;
 }
 
-function seenCapture(capture: Capture | undefined): SeenCapture {
+/** A guest may write to it already. */
+const behindItsSeed: SeenCapture = {
+  state: "interrupted",
+  reason: "its own content is still being copied in",
+  copiedBytes: 0,
+  totalBytes: 0,
+};
+
+function seenCapture(capture: Capture | undefined, machineIsOn: boolean): SeenCapture {
   if (capture === undefined) {
     return { state: "synchronising", reason: "not_attached", copiedBytes: 0, totalBytes: 0 };
   }
@@ -353,11 +365,11 @@ function seenCapture(capture: Capture | undefined): SeenCapture {
   const last = { copiedBytes: lastSync?.bytes ?? 0, totalBytes: lastSync?.bytes ?? 0 };
   switch (state) {
     case "seeding":
-      return { state: "synchronising", reason: "first_copy", copiedBytes: 0, totalBytes: pendingBytes };
+      return { state: "synchronising", reason: "full_copy", copiedBytes: 0, totalBytes: pendingBytes };
     case "resynchronising":
       return { state: "synchronising", reason: "bitmap", copiedBytes: 0, totalBytes: pendingBytes };
     case "continuous":
-      return { state: "continuous", reason: lastSync?.reason ?? null, ...last };
+      return { state: "continuous", reason: lastSync === null ? null : syncReason(lastSync), ...last };
     case "behind":
       return {
         state: "interrupted",
@@ -366,11 +378,16 @@ function seenCapture(capture: Capture | undefined): SeenCapture {
         ...(behindSince !== null && { since: behindSince }),
       };
     case "waiting":
+      if (machineIsOn) return { state: "synchronising", reason: "begins", ...last };
       // The machine is off: nobody writes. What was at the target in that moment is all that there is.
       return lastSync !== null && behindSince === null
         ? { state: "continuous", reason: "machine_off", ...last }
         : { state: "interrupted", reason: "machine_off", ...last };
   }
+}
+
+function syncReason({ kind }: CaptureSync): string {
+  return kind === "bitmap" ? "bitmap" : "full_copy";
 }
 
 /** Errors: `input.invalid`. */

@@ -33,7 +33,7 @@ async function serve(path: string, ...options: string[]): Promise<Served> {
     uri: `nbd+unix:///?socket=${socket}`,
     [Symbol.asyncDispose]: async () => {
       child.kill("SIGKILL");
-      await gone;
+      await gone.catch(() => {});
     },
   };
 }
@@ -99,10 +99,22 @@ test(
       "copying",
       "the guest serves before its disk is there",
     );
+    const again = join(stage.data, "again.raw");
+    execFileSync("truncate", ["-s", "1G", again]);
+    await using elsewhere = await serve(again);
+    await host.startCapture({ volumeId: other, uri: elsewhere.uri, stallLimitMs: 3000 }, signal);
+    const [waiting] = await host.captures(signal);
+    assert.equal(
+      waiting?.state,
+      "interrupted",
+      "what the guest writes meanwhile is nowhere else, and that is said",
+    );
     client.destroy();
     await stage.end("SIGKILL");
     client = clientOf(await stage.start());
     await until(async () => (await host.seeds(signal))[0]?.state === "done", signal);
+    await until(async () => (await host.captures(signal))[0]?.state === "continuous", signal);
+    await host.stopCapture(other, signal);
     await exported[Symbol.asyncDispose]();
     assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nmore\nsecond");
 

@@ -5,7 +5,11 @@ import { get, type Ready, servesFrom, skip, Stage, until } from "./stage.ts";
 
 interface Client {
   /** The value of the answer's only key; the answer itself where it has none. */
-  call(method: string, path: string, body?: unknown): Promise<Record<string, unknown> & { id: string }>;
+  readonly call: (
+    method: string,
+    path: string,
+    body?: unknown,
+  ) => Promise<Record<string, unknown> & { id: string }>;
   readonly projectId: string;
 }
 
@@ -131,7 +135,7 @@ test(
     await until(async () => {
       const { call } = client;
       const output = await call("POST", `${servers}/${first}/action`, { "os-getConsoleOutput": {} });
-      return String(output).includes("released");
+      return JSON.stringify(output).includes("released");
     }, signal);
     assert.deepEqual([stage.guestPid(first), stage.guestPid(second)], pids);
     await client.call("DELETE", `${servers}/${first}/os-volume_attachments/${volume}`);
