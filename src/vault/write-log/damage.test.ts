@@ -146,3 +146,23 @@ test("damage behind which acknowledged frames stand is no torn tail, even in the
   assert.equal(cut.tornTail?.position, frames - 1024);
   assert.equal(cut.lastRecord.sequence, 3);
 });
+
+test("once the log has been idle for a moment, its last frames are proven too", async (t) => {
+  const disk = new SimulatedDisk();
+  const log = await open(disk);
+  t.after(() => log.close());
+  await log.addVolume("a", 1_000_000);
+  await (
+    await log.write("a", 0, randomBytes(600))
+  ).durable;
+  const name = segmentName(1);
+  const sizeOf = (): number => disk.files().get(name)?.length ?? 0;
+  const written = sizeOf();
+  while (sizeOf() === written) await new Promise((resolve) => void setImmediate(resolve));
+  const copy = copyOf(disk);
+  const damaged = Buffer.from(disk.files().get(name) ?? "");
+  damaged[written - 500] = (damaged[written - 500] ?? 0) ^ 1;
+  copy.overwrite(name, damaged);
+  await assert.rejects(open(copy), { code: "vault.damaged" });
+  assert.equal((await open(disk)).lastRecord.sequence, 2);
+});
