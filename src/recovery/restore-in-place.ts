@@ -37,7 +37,8 @@ export async function restoreInPlace(
       const next = await pieces.next();
       if (next.done === true) return;
       const piece = next.value;
-      writtenBytes += await restorePiece(source, target, piece, signal);
+      const written = await restorePiece(source, target, piece, signal);
+      writtenBytes += written;
       doneBytes += piece.length;
       onProgress?.({ doneBytes, totalBytes });
     }
