@@ -14,7 +14,7 @@ import {
   readHoldings,
   type Records,
 } from "./database.ts";
-import { type MachineStage, setMachineStage } from "./machines-stage.ts";
+import { type MachineStage, setMachineStage, type Side } from "./machines-stage.ts";
 import { killAll } from "./processes.ts";
 import { image } from "./stage.ts";
 import { heading, now, say, until } from "./timeline.ts";
@@ -101,6 +101,7 @@ async function play(stage: MachineStage): Promise<Figures> {
     60_000,
   );
   const watch = watchAnswers(stage);
+  const told = watchAcknowledged(stage, "west");
   const returning = stage.room.follow(
     "the return",
     () => stage.room.runs(),
@@ -112,7 +113,7 @@ async function play(stage: MachineStage): Promise<Figures> {
   const failback = await ended(stage, "failback");
   if (failback.state !== "succeeded")
     throw new Error(`the failback is ${failback.state}: ${failback.error ?? ""}`);
-  const acknowledgedInWest = lastAcknowledged(stage.consoles("west"));
+  const acknowledgedInWest = await told();
   const home = await holdings(
     stage,
     "the database at home",
@@ -221,6 +222,23 @@ async function copyState(stage: MachineStage): Promise<string> {
   return seed.state === "done"
     ? "its disk is there already"
     : `${Math.round((100 * seed.copiedBytes) / Math.max(1, seed.totalBytes))} % of its disk is there`;
+}
+
+/** A machine that goes takes its console along: it is read while it is there. Ends with the last record that anybody was told of. */
+function watchAcknowledged({ consoles }: MachineStage, side: Side): () => Promise<number> {
+  const stop = new AbortController();
+  let last = 0;
+  const watching = (async () => {
+    while (!stop.signal.aborted) {
+      last = Math.max(last, lastAcknowledged(consoles(side)));
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  })();
+  return async () => {
+    stop.abort();
+    await watching;
+    return last;
+  };
 }
 
 /** Ends with the longest time that users were not answered. */
