@@ -41,6 +41,9 @@ const certificateCiphers =
   "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256";
 const tls13Ciphers = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
 
+/** Whoever reads the stream hears of its failures; between two readers nobody does, and the process must not end for that. */
+const ignore = (): void => {};
+
 /**
  * The server's half of the TLS handshake over a connection.
  * @throws OperationalError `auth.invalid` when it fails; the connection is destroyed then. `aborted` with the signal.
@@ -90,6 +93,7 @@ export function acceptTls(
     server.once("secureConnection", (secured) => {
       signal.removeEventListener("abort", onAbort);
       stream.off("close", onClose);
+      secured.on("error", ignore);
       const certified = tls.clientCa !== undefined && secured.authorized;
       resolve({ stream: secured, authenticated: identity !== undefined || certified });
     });
@@ -143,6 +147,7 @@ export function connectTls(
     signal.addEventListener("abort", onAbort, { once: true });
     secured.once("error", fail);
     secured.once("secureConnect", () => {
+      secured.on("error", ignore);
       secured.off("error", fail);
       signal.removeEventListener("abort", onAbort);
       resolve(secured);
