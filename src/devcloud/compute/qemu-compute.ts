@@ -379,7 +379,7 @@ export class QemuCompute implements Compute {
     const volumes = this.#volumesOf(machine.id).filter(({ id }) => !this.disks.isExported(id));
     const attached = await attachedDisks(machine, this.#signal);
     for (const volume of volumes) {
-      if (attached.has(diskIdOf(volume.id))) continue;
+      if (attached.has(diskIdOf(volume.id)) || !(await this.#isFree(volume, machine.id))) continue;
       await this.#host.disksOf(machine.id).attach(this.disks.diskOf(volume), this.#signal);
     }
     await this.disks.follow(machine, volumes, this.#signal);
