@@ -15,6 +15,7 @@ const parameters = {
   [constants.ZSTD_c_hashLog]: 15,
   [constants.ZSTD_c_minMatch]: 5,
 };
+const OUTPUT_CHUNK = 128 * 1024;
 export const TAG_BYTES = 16;
 
 /** Also the least that compression must save to be worth the time that reading then takes. */
@@ -42,8 +43,8 @@ const kindBytes: Readonly<Record<BlobKind, Buffer>> = {
 
 export function compress(plain: Uint8Array): Coded {
   const packed = zstdCompressSync(plain, {
-    // zstd's own bound: one call then compresses straight into one chunk.
-    chunkSize: Math.max(1024, plain.length + (plain.length >> 8) + 64),
+    // Most blocks come out in one chunk of this; larger ones would only make more garbage.
+    chunkSize: Math.min(OUTPUT_CHUNK, Math.max(1024, plain.length + (plain.length >> 8) + 64)),
     pledgedSrcSize: plain.length,
     params: parameters,
   });

@@ -116,7 +116,7 @@ export class BlockWork {
 
   /** A pack's buffer whose bytes are durable now, to be used again. */
   recycle(buffer: Uint8Array<ArrayBuffer>): void {
-    if (this.#spare.length < 2) this.#spare.push(buffer);
+    if (this.#spare.length < 1) this.#spare.push(buffer);
   }
 
   blocks(task: BlocksTask): Uint8Array<ArrayBuffer> {

@@ -162,6 +162,51 @@ test("what is condemned is not built upon, and stays deleted from what a long-li
   assert.deepEqual((await vault.verify({ depth: "full" })).findings, []);
 });
 
+test("a pack with little left in it is emptied, and goes; every point reads as before, also for who opened it earlier", async () => {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  const disk = Buffer.concat([1, 2, 3, 4, 5, 6, 7, 8].map((seed) => text(seed, BLOCK_BYTES)));
+  const old = await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) });
+  const now = Buffer.from(disk);
+  for (let block = 1; block < 8; block += 1) text(block + 50, BLOCK_BYTES).copy(now, block * BLOCK_BYTES);
+  const base = { volumeId: "v", sizeBytes: now.length, source: memoryDisk(now), base: old.id };
+  const next = await vault.writePoint(base);
+  await vault.deletePoint(old.id);
+  const reader = await vault.openPoint(next.id);
+  const before = [...storage.objects.keys()].filter((name) => name.startsWith("packs/"));
+  const first = await vault.collectGarbage();
+  // The old data pack, of which one block is needed, and the old map, of which nothing is.
+  assert.deepEqual([first.compactedPacks, first.condemnedPacks], [1, 1]);
+  let deleted = 0;
+  for (let run = 0; run < 3; run += 1) {
+    clock.advance(2 * SKEW_MS);
+    deleted += (await (await reopen(storage, { clock })).collectGarbage()).deletedPacks;
+  }
+  assert.equal(deleted, 2);
+  assert.equal(before.filter((name) => storage.objects.has(name)).length, before.length - 2);
+  assert.ok((await readWhole(reader)).equals(now));
+  await reader[Symbol.asyncDispose]();
+  const fresh = await reopen(storage, { clock });
+  const point = await fresh.openPoint(next.id);
+  assert.ok((await readWhole(point)).equals(now));
+  await point[Symbol.asyncDispose]();
+  const copy = Buffer.alloc(now.length);
+  await fresh.restoreTo(next.id, { write: async (offset, bytes) => copy.set(bytes, offset) });
+  assert.ok(copy.equals(now));
+  assert.deepEqual((await fresh.verify({ depth: "full" })).findings, []);
+  const again = await fresh.writePoint({ volumeId: "w", sizeBytes: now.length, source: memoryDisk(now) });
+  assert.ok(again.cost.newBytes < BLOCK_BYTES, "the moved block is found as a duplicate where it is now");
+  // Once no map names the old place, the forwarding goes too.
+  await fresh.deletePoint(next.id);
+  for (let run = 0; run < 3; run += 1) {
+    clock.advance(2 * SKEW_MS);
+    await fresh.collectGarbage();
+  }
+  assert.equal(countOf(storage, "moved/"), 0);
+  assert.deepEqual((await fresh.verify({ depth: "full" })).findings, []);
+});
+
 test("a map that cannot be read stops collection before anything is deleted", async () => {
   const clock = manualClock();
   const storage = memoryStorage(clock);

@@ -3,9 +3,10 @@ import { PACK_ID_BYTES, SESSION_BYTES, packName } from "./block-ref.ts";
 import { type Condemnation, readCondemnations, writeCondemnation } from "./condemned.ts";
 import { decodeIndex, encodeIndex } from "./index-object.ts";
 import { readLeases, removeExpiredLeases } from "./leases.ts";
-import { type MovedBlobs, readAllMoved } from "./moved-blobs.ts";
+import { type LiveBlob, compactPacks } from "./compact-packs.ts";
+import { LONGEST_CHAIN, type MovedBlobs, readAllMoved } from "./moved-blobs.ts";
 import type { PackEntry } from "./pack-format.ts";
-import { decodeManifest, parsePointId, pointObject } from "./point-manifest.ts";
+import { type PointManifest, decodeManifest, parsePointId, pointObject } from "./point-manifest.ts";
 import { seal, sealKinds, unseal } from "./sealed-object.ts";
 import type { VaultContext } from "./vault-context.ts";
 import { walkPoint } from "./walk-points.ts";
@@ -13,10 +14,18 @@ import { walkPoint } from "./walk-points.ts";
 export interface CollectionResult {
   /** Packs that nothing needs, listed for deletion by a later run. */
   readonly condemnedPacks: number;
+  /** Packs whose last needed blobs were stored anew, so that the packs can go. */
+  readonly compactedPacks: number;
   readonly deletedPacks: number;
   readonly deletedBytes: number;
   /** Why something was left for later; empty when nothing was. */
   readonly waiting: readonly string[];
+}
+
+export interface CollectionOptions {
+  /** A pack with less than this share of its bytes still needed is emptied: what is needed is stored anew. 0: never. Default 0.4. */
+  readonly compactBelow?: number;
+  readonly signal?: AbortSignal | undefined;
 }
 
 const sessionOf = (pack: string): string => pack.slice(0, SESSION_BYTES * 2);
@@ -25,13 +34,22 @@ const sessionOf = (pack: string): string => pack.slice(0, SESSION_BYTES * 2);
  * One run of collection: carries out earlier condemnations that are safe now, then condemns what nothing needs. See docs/spec/vault.md, section 8.
  * Throws `vault.damaged`, having deleted nothing, when a map or a manifest cannot be read: what lies below it would look like garbage.
  */
-export async function collectGarbage(context: VaultContext, signal?: AbortSignal): Promise<CollectionResult> {
+export async function collectGarbage(
+  context: VaultContext,
+  { compactBelow = 0.4, signal }: CollectionOptions = {},
+): Promise<CollectionResult> {
   const waiting: string[] = [];
   const condemned = await readCondemnations(context, signal);
   const writers = (await readLeases(context, signal)).filter((lease) => lease.kind === "write");
   const marked = await mark(context, signal);
   if ("waitFor" in marked)
-    return { condemnedPacks: 0, deletedPacks: 0, deletedBytes: 0, waiting: [marked.waitFor] };
+    return {
+      condemnedPacks: 0,
+      compactedPacks: 0,
+      deletedPacks: 0,
+      deletedBytes: 0,
+      waiting: [marked.waitFor],
+    };
   const packs = await listPacks(context, signal);
   let [deletedPacks, deletedBytes] = [0, 0];
   for (const one of condemned) {
@@ -48,14 +66,15 @@ export async function collectGarbage(context: VaultContext, signal?: AbortSignal
       deletedPacks += packs.has(pack) ? 1 : 0;
       deletedBytes += packs.get(pack) ?? 0;
       await context.storage.delete(packName(pack), signal);
-      await dropMoved(context, pack, marked, signal);
       packs.delete(pack);
     }
     await context.storage.delete(one.name, signal);
   }
+  await dropMoved(context, packs, marked, signal);
+  const compactedPacks = await compact(context, packs, marked, condemned, compactBelow, signal);
   const condemnedPacks = await condemn(context, packs, marked, condemned);
   await removeExpiredLeases(context, signal);
-  return { condemnedPacks, deletedPacks, deletedBytes, waiting };
+  return { condemnedPacks, compactedPacks, deletedPacks, deletedBytes, waiting };
 }
 
 /** Clocks differ: a writer that began up to this long after a condemnation, by its own clock, may have begun before it. */
@@ -83,6 +102,9 @@ async function condemn(
 interface Marked {
   /** Packs that some point needs. */
   readonly live: ReadonlySet<string>;
+  /** Packs that some map or forwarding names, whether they are still needed or not. */
+  readonly named: ReadonlySet<string>;
+  readonly neededBytes: ReadonlyMap<string, number>;
   /** Packs that were there, and sessions that held a lease, before the points were listed. */
   readonly packsBefore: ReadonlySet<string>;
   readonly busyBefore: ReadonlySet<string>;
@@ -96,10 +118,50 @@ async function mark(
 ): Promise<Marked | { readonly waitFor: string }> {
   const packsBefore = new Set((await listPacks(context, signal)).keys());
   const busyBefore = new Set((await readLeases(context, signal)).map((lease) => lease.subject));
-  const points = new Set<string>();
   const live = new Set<string>();
+  const named = new Set<string>();
+  const neededBytes = new Map<string, number>();
   const seen = new Set<string>();
   const moved = await readAllMoved(context.storage, context.keys, signal);
+  const points = await eachPoint(context, signal, (point) =>
+    walkPoint(
+      context,
+      point,
+      seen,
+      {
+        blob(_kind, ref) {
+          named.add(ref.pack);
+          let at = ref;
+          for (let step = 0; step < LONGEST_CHAIN; step += 1) {
+            const next = moved.get(at.pack)?.get(ref.id);
+            if (next === undefined) break;
+            at = next;
+            named.add(at.pack);
+          }
+          live.add(at.pack);
+          // Counted once for each node that names it: too much rather than too little.
+          neededBytes.set(at.pack, (neededBytes.get(at.pack) ?? 0) + at.storedLength);
+        },
+        broken(_ref, _offset, _length, error) {
+          throw error;
+        },
+      },
+      signal,
+    ),
+  );
+  for (const lease of await readLeases(context, signal))
+    if (lease.kind === "read" && !points.has(lease.subject))
+      return { waitFor: `the point ${lease.subject} was deleted while it is being read` };
+  return { live, named, neededBytes, packsBefore, busyBefore, moved };
+}
+
+/** Hands over each point that is there; returns their ids. */
+async function eachPoint(
+  context: VaultContext,
+  signal: AbortSignal | undefined,
+  visit: (point: PointManifest) => Promise<void>,
+): Promise<Set<string>> {
+  const points = new Set<string>();
   for await (const { name } of context.storage.list("points/", signal)) {
     const point = parsePointId(name.slice("points/".length));
     if (point === undefined) continue;
@@ -112,34 +174,9 @@ async function mark(
       throw error;
     }
     points.add(point.id);
-    await walkPoint(
-      context,
-      decodeManifest(context.keys, point.id, bytes),
-      seen,
-      {
-        blob(_kind, ref) {
-          live.add(ref.pack);
-          // Where it is now, and every step on the way there.
-          for (
-            let at = moved.get(ref.pack)?.get(ref.id);
-            at !== undefined;
-            at = moved.get(at.pack)?.get(ref.id)
-          ) {
-            if (live.has(at.pack)) break;
-            live.add(at.pack);
-          }
-        },
-        broken(_ref, _offset, _length, error) {
-          throw error;
-        },
-      },
-      signal,
-    );
+    await visit(decodeManifest(context.keys, point.id, bytes));
   }
-  for (const lease of await readLeases(context, signal))
-    if (lease.kind === "read" && !points.has(lease.subject))
-      return { waitFor: `the point ${lease.subject} was deleted while it is being read` };
-  return { live, packsBefore, busyBefore, moved };
+  return points;
 }
 
 async function listPacks(
@@ -180,15 +217,63 @@ async function dropFromIndex(
   }
 }
 
-/** A pack that nothing names any more needs no forwarding. One that old maps still name keeps it. */
+/** Forwarding is needed as long as some map still names the old place, or the pack is there and must not be trusted. */
 async function dropMoved(
   context: VaultContext,
-  pack: string,
+  packs: ReadonlyMap<string, number>,
   marked: Marked,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  if (!marked.moved.has(pack)) return;
-  const names: string[] = [];
-  for await (const { name } of context.storage.list(`moved/${pack}/`, signal)) names.push(name);
-  for (const name of names) await context.storage.delete(name, signal);
+  for (const pack of marked.moved.keys()) {
+    if (marked.named.has(pack) || packs.has(pack)) continue;
+    const names: string[] = [];
+    for await (const { name } of context.storage.list(`moved/${pack}/`, signal)) names.push(name);
+    for (const name of names) await context.storage.delete(name, signal);
+  }
 }
+
+/** Empties packs of which little is needed. Packs of running sessions and condemned ones are let be; so are those with any blob that moved. */
+async function compact(
+  context: VaultContext,
+  packs: ReadonlyMap<string, number>,
+  marked: Marked,
+  already: readonly Condemnation[],
+  compactBelow: number,
+  signal: AbortSignal | undefined,
+): Promise<number> {
+  const listed = new Set(already.flatMap((one) => one.packs));
+  const chosen = new Map<string, LiveBlob[]>();
+  for (const [pack, bytes] of marked.neededBytes) {
+    const size = packs.get(pack) ?? 0;
+    if (size < LEAST_COMPACTED || bytes >= size * compactBelow) continue;
+    if (listed.has(pack) || marked.moved.has(pack) || marked.busyBefore.has(sessionOf(pack))) continue;
+    chosen.set(pack, []);
+    if (chosen.size >= MOST_COMPACTED) break;
+  }
+  if (chosen.size === 0) return 0;
+  const ids = new Set<string>();
+  await eachPoint(context, signal, (point) =>
+    walkPoint(
+      context,
+      point,
+      new Set(),
+      {
+        blob(kind, ref) {
+          const blobs = chosen.get(ref.pack);
+          if (blobs === undefined || ids.has(ref.id)) return;
+          ids.add(ref.id);
+          blobs.push({ kind, ref });
+        },
+        broken(_ref, _offset, _length, error) {
+          throw error;
+        },
+      },
+      signal,
+    ),
+  );
+  return compactPacks(context, chosen, signal);
+}
+
+/** Smaller packs are not worth it, and one run must end. */
+const LEAST_COMPACTED = 64 * 1024;
+const MOST_COMPACTED = 1_000;

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { BLOCK_BYTES } from "./block-ref.ts";
 import { LEASE_MS, SKEW_MS } from "./leases.ts";
 import { openVault } from "./open-vault.ts";
+import type { PointId } from "./point-manifest.ts";
 import { type StorageFault, faultyStorage } from "./storage/faulty-storage.ts";
 import { type MemoryStorage, memoryStorage } from "./storage/memory-storage.ts";
 import {
@@ -137,3 +138,69 @@ async function spareBytes(
   const after = [...storage.objects.keys()].filter((name) => name.startsWith("packs/")).length;
   return condemnedPacks + (before - after);
 }
+
+/** A vault in which collection has all of its work to do: to delete, to empty a pack, to condemn, to rewrite an index. */
+async function stageForCollection(): Promise<Stage & { readonly disk: Buffer; readonly id: PointId }> {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  const write = async (disk: Buffer): Promise<PointId> =>
+    (await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) })).id;
+  const disk = text(1, 4 * BLOCK_BYTES);
+  const old = await write(disk);
+  text(7, 3 * BLOCK_BYTES).copy(disk, BLOCK_BYTES);
+  const gone = await write(text(8, BLOCK_BYTES));
+  const id = await write(disk);
+  await vault.deletePoint(gone);
+  await vault.collectGarbage();
+  clock.advance(2 * SKEW_MS);
+  await vault.deletePoint(old);
+  return { storage, clock, disk, id };
+}
+
+test("a collector that dies at any operation of the store takes nothing that is needed, and the next one ends its work", async () => {
+  const collect = async (
+    { storage, clock }: Stage,
+    fault: (number: number) => StorageFault,
+  ): Promise<number> => {
+    const dying = faultyStorage(storage, (_, number) => fault(number));
+    const options = { storage: dying, unlock: passphrase(), threads: 0, clock };
+    await openVault(options)
+      .then((vault) => vault.collectGarbage())
+      .catch(() => {});
+    return dying.total;
+  };
+  const whole = await stageForCollection();
+  const { compactedPacks, condemnedPacks, deletedPacks } = await (
+    await openVault({ ...whole, unlock: passphrase(), threads: 0 })
+  ).collectGarbage();
+  assert.deepEqual(
+    [compactedPacks, condemnedPacks, deletedPacks],
+    [1, 1, 2],
+    "it has all kinds of work to do",
+  );
+  const operations = await collect(await stageForCollection(), () => "none");
+  for (let at = 1; at <= operations; at += 1) {
+    for (const how of ["before", "after"] as const) {
+      const what = `dead ${how} operation ${at} of ${operations}`;
+      const stage = await stageForCollection();
+      await collect(stage, (number) => (number < at ? "none" : number === at ? how : "before"));
+      const check = async (): Promise<void> => {
+        const vault = await openVault({ ...stage, unlock: passphrase(), threads: 0 });
+        assert.deepEqual((await vault.verify({ depth: "full" })).lost, [], what);
+        await using point = await vault.openPoint(stage.id, { lease: "none" });
+        assert.ok((await readWhole(point)).equals(stage.disk), what);
+      };
+      await check();
+      stage.clock.advance(LEASE_MS + 2 * SKEW_MS);
+      for (let run = 0; run < 3; run += 1) {
+        await collect(stage, () => "none");
+        stage.clock.advance(2 * SKEW_MS);
+      }
+      await check();
+      const vault = await openVault({ ...stage, unlock: passphrase(), threads: 0 });
+      assert.deepEqual((await vault.verify({ depth: "full" })).findings, [], what);
+      assert.equal(await spareBytes(stage.storage, vault), 0, what);
+    }
+  }
+});

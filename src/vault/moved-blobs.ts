@@ -10,7 +10,7 @@ const place = z.tuple([hex, hex, z.int(), z.int(), z.int(), z.int()]);
 const schema = z.strictObject({ pack: hex, blobs: z.array(place), lost: z.array(hex) });
 
 /** A blob may move again from where it moved to; a longer chain than this is a circle. */
-const LONGEST_CHAIN = 16;
+export const LONGEST_CHAIN = 16;
 
 /** Says that these blobs, once in `pack`, are elsewhere now (the new places are durable already), and that those in `lost` are nowhere. */
 export async function writeMoved(

@@ -10,7 +10,7 @@ import { BlobReader } from "./blob-reader.ts";
 import { BlockPool } from "./block-pool.ts";
 import { decodeChecked, encodeChecked } from "./checked-document.ts";
 import { KnownBlobs } from "./known-blobs.ts";
-import { type CollectionResult, collectGarbage } from "./collect-garbage.ts";
+import { type CollectionOptions, type CollectionResult, collectGarbage } from "./collect-garbage.ts";
 import { holdLease, readLeases } from "./leases.ts";
 import { type RetentionPolicy, planRetention } from "./plan-retention.ts";
 import { type ScryptCost, type VaultUnlock, unwrapMaster, wrapMaster } from "./master-key.ts";
@@ -47,7 +47,7 @@ export interface VaultOptions {
   readonly clock?: Clock;
   readonly random?: Random;
   readonly log?: Log;
-  /** Worker threads that compress and encrypt; 0: in this one. Default: one for each processor, at most 8. */
+  /** Worker threads that compress and encrypt; 0: in this one. Default: one for each processor, at most 4: each holds some 80 MiB. */
   readonly threads?: number;
   /** Limit of the table that finds duplicates, in slots of 32 bytes. */
   readonly mostKnownBlobs?: number;
@@ -170,7 +170,7 @@ export class Vault implements AsyncDisposable {
     const { storage } = options;
     this.id = id;
     this.#master = master;
-    this.#threads = options.threads ?? Math.min(8, availableParallelism());
+    this.#threads = options.threads ?? Math.min(4, availableParallelism());
     this.context = {
       storage,
       keys,
@@ -298,8 +298,8 @@ export class Vault implements AsyncDisposable {
   }
 
   /** One run of garbage collection: deletes what an earlier run condemned, and condemns what nothing needs now. */
-  async collectGarbage(signal?: AbortSignal): Promise<CollectionResult> {
-    return this.inTurn(() => collectGarbage(this.context, signal), signal);
+  async collectGarbage(options: CollectionOptions = {}): Promise<CollectionResult> {
+    return this.inTurn(() => collectGarbage(this.context, options), options.signal);
   }
 
   /** The threads, begun when they are first needed. */

@@ -5,8 +5,7 @@ import { blobId } from "./blob-codec.ts";
 import { type IndexedPack, MOST_INDEXED, decodeIndex, encodeIndex } from "./index-object.ts";
 import { holdLease } from "./leases.ts";
 import { readDistrusted, writeMoved } from "./moved-blobs.ts";
-import { PACK_BUFFER_BYTES, PackBuilder, decodeDirectory } from "./pack-format.ts";
-import { packIdIn } from "./pack-numbers.ts";
+import { PackSink } from "./pack-sink.ts";
 import { parsePointId } from "./point-manifest.ts";
 import { seal, sealKinds, unseal } from "./sealed-object.ts";
 import type { VaultContext } from "./vault-context.ts";
@@ -177,53 +176,19 @@ async function storeAnew(
   session: string,
   lost: readonly LostBlob[],
   { sources = new Map(), signal }: RepairOptions,
-): Promise<Map<string, BlobRef>> {
-  const places = new Map<string, BlobRef>();
-  let number = 0;
-  let current:
-    | {
-        readonly builder: PackBuilder;
-        readonly buffer: Buffer;
-        readonly pack: string;
-        readonly blobs: BlobRef[];
-      }
-    | undefined;
-  const flush = async (): Promise<void> => {
-    if (current === undefined) return;
-    const { builder, buffer, pack, blobs } = current;
-    current = undefined;
-    const { length, directory } = builder.finish();
-    await context.storage.put(packName(pack), [buffer.subarray(0, length)], signal);
-    const name = `index/${session}-r${pack.slice(SESSION_BYTES * 2)}`;
-    const index = encodeIndex([{ pack, directory: decodeDirectory(name, directory) }]);
-    await context.storage.put(name, [seal(context.keys, sealKinds.index, name, index)], signal);
-    for (const ref of blobs) places.set(ref.id, ref);
-  };
-  const begun = new Set<string>();
+): Promise<ReadonlyMap<string, BlobRef>> {
+  const sink = new PackSink(context, session, signal);
+  const done = new Set<string>();
   for (const { kind, ref, point, offset } of lost) {
     const source = sources.get(parsePointId(point)?.volumeId ?? "");
-    if (kind !== blobKinds.block || source === undefined || begun.has(ref.id)) continue;
+    if (kind !== blobKinds.block || source === undefined || done.has(ref.id)) continue;
     const length = Math.min(BLOCK_BYTES, ref.plainLength);
     if (offset + length > source.sizeBytes) continue;
     const plain = await source.read(offset, length, signal);
     const id = blobId(context.keys, kind, plain);
     if (id.toString("hex") !== ref.id) continue;
-    if (current?.builder.isFull === true) await flush();
-    if (current === undefined) {
-      const pack = packIdIn(Buffer.from(session, "hex"), number);
-      number += 1;
-      const buffer = Buffer.alloc(PACK_BUFFER_BYTES);
-      current = {
-        builder: new PackBuilder(context.keys, pack, buffer),
-        buffer,
-        pack: pack.toString("hex"),
-        blobs: [],
-      };
-    }
-    const stored = current.builder.append(id, kind, plain);
-    current.blobs.push({ id: ref.id, pack: current.pack, plainLength: length, ...stored });
-    begun.add(ref.id);
+    await sink.add(kind, id, plain);
+    done.add(ref.id);
   }
-  await flush();
-  return places;
+  return sink.finish();
 }
