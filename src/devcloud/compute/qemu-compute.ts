@@ -4,7 +4,6 @@
  * it is killed, and the next one over the same data takes them over.
  */
 import { execFile } from "node:child_process";
-import { appendFileSync, closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -18,20 +17,22 @@ import { decodeMachineSpec, type DiskSpecInput } from "#hypervisor/machine-spec.
 import type { Machine } from "#hypervisor/machine.ts";
 import { attachedDisks, growDisk } from "#hypervisor/hot-disk.ts";
 import { type HypervisorHost, openHost } from "#hypervisor/open-host.ts";
-import { type Accelerator, machineFiles } from "#hypervisor/plan-command-line.ts";
+import type { Accelerator } from "#hypervisor/plan-command-line.ts";
 import { QEMU } from "#hypervisor/qemu-process.ts";
-import type { Clock } from "#kernel/clock.ts";
+import { type Clock, deadlineAfter } from "#kernel/clock.ts";
 import { OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { bearsGuests, hasFreeMemory, type HostLimits } from "./host-capacity.ts";
+import { consoleTail, tell } from "./qemu-console.ts";
 import { QemuDiskHost } from "./qemu-disk-host.ts";
 import { type DiskLedger, openDiskLedger } from "./qemu-disk-records.ts";
 import { applyForwards, planForwards, rulesOf } from "./qemu-forwards.ts";
 import { planGuest } from "./qemu-guest-spec.ts";
 import { diskIdOf, GIB, VolumeFiles } from "./qemu-volumes.ts";
 
-const CONSOLE_BYTES = 64 * 1024;
 const STOP_GRACE_MS = 5000;
+/** No machine that does not answer holds up the others for longer. */
+const STEP_LIMIT_MS = 30_000;
 /** After a pass in which something failed. */
 const RETRY_MS = 1000;
 
@@ -89,6 +90,7 @@ export class QemuCompute implements Compute {
   readonly #closing = new AbortController();
   /** What the console was told of traffic that does not arrive. */
   readonly #remarks = new Map<string, string>();
+  readonly #resumed: Promise<void>;
   #turns: Promise<unknown> = Promise.resolve();
   #passQueued = false;
 
@@ -106,7 +108,17 @@ export class QemuCompute implements Compute {
       clock: options.clock,
       turn: (work) => this.#turn(work),
       reconcile: () => this.reconcile(),
+      isStarting: (id) => this.#starting.has(id),
     });
+    this.#resumed = host.resumed.then(
+      () => this.reconcile(),
+      (error: unknown) => {
+        options.log.error(
+          { error: publicMessage(error) },
+          "machines of an earlier time could not be resumed",
+        );
+      },
+    );
     const concerns = new Set(["server", "volume", "port", "rule", "group"]);
     options.cloud.data.onDurable((changes) => {
       if (changes.some(({ table }) => concerns.has(table))) this.reconcile();
@@ -114,11 +126,10 @@ export class QemuCompute implements Compute {
     host.onNotice(({ code, machine }) => {
       if (code === "machine.turned_off") this.#turnedOff(machine);
     });
-    void host.resumed.then(() => this.reconcile());
   }
 
   async start(server: ServerLaunch): Promise<void> {
-    await this.#host.resumed;
+    await this.#resumed;
     this.#starting.add(server.id);
     try {
       const present = this.#machineOf(server.id);
@@ -141,7 +152,7 @@ export class QemuCompute implements Compute {
   }
 
   async stop(id: string): Promise<void> {
-    await this.#host.resumed;
+    await this.#resumed;
     this.#started.delete(id);
     await this.#machineOf(id)?.stop(this.#graceMs);
   }
@@ -162,7 +173,7 @@ export class QemuCompute implements Compute {
 
   console(id: string): Buffer {
     const machine = this.#machineOf(id);
-    return machine === undefined ? Buffer.alloc(0) : tailOf(consoleOf(machine), CONSOLE_BYTES);
+    return machine === undefined ? Buffer.alloc(0) : consoleTail(machine);
   }
 
   async forget(id: string): Promise<void> {
@@ -249,8 +260,8 @@ export class QemuCompute implements Compute {
     }
     const disks: DiskSpecInput[] = [];
     for (const volume of volumes) {
-      if (!(await this.#isFree(volume, server.id))) continue;
-      await this.#fileOf(volume);
+      if (!(await this.#isFree(volume, server.id, this.#signal))) continue;
+      await this.#fileOf(volume, this.#signal);
       disks.push(this.disks.diskOf(volume));
     }
     const { spec, remarks } = planGuest(server, this.#image, disks);
@@ -290,14 +301,14 @@ export class QemuCompute implements Compute {
   }
 
   /** Taken from the machine that had it before, where that lets it go; else a later pass brings it. */
-  async #isFree({ id }: VolumeRecord, serverId: string): Promise<boolean> {
+  async #isFree({ id }: VolumeRecord, serverId: string, signal: AbortSignal): Promise<boolean> {
     const disk = diskIdOf(id);
     for (const machine of this.#host.list()) {
       if (machine.id === serverId || !machine.isOn) continue;
       if (!machine.spec.disks.some((each) => each.id === disk)) continue;
       if (this.#starting.has(machine.id)) return false;
       try {
-        await this.#takeAway(machine, disk);
+        await this.#host.disksOf(machine.id).detach(disk, signal);
       } catch (error) {
         this.#options.log.warn(
           { volume: id, error: publicMessage(error) },
@@ -309,53 +320,52 @@ export class QemuCompute implements Compute {
     return true;
   }
 
-  async #takeAway(machine: Machine, disk: string): Promise<void> {
-    await this.#host.disksOf(machine.id).detach(disk, this.#signal);
-  }
-
   /** False: something is still to be done. */
   async #pass(): Promise<boolean> {
     const machines = this.#host.list();
     const volumes = Array.from(this.#cloud.data.tables.volume.values());
     const steps = [
       // What has to go comes first: it may be wanted elsewhere.
-      ...machines.map((machine) => () => this.#takeBack(machine)),
-      ...volumes.map((volume) => () => this.#fileOf(volume)),
-      ...machines.map((machine) => () => this.#settle(machine)),
+      ...machines.map((machine) => (signal: AbortSignal) => this.#takeBack(machine, signal)),
+      ...volumes.map((volume) => (signal: AbortSignal) => this.#fileOf(volume, signal)),
+      ...machines.map((machine) => (signal: AbortSignal) => this.#settle(machine, signal)),
       () => this.#removeFiles(),
     ];
     let whole = true;
     for (const step of steps) {
       if (this.#signal.aborted) return true;
+      const limit = deadlineAfter(this.#options.clock, STEP_LIMIT_MS);
       try {
-        await step();
+        await step(AbortSignal.any([limit.signal, this.#signal]));
       } catch (error) {
         if (this.#signal.aborted) return true;
         whole = false;
         this.#options.log.warn({ error: publicMessage(error) }, "a guest is not as the records say yet");
+      } finally {
+        limit.cancel();
       }
     }
     return whole;
   }
 
-  async #fileOf(volume: VolumeRecord): Promise<void> {
+  async #fileOf(volume: VolumeRecord, signal: AbortSignal): Promise<void> {
     const wanted = volume.sizeGiB * GIB;
-    const size = await this.disks.ensureFile(volume, this.#signal);
+    const size = await this.disks.ensureFile(volume, signal);
     if (size >= wanted || this.disks.isExported(volume.id)) return;
     const disk = diskIdOf(volume.id);
     const holder = this.#host
       .list()
       .find((machine) => machine.state !== "off" && machine.spec.disks.some(({ id }) => id === disk));
-    if (holder === undefined) return this.#files.grow(volume.id, wanted, this.#signal);
+    if (holder === undefined) return this.#files.grow(volume.id, wanted, signal);
     if (!holder.isOn) return;
     // The target of a capture is as large as the disk was: what is captured afterwards begins anew.
     await this.disks.release(holder, disk);
-    await growDisk(holder, disk, wanted, this.#signal);
+    await growDisk(holder, disk, wanted, signal);
     this.#files.grew(volume.id, wanted);
   }
 
   /** Machines without a server, and disks that are a machine's no longer. */
-  async #takeBack(machine: Machine): Promise<void> {
+  async #takeBack(machine: Machine, signal: AbortSignal): Promise<void> {
     if (this.#starting.has(machine.id)) return;
     if (this.#isGone(machine.id)) {
       // Not before it is certain: a record that comes back after a crash finds its machine.
@@ -365,7 +375,8 @@ export class QemuCompute implements Compute {
     }
     if (!machine.isOn) return;
     const wanted = new Set(this.#volumesOf(machine.id).map(({ id }) => diskIdOf(id)));
-    for (const { id } of machine.spec.disks) if (!wanted.has(id)) await this.#takeAway(machine, id);
+    for (const { id } of machine.spec.disks)
+      if (!wanted.has(id)) await this.#host.disksOf(machine.id).detach(id, signal);
   }
 
   #isGone(serverId: string): boolean {
@@ -373,18 +384,23 @@ export class QemuCompute implements Compute {
     return state === undefined || state === "terminated";
   }
 
-  async #settle(machine: Machine): Promise<void> {
+  async #settle(machine: Machine, signal: AbortSignal): Promise<void> {
     const server = this.#cloud.data.tables.server.get(machine.id);
     if (server === undefined || this.#starting.has(machine.id) || !machine.isOn) return;
     const volumes = this.#volumesOf(machine.id).filter(({ id }) => !this.disks.isExported(id));
-    const attached = await attachedDisks(machine, this.#signal);
+    const attached = await attachedDisks(machine, signal);
     for (const volume of volumes) {
-      if (attached.has(diskIdOf(volume.id)) || !(await this.#isFree(volume, machine.id))) continue;
-      await this.#host.disksOf(machine.id).attach(this.disks.diskOf(volume), this.#signal);
+      if (attached.has(diskIdOf(volume.id)) || !(await this.#isFree(volume, machine.id, signal))) continue;
+      await this.#host.disksOf(machine.id).attach(this.disks.diskOf(volume), signal);
     }
-    await this.disks.follow(machine, volumes, this.#signal);
+    const has = new Set(machine.spec.disks.map(({ id }) => id));
+    await this.disks.follow(
+      machine,
+      volumes.filter(({ id }) => has.has(diskIdOf(id))),
+      signal,
+    );
     const { ports, remarks } = planForwards(rulesOf(this.#cloud, server));
-    const failed = await applyForwards(machine, server.hostAddress, ports, this.#signal);
+    const failed = await applyForwards(machine, server.hostAddress, ports, signal);
     const said = [...remarks, ...failed];
     if (this.#remarks.get(machine.id) === said.join("\n")) return;
     this.#remarks.set(machine.id, said.join("\n"));
@@ -398,32 +414,6 @@ export class QemuCompute implements Compute {
     // Not before it is certain: a record that comes back after a crash finds its file.
     await this.#cloud.data.durable();
     for (const id of orphans) if (volume.get(id) === undefined) await this.disks.forget(id);
-  }
-}
-
-function consoleOf(machine: Machine): string {
-  return join(machine.folder, machineFiles.consoleLog);
-}
-
-/** A line of the cloud's own among what the guest prints: QEMU appends to the same file. */
-function tell(machine: Machine, text: string): void {
-  appendFileSync(consoleOf(machine), `[devcloud] ${text}\n`, { mode: 0o600 });
-}
-
-function tailOf(path: string, bytes: number): Buffer {
-  let file: number;
-  try {
-    file = openSync(path, "r");
-  } catch {
-    // It has not printed anything yet.
-    return Buffer.alloc(0);
-  }
-  try {
-    const { size } = fstatSync(file);
-    const buffer = Buffer.alloc(Math.min(size, bytes));
-    return buffer.subarray(0, readSync(file, buffer, 0, buffer.length, size - buffer.length));
-  } finally {
-    closeSync(file);
   }
 }
 

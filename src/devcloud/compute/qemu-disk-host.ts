@@ -12,7 +12,6 @@ import type {
 } from "#cloud/disk-host.ts";
 import type { Cloud } from "#devcloud/core/cloud.ts";
 import type { VolumeRecord } from "#devcloud/core/records.ts";
-import type { Capture, CaptureSync } from "#hypervisor/capture.ts";
 import { attachedDisks } from "#hypervisor/hot-disk.ts";
 import type { DiskSpecInput, NbdLocation } from "#hypervisor/machine-spec.ts";
 import type { Machine } from "#hypervisor/machine.ts";
@@ -20,6 +19,7 @@ import type { HypervisorHost } from "#hypervisor/open-host.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
+import { behindItsSeed, viewCapture } from "./qemu-capture-view.ts";
 import type { CaptureWish, DiskLedger, SeedRecord } from "./qemu-disk-records.ts";
 import { endExport, type ExportedFile, exportUri, startExport } from "./qemu-export.ts";
 import { diskIdOf, GIB, type VolumeFiles } from "./qemu-volumes.ts";
@@ -32,6 +32,8 @@ export interface DiskHostParts {
   readonly clock: Clock;
   /** One at a time: who has which disk. */
   readonly turn: <Value>(work: () => Promise<Value>) => Promise<Value>;
+  /** Whether a server's machine is between the choice of its disks and the end of its boot. */
+  readonly isStarting: (serverId: string) => boolean;
   /** Brings machines to the records soon. */
   readonly reconcile: () => void;
 }
@@ -269,7 +271,7 @@ export class QemuDiskHost implements DiskHost {
       if (machine.isOn && (await attachedDisks(machine, signal)).has(diskIdOf(volumeId))) {
         throw refused(`server ${machine.id} runs with volume ${volumeId}: stop it, or detach the volume`);
       }
-      if (machine.state === "starting") {
+      if (this.#parts.isStarting(machine.id)) {
         const has = machine.spec.disks.some(({ id }) => id === diskIdOf(volumeId));
         if (has) throw refused(`server ${machine.id} is starting with volume ${volumeId}`);
       }
@@ -310,7 +312,7 @@ export class QemuDiskHost implements DiskHost {
         ? undefined
         : this.#parts.host.disksOf(holder.id).capture(disk);
     const seeding = this.#parts.ledger.records.seeds[volumeId]?.phase === "live" && holder?.isOn === true;
-    const seen = seeding ? behindItsSeed : seenCapture(capture, holder?.isOn === true);
+    const seen = seeding ? behindItsSeed : viewCapture(capture?.status, holder?.isOn === true);
     const before = this.#seen.get(volumeId);
     const since =
       before?.state === seen.state
@@ -339,55 +341,6 @@ export class QemuDiskHost implements DiskHost {
       totalBytes: seed.sizeBytes,
     };
   }
-}
-
-interface SeenCapture {
-  readonly state: CaptureState;
-  readonly reason: string | null;
-  readonly copiedBytes: number;
-  readonly totalBytes: number;
-  readonly since?: number;
-}
-
-/** A guest may write to it already. */
-const behindItsSeed: SeenCapture = {
-  state: "interrupted",
-  reason: "its own content is still being copied in",
-  copiedBytes: 0,
-  totalBytes: 0,
-};
-
-function seenCapture(capture: Capture | undefined, machineIsOn: boolean): SeenCapture {
-  if (capture === undefined) {
-    return { state: "synchronising", reason: "not_attached", copiedBytes: 0, totalBytes: 0 };
-  }
-  const { state, behindSince, pendingBytes, lastSync } = capture.status;
-  const last = { copiedBytes: lastSync?.bytes ?? 0, totalBytes: lastSync?.bytes ?? 0 };
-  switch (state) {
-    case "seeding":
-      return { state: "synchronising", reason: "full_copy", copiedBytes: 0, totalBytes: pendingBytes };
-    case "resynchronising":
-      return { state: "synchronising", reason: "bitmap", copiedBytes: 0, totalBytes: pendingBytes };
-    case "continuous":
-      return { state: "continuous", reason: lastSync === null ? null : syncReason(lastSync), ...last };
-    case "behind":
-      return {
-        state: "interrupted",
-        reason: capture.status.lastInterruption,
-        ...last,
-        ...(behindSince !== null && { since: behindSince }),
-      };
-    case "waiting":
-      if (machineIsOn) return { state: "synchronising", reason: "begins", ...last };
-      // The machine is off: nobody writes. What was at the target in that moment is all that there is.
-      return lastSync !== null && behindSince === null
-        ? { state: "continuous", reason: "machine_off", ...last }
-        : { state: "interrupted", reason: "machine_off", ...last };
-  }
-}
-
-function syncReason({ kind }: CaptureSync): string {
-  return kind === "bitmap" ? "bitmap" : "full_copy";
 }
 
 /** Errors: `input.invalid`. */

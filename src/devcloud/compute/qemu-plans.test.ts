@@ -3,8 +3,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ServerLaunch } from "#devcloud/core/compute.ts";
 import type { RuleRecord } from "#devcloud/core/records.ts";
+import type { CaptureStatus } from "#hypervisor/capture.ts";
 import { decodeDiskSpec, decodeMachineSpec } from "#hypervisor/machine-spec.ts";
 import { bearsGuests, bearsTypes } from "./host-capacity.ts";
+import { viewCapture } from "./qemu-capture-view.ts";
 import { LARGEST_RANGE, parseForwards, planForwards } from "./qemu-forwards.ts";
 import { guestMemoryMiB, planGuest } from "./qemu-guest-spec.ts";
 import { diskIdOf } from "./qemu-volumes.ts";
@@ -134,4 +136,30 @@ void test("user data that no guest can be given is left out, and that is said", 
   const long = planGuest({ ...launch, userData: Buffer.alloc(65_537, "x").toString("base64") }, image, []);
   assert.equal(long.spec.userData, undefined);
   assert.match(long.remarks[0] ?? "", /65536/);
+});
+
+void test("a capture is continuous only while nothing that was written is missing", () => {
+  const lastSync = { kind: "full", bytes: 9, reason: "", tookMs: 1 } as const;
+  const status: CaptureStatus = {
+    state: "continuous",
+    behindSince: null,
+    pendingBytes: 0,
+    lastSync,
+    mirroredBytes: 0,
+    interruptions: 0,
+    lastInterruption: null,
+  };
+  const seen = (part: Partial<CaptureStatus>, isOn: boolean): string =>
+    viewCapture({ ...status, ...part }, isOn).state;
+  assert.equal(viewCapture(undefined, true).state, "synchronising");
+  assert.equal(seen({}, true), "continuous");
+  assert.equal(seen({ state: "seeding" }, true), "synchronising");
+  assert.equal(seen({ state: "resynchronising" }, true), "synchronising");
+  assert.equal(seen({ state: "behind", behindSince: 5 }, true), "interrupted");
+  assert.equal(viewCapture({ ...status, state: "behind", behindSince: 5 }, true).since, 5);
+  // Off: as it was when the guest wrote last.
+  assert.equal(seen({ state: "waiting" }, false), "continuous");
+  assert.equal(seen({ state: "waiting", behindSince: 5 }, false), "interrupted");
+  assert.equal(seen({ state: "waiting", lastSync: null }, false), "interrupted");
+  assert.equal(seen({ state: "waiting" }, true), "synchronising");
 });
