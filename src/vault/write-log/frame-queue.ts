@@ -22,13 +22,11 @@ export interface PendingFrame {
 /** `end`: the plan's segment ends here. `mark`: it fell idle. */
 export type WriteJob = PendingFrame | { readonly type: "end" | "mark"; readonly plan: SegmentPlan };
 
-/** A frame is full from here on: large enough for the disk's speed, small enough that writing starts early. */
-export const fullFrameBytes = 1024 * 1024;
-
 export interface FrameQueueOptions {
   readonly logKey: Buffer;
   readonly group: string;
   readonly segmentBytes: number;
+  readonly fullFrameBytes: number;
   readonly monotonicMs: () => number;
 }
 
@@ -69,7 +67,7 @@ export class FrameQueue {
     if (this.#partial !== undefined) {
       const { builder } = this.#partial;
       const fits =
-        builder.dataBytes < fullFrameBytes &&
+        builder.dataBytes < this.#options.fullFrameBytes &&
         builder.dataBytes + dataBytes <= maxFrameData &&
         builder.records.length < maxFrameRecords &&
         timeMs - (builder.records[0]?.timeMs ?? timeMs) < 2 ** 31;

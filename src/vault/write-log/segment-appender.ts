@@ -8,20 +8,11 @@
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
-import { type SealedFrame, sealPlainFrame } from "./frame-builder.ts";
-import { FrameQueue, fullFrameBytes, type PendingFrame, type SegmentPlan } from "./frame-queue.ts";
-import { encodeOpening, type Opening } from "./log-event.ts";
-import { type SegmentFile, type SegmentFolder, segmentName } from "./segment-folder.ts";
-import {
-  directoryLength,
-  encodeSegmentHeader,
-  frameHeaderBytes,
-  frameType,
-  headerLink,
-  type LogRecord,
-  type RecordKind,
-  type SegmentHeader,
-} from "./segment-format.ts";
+import { FrameQueue, type PendingFrame, type SegmentPlan } from "./frame-queue.ts";
+import { LiveSegment, type PlacedFrame, type WrittenFrame } from "./live-segment.ts";
+import type { Opening } from "./log-event.ts";
+import type { SegmentFolder } from "./segment-folder.ts";
+import { frameType, type LogRecord, type RecordKind, type SegmentHeader } from "./segment-format.ts";
 
 /** The end of the log's durable part. */
 export interface LogHead {
@@ -30,14 +21,6 @@ export interface LogHead {
   readonly tag: Buffer;
   readonly nextSequence: number;
   readonly timeMs: number;
-}
-
-export interface DurableFrame {
-  readonly segment: number;
-  readonly frameNumber: number;
-  readonly dataPosition: number;
-  readonly dataBytes: number;
-  readonly records: readonly LogRecord[];
 }
 
 export interface AppenderOptions {
@@ -51,13 +34,15 @@ export interface AppenderOptions {
   /** A segment is ended when it has this many bytes, or this long after its first record. */
   readonly segmentBytes: number;
   readonly segmentAgeMs: number;
+  /** A frame takes nothing more from here on, and is written while a flush runs. */
+  readonly fullFrameBytes: number;
   /** Bytes that are not durable yet, at most (one write may exceed it). */
   readonly queueBytes: number;
   /** The group's volumes as of all that is durable. */
   readonly opening: () => Opening;
-  readonly onSegment: (segment: { header: SegmentHeader; link: Buffer; key: Buffer; name: string }) => void;
+  readonly onSegment: (segment: LiveSegment) => void;
   /** In order, before anybody is told; `head` is the new durable end. */
-  readonly onDurable: (frames: readonly DurableFrame[], head: LogHead) => void;
+  readonly onDurable: (frames: readonly PlacedFrame[], head: LogHead) => void;
   readonly onEnded: (head: LogHead) => void;
 }
 
@@ -68,23 +53,8 @@ export interface Captured {
   readonly durable: Promise<void>;
 }
 
-interface LiveSegment {
-  readonly plan: SegmentPlan;
-  readonly file: SegmentFile;
-  readonly number: number;
-  position: number;
-  tag: Buffer;
-  frameNumber: number;
-  nextSequence: number;
-  timeMs: number;
-  marked: boolean;
-}
-
-interface WrittenFrame {
-  readonly frame: DurableFrame;
-  readonly pending: PendingFrame;
-}
-
+/** One call of `writev` takes about so much. */
+const writeBytes = 8 * 1024 * 1024;
 /** How often idleness and age are looked at. */
 const tickMs = 25;
 
@@ -264,73 +234,35 @@ export class SegmentAppender {
     this.#queue.shift();
     const live = this.#live;
     if (live === undefined || live.plan !== job.plan) return;
-    if (job.type === "mark") await this.#writePlain(live, frameType.mark);
-    else await this.#endLive(live);
+    if (job.type === "end") await this.#endLive(live);
+    else if (!live.isMarked) await live.writePlain(frameType.mark, this.#durableEnd(live));
   }
 
   async #writeFrames(): Promise<void> {
     const live = this.#live;
     invariant(live !== undefined, "a segment to write to");
-    const from = live.position;
-    const buffers: Buffer[] = [];
-    const frames: WrittenFrame[] = [];
-    for (
-      let job = this.#queue.first;
-      job?.type === "frame" && job.plan === live.plan;
-      job = this.#queue.first
-    ) {
+    const frames: PendingFrame[] = [];
+    let bytes = 0;
+    // Enough for one call; the rest follows while this much may already be flushed.
+    for (let job = this.#queue.first; bytes < writeBytes; job = this.#queue.first) {
+      if (job?.type !== "frame" || job.plan !== live.plan) break;
       this.#queue.shift();
-      const { builder } = job;
-      const last = builder.records.at(-1);
-      invariant(last !== undefined, "a frame has a record");
-      const dataPosition =
-        live.position + frameHeaderBytes + directoryLength(builder.records.length, builder.dataBytes);
-      buffers.push(
-        ...this.#place(live, builder.seal({ previousTag: live.tag, durableEnd: this.#durableEnd(live) })),
-      );
-      live.frameNumber = builder.frameNumber;
-      live.nextSequence = last.sequence + 1;
-      live.timeMs = last.timeMs;
-      live.marked = false;
-      const facts = { frameNumber: builder.frameNumber, dataPosition, dataBytes: builder.dataBytes };
-      frames.push({ pending: job, frame: { segment: live.number, ...facts, records: builder.records } });
-      // Enough for one call; the rest follows while this much may already be flushed.
-      if (live.position - from >= 8 * fullFrameBytes) break;
+      frames.push(job);
+      bytes += job.builder.dataBytes;
     }
-    this.#inWriting = frames.map(({ pending }) => pending);
-    await live.file.write(buffers, from);
+    this.#inWriting = frames;
+    const written = await live.writeFrames(frames, this.#durableEnd(live));
     this.#inWriting = [];
-    if (this.#failed === undefined) this.#written.push(...frames);
-  }
-
-  #place(live: LiveSegment, sealed: SealedFrame): readonly Buffer[] {
-    live.position += sealed.lengthBytes;
-    live.tag = sealed.tag;
-    return sealed.buffers;
+    if (this.#failed === undefined) this.#written.push(...written);
   }
 
   #durableEnd(live: LiveSegment): number {
     return this.#head.number === live.number ? this.#head.position : 0;
   }
 
-  async #writePlain(live: LiveSegment, type: typeof frameType.mark | typeof frameType.seal): Promise<void> {
-    if (type === frameType.mark && live.marked) return;
-    const from = live.position;
-    const sealed = sealPlainFrame(live.plan.key, {
-      type,
-      frameNumber: live.frameNumber,
-      firstSequence: live.nextSequence,
-      timeMs: live.timeMs,
-      previousTag: live.tag,
-      durableEnd: this.#durableEnd(live),
-    });
-    live.marked = true;
-    await live.file.write(this.#place(live, sealed), from);
-  }
-
   async #endLive(live: LiveSegment): Promise<void> {
     await this.#syncWritten();
-    await this.#writePlain(live, frameType.seal);
+    await live.writePlain(frameType.seal, this.#durableEnd(live));
     await this.#syncNow();
     await live.file.close();
     this.#live = undefined;
@@ -340,10 +272,8 @@ export class SegmentAppender {
   async #createSegment(plan: SegmentPlan, timeMs: number): Promise<void> {
     invariant(this.#live === undefined, "the segment before was ended");
     const { folder, fingerprint } = this.#options;
-    const number = this.#head.number + 1;
-    const name = segmentName(number);
     const header: SegmentHeader = {
-      number,
+      number: this.#head.number + 1,
       firstSequence: this.#head.nextSequence,
       timeMs: Math.max(this.#head.timeMs, Math.min(timeMs, this.#timeMs)),
       previousEnd: this.#head.position,
@@ -351,50 +281,13 @@ export class SegmentAppender {
       salt: plan.salt,
       fingerprint,
     };
-    const headerBytes = encodeSegmentHeader(header);
-    const opening = sealPlainFrame(plan.key, {
-      type: frameType.opening,
-      frameNumber: 0,
-      firstSequence: header.firstSequence,
-      timeMs: header.timeMs,
-      previousTag: headerLink(headerBytes),
-      durableEnd: 0,
-      directory: encodeOpening(this.#options.opening()),
-    });
-    const file = await this.#createFile(name, [headerBytes, ...opening.buffers]);
-    const position = headerBytes.length + opening.lengthBytes;
-    const { tag } = opening;
-    const { firstSequence: nextSequence } = header;
-    this.#live = {
-      plan,
-      file,
-      number,
-      position,
-      tag,
-      frameNumber: 0,
-      nextSequence,
-      timeMs: header.timeMs,
-      marked: false,
-    };
-    this.#head = { number, position, tag, nextSequence, timeMs: header.timeMs };
-    this.#options.onSegment({ header, link: headerLink(headerBytes), key: plan.key, name });
+    const live = await LiveSegment.create({ folder, plan, header, opening: this.#options.opening() });
+    this.#live = live;
+    const { number, position, tag } = live;
+    this.#head = { number, position, tag, nextSequence: header.firstSequence, timeMs: header.timeMs };
+    this.#options.onSegment(live);
     this.#options.onDurable([], this.#head);
     await folder.syncEntries();
-  }
-
-  /** Leaves no file behind when the disk is full. */
-  async #createFile(name: string, buffers: readonly Buffer[]): Promise<SegmentFile> {
-    const { folder } = this.#options;
-    const file = await folder.create(name);
-    try {
-      await file.write(buffers, 0);
-      await file.sync();
-      return file;
-    } catch (error) {
-      await file.close();
-      await folder.remove(name);
-      throw error;
-    }
   }
 
   #startSync(): void {
@@ -513,7 +406,7 @@ export class SegmentAppender {
         }
         this.#quietTicks += 1;
         const live = this.#live;
-        if (this.#quietTicks === 2 && live?.plan === plan && !live.marked) this.#markIdle(plan);
+        if (this.#quietTicks === 2 && live?.plan === plan && !live.isMarked) this.#markIdle(plan);
       }
     } catch {
       // Closing.

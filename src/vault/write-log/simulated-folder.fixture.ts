@@ -117,7 +117,8 @@ export class SimulatedDisk {
       sync: async () => {
         const { length } = disk.writes;
         const content = Buffer.from(disk.content);
-        await turn();
+        // Slower than a write, so that writes come in between.
+        for (let turns = 0; turns < 4; turns += 1) await turn();
         check();
         this.syncs += 1;
         if (this.failNextSync) {

@@ -28,6 +28,7 @@ type Step =
   | {
       do:
         | "flush"
+        | "turn"
         | "end"
         | "fold"
         | "foldAndRead"
@@ -79,6 +80,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constantFrom("full" as const, "badSync" as const) }) },
+  { weight: 8, arbitrary: fc.record({ do: fc.constant("turn" as const) }) },
   {
     weight: 2,
     arbitrary: fc.record({ do: fc.constant("clock" as const), ms: fc.integer({ min: -500, max: 2000 }) }),
@@ -124,7 +126,7 @@ class Life {
       logKey: this.logKey,
       clock: this.clock,
       points: this.points,
-      limits: { segmentBytes: 200_000, queueBytes: 400_000, extents: 100_000 },
+      limits: { segmentBytes: 200_000, fullFrameBytes: 5000, queueBytes: 400_000, extents: 100_000 },
     });
     const last = this.log.lastRecord.sequence;
     const lost = this.shadows.filter((shadow) => shadow.sequence > last && shadow.acknowledged);
@@ -301,6 +303,8 @@ async function take(life: Life, step: Step, number: number): Promise<void> {
   else if (step.do === "zero" || step.do === "trim") await clear(life, step);
   else if (step.do === "resize") await resize(life, step);
   else if (step.do === "flush") await life.log.flush();
+  // Something else happens meanwhile: frames are written while a flush runs.
+  else if (step.do === "turn") await new Promise((resolve) => void setImmediate(resolve));
   else if (step.do === "end") await life.log.endSegment();
   else if (step.do === "read") await life.readAll();
   else if (step.do === "full") await fill(life);
@@ -314,7 +318,7 @@ async function take(life: Life, step: Step, number: number): Promise<void> {
 test("whatever happens, acknowledged writes are there and every moment is the disk as it was", async () => {
   const numRuns = Number(process.env["WRITE_LOG_RUNS"] ?? 60);
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), fc.nat(), async (steps, seed) => {
+    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 80 }), fc.nat(), async (steps, seed) => {
       const life = new Life();
       await life.open();
       for (const [number, one] of steps.entries()) await take(life, one, number);

@@ -6,13 +6,14 @@ import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
 import type { Extent } from "#model/block-device.ts";
+import type { LiveSegment, PlacedFrame } from "./live-segment.ts";
 import { applyRecord } from "./apply-record.ts";
 import { type LiveVolume, SharedReader, applyToVolumes } from "./live-volume.ts";
 import { encodeEvent, type LogEvent, type LogVolume, type SynchronisingReason } from "./log-event.ts";
 import { type LogHistory } from "./open-moment.ts";
 import type { CommittedPoint, PointStore } from "./point-store.ts";
 import { checkRange, extentsOfLayers, type Layers, readLayers } from "./read-layers.ts";
-import { type Captured, type DurableFrame, type LogHead, SegmentAppender } from "./segment-appender.ts";
+import { type Captured, type LogHead, SegmentAppender } from "./segment-appender.ts";
 import type { SegmentFolder } from "./segment-folder.ts";
 import {
   groupFingerprint,
@@ -28,6 +29,8 @@ export interface WriteLogLimits {
   /** A segment is ended, and can be shipped, at this size or this long after its first record. */
   readonly segmentBytes: number;
   readonly segmentAgeMs: number;
+  /** A frame of so much is written at once; smaller ones wait for the flush that runs. */
+  readonly fullFrameBytes: number;
   /** Bytes taken and not yet durable; beyond it writers wait. */
   readonly queueBytes: number;
   /** Extents in memory (52 bytes each) after which a fold is asked for; beyond twice as many, writers wait for it. */
@@ -37,6 +40,7 @@ export interface WriteLogLimits {
 export const defaultLimits: WriteLogLimits = {
   segmentBytes: 64 * 1024 * 1024,
   segmentAgeMs: 1000,
+  fullFrameBytes: 1024 * 1024,
   queueBytes: 32 * 1024 * 1024,
   extents: 1_000_000,
 };
@@ -396,18 +400,19 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     return count;
   }
 
-  #addSegment(segment: Pick<Segment, "name" | "header" | "link" | "key">): void {
-    const { header } = segment;
+  #addSegment(segment: LiveSegment): void {
+    const { name, header, link } = segment;
+    const { key } = segment.plan;
     const end = {
       position: 0,
-      tag: segment.link,
+      tag: link,
       nextSequence: header.firstSequence,
       lastTimeMs: header.timeMs,
     };
-    this.shelf.add({ ...segment, end, ended: false });
+    this.shelf.add({ name, header, link, key, end, ended: false });
   }
 
-  #onDurable(frames: readonly DurableFrame[], head: LogHead): void {
+  #onDurable(frames: readonly PlacedFrame[], head: LogHead): void {
     for (const frame of frames) for (const record of frame.records) this.#apply(frame, record);
     const segment = this.shelf.get(head.number);
     invariant(segment !== undefined, "the head's segment is on the shelf");
@@ -417,7 +422,7 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     if (this.#extents > this.limits.extents) this.onFoldWanted();
   }
 
-  #apply(frame: DurableFrame, record: LogRecord): void {
+  #apply(frame: PlacedFrame, record: LogRecord): void {
     if (record.kind !== recordKind.event) {
       const live = this.#live.get(record.volume);
       invariant(live !== undefined, "a record's volume has its index");
