@@ -4,7 +4,7 @@ import { BLOCK_BYTES } from "./block-ref.ts";
 import { LEASE_MS, SKEW_MS } from "./leases.ts";
 import { openVault } from "./open-vault.ts";
 import type { PointId } from "./point-manifest.ts";
-import { type StorageFault, faultyStorage } from "./storage/faulty-storage.ts";
+import { type StorageFault, type StorageOperation, faultyStorage } from "./storage/faulty-storage.ts";
 import { type MemoryStorage, memoryStorage } from "./storage/memory-storage.ts";
 import {
   type ManualClock,
@@ -62,9 +62,37 @@ async function writeSecond({ storage, clock }: Stage, at: number, how: StorageFa
   }
 }
 
-async function operationsOfSecond(): Promise<number> {
+/** What a run asks of the store, call by call. */
+interface Calls {
+  readonly made: StorageOperation[];
+  readonly count: (operation: StorageOperation) => StorageFault;
+}
+
+function countCalls(): Calls {
+  const made: StorageOperation[] = [];
+  return {
+    made,
+    count: (operation) => {
+      made.push(operation);
+      return "none";
+    },
+  };
+}
+
+/** Where and how to die. Dying after a call that changes nothing is dying before the next one. */
+function deaths(
+  made: readonly StorageOperation[],
+): { readonly at: number; readonly how: "before" | "after" }[] {
+  return made.flatMap((operation, n) => [
+    { at: n + 1, how: "before" as const },
+    ...(operation === "put" || operation === "delete" ? [{ at: n + 1, how: "after" as const }] : []),
+  ]);
+}
+
+async function operationsOfSecond(): Promise<StorageOperation[]> {
   const stage = await stageWithOnePoint();
-  const counted = faultyStorage(stage.storage);
+  const { made, count } = countCalls();
+  const counted = faultyStorage(stage.storage, count);
   const vault = await openVault({ storage: counted, unlock: passphrase(), threads: 0, clock: stage.clock });
   const [base] = await vault.listPoints("v");
   if (base === undefined) throw new Error("the first point is there");
@@ -75,56 +103,52 @@ async function operationsOfSecond(): Promise<number> {
     changed,
     base: base.id,
   });
-  return counted.total;
+  return made;
 }
 
 test("a writer that dies at any operation of the store leaves whole points, and nothing that collection does not remove", async () => {
-  const operations = await operationsOfSecond();
+  const made = await operationsOfSecond();
+  const operations = made.length;
   assert.ok(operations > 10, `${operations} operations`);
-  for (let at = 1; at <= operations + 1; at += 1) {
-    for (const how of ["before", "after"] as const) {
-      const what = `dead ${how} operation ${at} of ${operations}`;
-      const stage = await stageWithOnePoint();
-      const told = await writeSecond(stage, at, how);
-      assert.equal(told || at <= operations, true, what);
-      const vault = await openVault({
-        storage: stage.storage,
-        unlock: passphrase(),
-        threads: 0,
-        clock: stage.clock,
-      });
-      const points = await vault.listPoints("v");
-      assert.ok(points.length === 2 || (points.length === 1 && !told), what);
-      const disks = [first, second];
-      for (const [n, { id }] of points.entries()) {
-        await using point = await vault.openPoint(id);
-        assert.ok((await readWhole(point)).equals(disks[n] as Buffer), `${what}: point ${n}`);
-      }
-      assert.deepEqual((await vault.verify({ depth: "full" })).findings, [], what);
-      // The dead writer's lease runs out; two runs later only what the points need is left.
-      stage.clock.advance(LEASE_MS + 2 * SKEW_MS);
-      await vault.collectGarbage();
-      stage.clock.advance(2 * SKEW_MS);
-      const { waiting } = await vault.collectGarbage();
-      assert.deepEqual(waiting, [], what);
-      assert.equal(await spareBytes(stage.storage, vault), 0, what);
-      assert.deepEqual((await vault.verify({ depth: "full" })).findings, [], what);
-      for (const [n, { id }] of points.entries()) {
-        await using point = await vault.openPoint(id);
-        assert.ok(
-          (await readWhole(point)).equals(disks[n] as Buffer),
-          `${what}: point ${n} after collection`,
-        );
-      }
-      // The vault is as good as new: the next point can be written.
-      const next = await vault.writePoint({
-        volumeId: "v",
-        sizeBytes: second.length,
-        source: memoryDisk(second),
-      });
-      await using point = await vault.openPoint(next.id);
-      assert.ok((await readWhole(point)).equals(second), what);
+  for (const { at, how } of [...deaths(made), { at: operations + 1, how: "before" as const }]) {
+    const what = `dead ${how} operation ${at} of ${operations}`;
+    const stage = await stageWithOnePoint();
+    const told = await writeSecond(stage, at, how);
+    assert.equal(told || at <= operations, true, what);
+    const vault = await openVault({
+      storage: stage.storage,
+      unlock: passphrase(),
+      threads: 0,
+      clock: stage.clock,
+    });
+    const points = await vault.listPoints("v");
+    assert.ok(points.length === 2 || (points.length === 1 && !told), what);
+    const disks = [first, second];
+    for (const [n, { id }] of points.entries()) {
+      await using point = await vault.openPoint(id);
+      assert.ok((await readWhole(point)).equals(disks[n] as Buffer), `${what}: point ${n}`);
     }
+    assert.deepEqual((await vault.verify({ depth: "full" })).findings, [], what);
+    // The dead writer's lease runs out; two runs later only what the points need is left.
+    stage.clock.advance(LEASE_MS + 2 * SKEW_MS);
+    await vault.collectGarbage();
+    stage.clock.advance(2 * SKEW_MS);
+    const { waiting } = await vault.collectGarbage();
+    assert.deepEqual(waiting, [], what);
+    assert.equal(await spareBytes(stage.storage, vault), 0, what);
+    assert.deepEqual((await vault.verify({ depth: "full" })).findings, [], what);
+    for (const [n, { id }] of points.entries()) {
+      await using point = await vault.openPoint(id);
+      assert.ok((await readWhole(point)).equals(disks[n] as Buffer), `${what}: point ${n} after collection`);
+    }
+    // The vault is as good as new: the next point can be written.
+    const next = await vault.writePoint({
+      volumeId: "v",
+      sizeBytes: second.length,
+      source: memoryDisk(second),
+    });
+    await using point = await vault.openPoint(next.id);
+    assert.ok((await readWhole(point)).equals(second), what);
   }
 });
 
@@ -161,14 +185,13 @@ async function stageForCollection(): Promise<Stage & { readonly disk: Buffer; re
 test("a collector that dies at any operation of the store takes nothing that is needed, and the next one ends its work", async () => {
   const collect = async (
     { storage, clock }: Stage,
-    fault: (number: number) => StorageFault,
-  ): Promise<number> => {
-    const dying = faultyStorage(storage, (_, number) => fault(number));
+    fault: (operation: StorageOperation, number: number) => StorageFault,
+  ): Promise<void> => {
+    const dying = faultyStorage(storage, fault);
     const options = { storage: dying, unlock: passphrase(), threads: 0, clock };
     await openVault(options)
       .then((vault) => vault.collectGarbage())
       .catch(() => {});
-    return dying.total;
   };
   const whole = await stageForCollection();
   const { compactedPacks, condemnedPacks, deletedPacks } = await (
@@ -179,28 +202,27 @@ test("a collector that dies at any operation of the store takes nothing that is 
     [1, 1, 2],
     "it has all kinds of work to do",
   );
-  const operations = await collect(await stageForCollection(), () => "none");
-  for (let at = 1; at <= operations; at += 1) {
-    for (const how of ["before", "after"] as const) {
-      const what = `dead ${how} operation ${at} of ${operations}`;
-      const stage = await stageForCollection();
-      await collect(stage, (number) => (number < at ? "none" : number === at ? how : "before"));
-      const check = async (): Promise<void> => {
-        const vault = await openVault({ ...stage, unlock: passphrase(), threads: 0 });
-        assert.deepEqual((await vault.verify({ depth: "full" })).lost, [], what);
-        await using point = await vault.openPoint(stage.id, { lease: "none" });
-        assert.ok((await readWhole(point)).equals(stage.disk), what);
-      };
-      await check();
-      stage.clock.advance(LEASE_MS + 2 * SKEW_MS);
-      for (let run = 0; run < 3; run += 1) {
-        await collect(stage, () => "none");
-        stage.clock.advance(2 * SKEW_MS);
-      }
-      await check();
+  const { made, count } = countCalls();
+  await collect(await stageForCollection(), count);
+  for (const { at, how } of deaths(made)) {
+    const what = `dead ${how} operation ${at} of ${made.length}`;
+    const stage = await stageForCollection();
+    await collect(stage, (_, number) => (number < at ? "none" : number === at ? how : "before"));
+    const check = async (): Promise<void> => {
       const vault = await openVault({ ...stage, unlock: passphrase(), threads: 0 });
-      assert.deepEqual((await vault.verify({ depth: "full" })).findings, [], what);
-      assert.equal(await spareBytes(stage.storage, vault), 0, what);
+      assert.deepEqual((await vault.verify({ depth: "full" })).lost, [], what);
+      await using point = await vault.openPoint(stage.id, { lease: "none" });
+      assert.ok((await readWhole(point)).equals(stage.disk), what);
+    };
+    await check();
+    stage.clock.advance(LEASE_MS + 2 * SKEW_MS);
+    for (let run = 0; run < 3; run += 1) {
+      await collect(stage, () => "none");
+      stage.clock.advance(2 * SKEW_MS);
     }
+    await check();
+    const vault = await openVault({ ...stage, unlock: passphrase(), threads: 0 });
+    assert.deepEqual((await vault.verify({ depth: "full" })).findings, [], what);
+    assert.equal(await spareBytes(stage.storage, vault), 0, what);
   }
 });
