@@ -1,7 +1,7 @@
 /** What happens to a group besides writes. Events are records of the log, so that every moment knows its volumes' state. */
 
 /** Why content is copied whole or in part, rather than written by the guest. */
-export const synchronisingReasons = [
+const synchronisingReasons = [
   "first_copy",
   "bitmap_lost",
   "interruption",
@@ -43,8 +43,6 @@ export type LogEvent =
       /** Why it is not application-consistent although that was asked for. */
       readonly reason?: string;
     };
-
-export type VolumeTable = ReadonlyMap<number, LogVolume>;
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 const isReason = (value: unknown): value is SynchronisingReason =>

@@ -43,12 +43,7 @@ export const chunkPosition = (frame: FrameData, chunk: number): number =>
 export const chunkLength = (frame: FrameData, chunk: number): number =>
   Math.min(chunkBytes, frame.dataBytes - chunk * chunkBytes);
 
-export const unsealChunk = (
-  key: Buffer,
-  frame: FrameData,
-  chunk: number,
-  sealed: Buffer,
-): Buffer | undefined =>
+const unsealChunk = (key: Buffer, frame: FrameData, chunk: number, sealed: Buffer): Buffer | undefined =>
   unseal(
     key,
     frameNonce(frame.frameNumber, chunk + 1, frameType.records),

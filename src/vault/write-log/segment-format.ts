@@ -18,7 +18,7 @@ export const recordBytes = 24;
 export const maxRecordData = 32 * 1024 * 1024;
 export const maxFrameData = 34 * 1024 * 1024;
 export const maxFrameRecords = 4096;
-export const maxOpeningBytes = 8 * 1024 * 1024;
+const maxOpeningBytes = 8 * 1024 * 1024;
 /** The volume index of records that concern the group. */
 export const groupIndex = 0xff_ff;
 
@@ -80,10 +80,10 @@ function getU64(buffer: Buffer, at: number): number {
   return Number.isSafeInteger(value) ? value : Number.NaN;
 }
 
-export const toSector = (bytes: number): number => Math.ceil(bytes / sectorBytes) * sectorBytes;
+const toSector = (bytes: number): number => Math.ceil(bytes / sectorBytes) * sectorBytes;
 
 /** Length of the data area on disk: chunks and their tags. */
-export const sealedDataBytes = (dataBytes: number): number => dataBytes + chunkCount(dataBytes) * tagBytes;
+const sealedDataBytes = (dataBytes: number): number => dataBytes + chunkCount(dataBytes) * tagBytes;
 
 export const chunkCount = (dataBytes: number): number => Math.ceil(dataBytes / chunkBytes);
 

@@ -11,7 +11,7 @@ const digits = (sequence: number): string => String(sequence).padStart(16, "0");
 export const shippedPrefix = (group: string): string => `log/${group}/`;
 
 /** An empty segment's last record is the one before its first. */
-export function shippedName(group: string, first: number, last: number): string {
+function shippedName(group: string, first: number, last: number): string {
   return `${shippedPrefix(group)}${digits(first)}-${digits(last)}`;
 }
 

@@ -7,7 +7,7 @@ import type { CommittedPoint, PointStore } from "./point-store.ts";
 const attribute = { group: "log.group", whole: "log.whole" } as const;
 
 /** Undefined for points that no log of the group made. */
-export function committedPoint(manifest: PointManifest, group: string): CommittedPoint | undefined {
+function committedPoint(manifest: PointManifest, group: string): CommittedPoint | undefined {
   const { id, volumeId, sequence, timeMs, sizeBytes, consistency, attributes } = manifest;
   if (sequence === undefined || attributes[attribute.group] !== group) return undefined;
   const whole = attributes[attribute.whole] === "yes";
