@@ -24,6 +24,9 @@ export interface DirtyBitmap {
   readonly busy: boolean;
 }
 
+/** A monitor as far as asking it goes. */
+export type QmpExecutor = Pick<QmpClient, "execute">;
+
 const POLL_MS = 10;
 
 interface RawJob {
@@ -42,7 +45,7 @@ interface RawNode {
   readonly "dirty-bitmaps"?: readonly (Omit<DirtyBitmap, "inconsistent"> & { inconsistent?: boolean })[];
 }
 
-export async function queryJobs(qmp: QmpClient, signal?: AbortSignal): Promise<Map<string, BlockJob>> {
+export async function queryJobs(qmp: QmpExecutor, signal?: AbortSignal): Promise<Map<string, BlockJob>> {
   const raw = (await qmp.execute("query-block-jobs", undefined, signal)) as unknown as readonly RawJob[];
   return new Map(
     raw.map((job) => [
@@ -61,7 +64,7 @@ export async function queryJobs(qmp: QmpClient, signal?: AbortSignal): Promise<M
   );
 }
 
-export async function queryNodes(qmp: QmpClient, signal?: AbortSignal): Promise<Map<string, RawNode>> {
+export async function queryNodes(qmp: QmpExecutor, signal?: AbortSignal): Promise<Map<string, RawNode>> {
   const nodes = (await qmp.execute(
     "query-named-block-nodes",
     { flat: true },
@@ -73,7 +76,7 @@ export async function queryNodes(qmp: QmpClient, signal?: AbortSignal): Promise<
 }
 
 export async function queryBitmaps(
-  qmp: QmpClient,
+  qmp: QmpExecutor,
   node: string,
   signal?: AbortSignal,
 ): Promise<Map<string, DirtyBitmap>> {
@@ -91,7 +94,7 @@ export function endOfJob({ name, data }: QmpEvent, jobId: string): string | null
 
 /** Cancels those that there are and returns when none of them is left. What they wait for must be broken first (`yank`). */
 export async function endJobs(
-  qmp: QmpClient,
+  qmp: QmpExecutor,
   ids: readonly string[],
   clock: Clock,
   signal?: AbortSignal,

@@ -12,7 +12,7 @@
  * added, every write that the fresh one lacks is at the target.
  */
 import { OperationalError, publicMessage } from "#kernel/errors.ts";
-import { type BlockJob, endJobs, endOfJob, queryBitmaps, queryJobs } from "./block-jobs.ts";
+import { type BlockJob, endJobs, endOfJob, type QmpExecutor, queryBitmaps, queryJobs } from "./block-jobs.ts";
 import { type JobWatch, planWatch, stuckForMs, watchJob } from "./capture-watch.ts";
 import { nbdUri, qemuImg } from "./create-disk.ts";
 import type { Machine, MachineAttendant } from "./machine.ts";
@@ -52,7 +52,7 @@ export interface CaptureStatus {
 
 const GRANULARITY = 65_536;
 const BITMAP_PREFIX = "capture-";
-const PROBE_LIMIT_MS = 1000;
+const PROBE_LIMIT_MS = 1500;
 const RETRY_MS = 250;
 /** A fresh bitmap is begun when the one in use would make a resynchronisation larger than this. */
 const ROTATE_BYTES = 16 * 1024 * 1024;
@@ -139,13 +139,42 @@ export class Capture implements MachineAttendant {
     return { live: `live-${this.disk}`, resync: `resync-${this.disk}` };
   }
 
+  /**
+   * QEMU's main loop, and with it the monitor and the guest, stands still while some commands wait for a target that does not
+   * answer. The one thing that it still hears is to break the connection.
+   */
+  #guarded(qmp: QmpClient): QmpExecutor {
+    const { clock } = this.#machine.deps;
+    return {
+      execute: async (command, args, signal) => {
+        const answered = new AbortController();
+        clock.sleep(planWatch(this.#record.stallLimitMs).stuckMs, answered.signal).then(
+          () => this.#yank(qmp),
+          // It has answered.
+          () => {},
+        );
+        try {
+          return await qmp.execute(command, args, signal);
+        } finally {
+          answered.abort();
+        }
+      },
+    };
+  }
+
+  /** One by one: of several, none is broken when one is not there. */
+  async #yank(qmp: QmpClient): Promise<void> {
+    for (const node of [this.#nodes.live, this.#nodes.resync]) await qmp.yank([node]).catch(() => {});
+  }
+
   async #follow(qmp: QmpClient, signal: AbortSignal): Promise<void> {
+    const guarded = this.#guarded(qmp);
     let reason = "the agent or the machine was started again";
     for (;;) {
       try {
-        await this.#waitForTarget(signal);
-        await this.#begin(qmp, signal);
-        await this.#stay(qmp, reason, signal);
+        await this.#waitForTarget(qmp, signal);
+        await this.#begin(qmp, guarded, signal);
+        await this.#stay(qmp, guarded, reason, signal);
       } catch (error) {
         signal.throwIfAborted();
         if (qmp.isClosed) return;
@@ -162,27 +191,32 @@ export class Capture implements MachineAttendant {
    * Asked from a process of its own: QEMU's main loop stands still, and the guest with it, while it connects to a target that
    * accepts connections and says nothing.
    */
-  async #waitForTarget(signal: AbortSignal): Promise<void> {
+  async #waitForTarget(qmp: QmpClient, signal: AbortSignal): Promise<void> {
     for (;;) {
       const limit = AbortSignal.any([AbortSignal.timeout(PROBE_LIMIT_MS), signal]);
       const answer = await qemuImg(["info", "-f", "raw", nbdUri(this.#record.target)], limit).catch(
         () => null,
       );
       if (answer !== null) return;
+      if (this.#status.state !== "behind") {
+        // A mirror that an agent before us began may be holding the guest's writes.
+        await this.#breakOff(qmp);
+        await this.#fellBehind(qmp, "the target does not answer", signal);
+      }
       await this.#machine.deps.clock.sleep(RETRY_MS, signal);
     }
   }
 
   /** Target connected and mirror running; one that an agent before us left running is taken over. */
-  async #begin(qmp: QmpClient, signal: AbortSignal): Promise<void> {
+  async #begin(qmp: QmpClient, guarded: QmpExecutor, signal: AbortSignal): Promise<void> {
     const { target, resyncTarget } = this.#record;
-    const jobs = await queryJobs(qmp, signal);
+    const jobs = await queryJobs(guarded, signal);
     if (jobs.has(this.#jobs.mirror)) {
       await this.#endResync(qmp, signal);
     } else {
       await this.#breakOff(qmp);
-      await addTarget(qmp, this.#nodes.live, target, signal);
-      await qmp.execute(
+      await addTarget(guarded, this.#nodes.live, target, signal);
+      await guarded.execute(
         "blockdev-mirror",
         {
           "job-id": this.#jobs.mirror,
@@ -196,7 +230,7 @@ export class Capture implements MachineAttendant {
         signal,
       );
     }
-    await addTarget(qmp, this.#nodes.resync, resyncTarget, signal);
+    await addTarget(guarded, this.#nodes.resync, resyncTarget, signal);
   }
 
   async #endResync(qmp: QmpClient, signal: AbortSignal): Promise<void> {
@@ -206,7 +240,7 @@ export class Capture implements MachineAttendant {
   }
 
   /** Brings the target up to date, then watches. Ends by throwing alone. */
-  async #stay(qmp: QmpClient, reason: string, signal: AbortSignal): Promise<never> {
+  async #stay(qmp: QmpClient, guarded: QmpExecutor, reason: string, signal: AbortSignal): Promise<never> {
     const { clock } = this.#machine.deps;
     const began = clock.monotonicMs();
     const watch = planWatch(this.#record.stallLimitMs);
@@ -219,13 +253,13 @@ export class Capture implements MachineAttendant {
       if (event.data["device"] === this.#jobs.resync && typeof length === "number") end.bytes = length;
     });
     try {
-      const { fresh, sync } = await this.#startResync(qmp, reason, signal);
+      const { fresh, sync } = await this.#startResync(guarded, reason, signal);
       let resyncing = true;
       /** A bitmap that takes the other's place once the mirror has nothing in flight. */
       let next: string | null = null;
       let rotatedAt = began;
       for (;;) {
-        const jobs = await queryJobs(qmp, signal);
+        const jobs = await queryJobs(guarded, signal);
         const mirror = jobs.get(this.#jobs.mirror);
         if (mirror === undefined) throw new Interruption("the target failed");
         this.#judge(jobs, watches, watch.stuckMs);
@@ -236,7 +270,7 @@ export class Capture implements MachineAttendant {
           next = fresh;
         }
         if (next !== null && mirror.length === mirror.offset) {
-          await this.#adoptBitmap(qmp, next, signal);
+          await this.#adoptBitmap(guarded, next, signal);
           next = null;
           rotatedAt = clock.monotonicMs();
           if (this.#status.state !== "continuous")
@@ -244,7 +278,7 @@ export class Capture implements MachineAttendant {
         }
         if (!resyncing && next === null && clock.monotonicMs() - rotatedAt > ROTATE_EVERY_MS) {
           rotatedAt = clock.monotonicMs();
-          next = await this.#beginRotation(qmp, signal);
+          next = await this.#beginRotation(guarded, signal);
         }
         await clock.sleep(watch.everyMs, signal);
       }
@@ -268,7 +302,7 @@ export class Capture implements MachineAttendant {
 
   /** Returns the fresh bitmap, which marks what is written from the backup's own point in time on. */
   async #startResync(
-    qmp: QmpClient,
+    qmp: QmpExecutor,
     reason: string,
     signal: AbortSignal,
   ): Promise<{ readonly fresh: string; readonly sync: Pick<CaptureSync, "kind" | "reason"> }> {
@@ -289,6 +323,11 @@ export class Capture implements MachineAttendant {
       target: this.#nodes.resync,
       "on-target-error": "report",
     };
+    const { resyncTarget } = this.#record;
+    // Little enough in flight that a slow target is not taken for a dead one, and on a Unix socket so little that its buffer
+    // takes it: see `CaptureOptions.target`.
+    const unix = resyncTarget.kind === "unix";
+    const pace = { "max-workers": unix ? 2 : 4, "max-chunk": unix ? GRANULARITY : 4 * GRANULARITY };
     const what = incremental ? { sync: "bitmap", bitmap, "bitmap-mode": "never" } : { sync: "full" };
     await qmp.execute(
       "transaction",
@@ -298,7 +337,7 @@ export class Capture implements MachineAttendant {
             type: "block-dirty-bitmap-add",
             data: { node, name: fresh, persistent: this.#canPersist, granularity: GRANULARITY },
           },
-          { type: "blockdev-backup", data: { ...base, ...what } },
+          { type: "blockdev-backup", data: { ...base, ...what, "x-perf": pace } },
         ],
       },
       signal,
@@ -315,7 +354,7 @@ export class Capture implements MachineAttendant {
   }
 
   /** The record first: a bitmap that no record names is removed by the next agent. */
-  async #adoptBitmap(qmp: QmpClient, bitmap: string, signal: AbortSignal): Promise<void> {
+  async #adoptBitmap(qmp: QmpExecutor, bitmap: string, signal: AbortSignal): Promise<void> {
     await this.#machine.update(({ captures }) => ({
       captures: { ...captures, [this.disk]: { ...this.#record, bitmap, seeded: true } },
     }));
@@ -323,7 +362,7 @@ export class Capture implements MachineAttendant {
     await this.#dropBitmaps(qmp, [bitmap]);
   }
 
-  async #beginRotation(qmp: QmpClient, signal: AbortSignal): Promise<string | null> {
+  async #beginRotation(qmp: QmpExecutor, signal: AbortSignal): Promise<string | null> {
     const node = `disk-${this.disk}`;
     const present = await queryBitmaps(qmp, node, signal);
     const current = present.get(this.#record.bitmap ?? "");
@@ -335,7 +374,7 @@ export class Capture implements MachineAttendant {
     return name;
   }
 
-  async #dropBitmaps(qmp: QmpClient, keep: readonly string[]): Promise<void> {
+  async #dropBitmaps(qmp: QmpExecutor, keep: readonly string[]): Promise<void> {
     const node = `disk-${this.disk}`;
     for (const name of (await queryBitmaps(qmp, node)).keys()) {
       if (!name.startsWith(BITMAP_PREFIX) || keep.includes(name)) continue;
@@ -347,7 +386,7 @@ export class Capture implements MachineAttendant {
   async #breakOff(qmp: QmpClient): Promise<void> {
     const { clock } = this.#machine.deps;
     const { live, resync } = this.#nodes;
-    for (const node of [live, resync]) await qmp.yank([node]).catch(() => {});
+    await this.#yank(qmp);
     await endJobs(qmp, Object.values(this.#jobs), clock);
     for (const node of [live, resync]) {
       await qmp.execute("blockdev-del", { "node-name": node }).catch(() => {});
@@ -383,7 +422,7 @@ export class Capture implements MachineAttendant {
 }
 
 async function addTarget(
-  qmp: QmpClient,
+  qmp: QmpExecutor,
   node: string,
   location: NbdLocation,
   signal: AbortSignal,

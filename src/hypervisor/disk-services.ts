@@ -10,7 +10,12 @@ import type { Machine } from "./machine.ts";
 import { decodeDiskSpec, type DiskSpec, type DiskSpecInput, type NbdLocation } from "./machine-spec.ts";
 
 export interface CaptureOptions {
-  /** A writable export as large as the disk. */
+  /**
+   * A writable export as large as the disk, which several connections may write to. Over TCP, on the loopback address if need be,
+   * rather than over a Unix socket: a broken TCP connection frees whatever waits for it. On a Unix socket, QEMU (seen with 7.2)
+   * does not notice the break while it waits for room to send, so that large writes of the guest (some 200 KiB in flight) are
+   * held until the target reads again or dies.
+   */
   readonly target: NbdLocation;
   /** Where full copies and resynchronisations are written, which are no writes of the guest's. Default: the target. */
   readonly resyncTarget?: NbdLocation;

@@ -35,6 +35,8 @@ export interface MachineAttendant {
 
 const STOP_GRACE_MS = 15_000;
 const QUIT_LIMIT_MS = 5000;
+/** The first attempt comes at once: a capture that was given up leaves nothing in the way of the write that failed with it. */
+const FIRST_RETRY_MS = 20;
 const RETRY_DISK_MS = 300;
 /** A guest that prints without end fills no host: the older half of this is dropped. */
 const CONSOLE_LIMIT_BYTES = 8 * 1024 * 1024;
@@ -51,6 +53,8 @@ export class Machine implements MachineView {
   #writing: Promise<unknown> = Promise.resolve();
   #queue: Promise<unknown> = Promise.resolve();
   #detached: Promise<void> = Promise.resolve();
+  /** QEMU's end is our own doing. */
+  #ending = false;
   readonly #closing = new AbortController();
 
   constructor(folder: string, record: MachineRecord, deps: MachineDeps) {
@@ -350,20 +354,24 @@ export class Machine implements MachineView {
   async #keepTrying(): Promise<void> {
     if (this.#state === "waiting") return;
     this.#state = "waiting";
-    this.notify("disk.waiting", "the guest is paused: a disk, or what it stands on, does not serve");
     const { clock } = this.deps;
+    let told = false;
     try {
-      for (;;) {
-        await clock.sleep(RETRY_DISK_MS, this.closing);
+      for (let waitMs = FIRST_RETRY_MS; ; waitMs = RETRY_DISK_MS) {
+        await clock.sleep(waitMs, this.closing);
         if (!this.isOn || this.#record.power !== "on") return;
         await this.execute("cont", undefined, this.closing);
         this.#state = "waiting";
-        await clock.sleep(RETRY_DISK_MS, this.closing);
+        await clock.sleep(waitMs, this.closing);
         const answer = (await this.execute("query-status", undefined, this.closing)) as { status: string };
         if (answer.status === "running") break;
+        if (!told) {
+          told = true;
+          this.notify("disk.waiting", "the guest is paused: a disk, or what it stands on, does not serve");
+        }
       }
       this.#state = "running";
-      this.notify("disk.serving", "the guest goes on");
+      if (told) this.notify("disk.serving", "the guest goes on");
     } catch (error) {
       if (!this.closing.aborted) this.deps.log.debug({ machine: this.id, error }, "gave up on a disk");
     }
@@ -372,13 +380,14 @@ export class Machine implements MachineView {
   /** The monitor closed. `stop` and `close` do that too, and have said so before. */
   #lost(qemu: RunningQemu): void {
     if (this.#qemu !== qemu) return;
+    const asked = this.#ending;
     this.#qemu = null;
     this.#detached = (async () => {
       await Promise.all(Array.from(this.#attendants, (attendant) => attendant.detached()));
       if (this.closing.aborted) return;
       await waitForEnd(qemu.identity, this.deps.clock, this.closing);
       this.#state = "off";
-      if (this.#record.power === "off") return;
+      if (asked || this.#record.power === "off") return;
       const restart = this.spec.autoRestart;
       await this.update(restart ? { process: null } : { power: "off", process: null });
       this.notify("machine.died", restart ? "QEMU ended: starting it again" : "QEMU ended");
@@ -391,6 +400,15 @@ export class Machine implements MachineView {
   }
 
   async #end(graceMs: number, signal: AbortSignal | undefined): Promise<void> {
+    this.#ending = true;
+    try {
+      await this.#endQemu(graceMs, signal);
+    } finally {
+      this.#ending = false;
+    }
+  }
+
+  async #endQemu(graceMs: number, signal: AbortSignal | undefined): Promise<void> {
     const { clock } = this.deps;
     const qemu = this.#qemu;
     // Also one whose monitor does not answer.

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { appendFileSync } from "node:fs";
 import { test } from "node:test";
 import { freePort, get, sameContent, serveFile, skip, Stage, webGuest } from "./stage.ts";
 
@@ -53,6 +55,55 @@ test(
     await capture.reached("continuous", t.signal);
     assert.equal(await get(port, "/cgi-bin/count", t.signal), "12");
 
+    await machine.stop(10_000);
+    await sameContent(`${machine.folder}/disk-data.qcow2`, "qcow2", target.path, "raw");
+  },
+);
+
+test(
+  "a target that stalls in the middle of the first copy holds no write longer than the limit either",
+  { skip, timeout: 120_000 },
+  async (t) => {
+    await using stage = new Stage();
+    const host = await stage.openHost();
+    const port = await freePort();
+    // A file system, and data behind it that takes its time.
+    const path = stage.dataImage("data.raw", 64);
+    appendFileSync(path, randomBytes(SIZE));
+    const content = { kind: "copy", path, format: "raw" } as const;
+    const machine = await host.create(
+      webGuest("web", port, { disks: [{ id: "data", content }], guestAgent: true }),
+    );
+    await machine.start(t.signal);
+    // 8 MiB/s: the first copy takes eight seconds.
+    await using target = await serveFile(
+      stage,
+      "replica.raw",
+      2 * SIZE,
+      ["--filter=rate"],
+      ["rate=64M"],
+      await freePort(),
+    );
+    const limits = { target: target.location, stallLimitMs: 1000 };
+    const capture = await host.disksOf("web").startCapture("data", limits);
+    await capture.reached("seeding", t.signal);
+    assert.equal(await get(port, "/cgi-bin/count", t.signal), "1");
+    target.stop();
+    // A block that the copy has not come to must be copied before it is written: this write waits for the target itself.
+    const script = "dd if=/dev/zero of=$(disk-of data) bs=4096 seek=32000 count=1 conv=notrunc,fsync";
+    const large = "dd if=/dev/zero of=/disks/data/large bs=1M count=8 conv=fsync";
+    const began = performance.now();
+    const written = await machine.agent.exec("/bin/sh", ["-c", `${large} && ${script}`], t.signal);
+    const slowestMs = performance.now() - began;
+    assert.equal(written.exitCode, 0, written.stderr);
+    t.diagnostic(`the write took, while the target stood still: ${Math.round(slowestMs)} ms`);
+    assert.ok(slowestMs < 2000, `${slowestMs} ms`);
+    assert.equal(capture.status.state, "behind");
+    assert.equal(machine.state, "running");
+    target.goOn();
+    const { lastSync } = await capture.reached("continuous", t.signal);
+    assert.equal(lastSync?.kind, "full");
+    assert.equal(await get(port, "/cgi-bin/count", t.signal), "2");
     await machine.stop(10_000);
     await sameContent(`${machine.folder}/disk-data.qcow2`, "qcow2", target.path, "raw");
   },

@@ -35,3 +35,23 @@ test(
     assert.equal(Number(await get(port, "/cgi-bin/count", t.signal)), counted + 1);
   },
 );
+
+test(
+  "a guest that does not become ready is started again, and given up with what it printed",
+  { skip, timeout: 60_000 },
+  async (t) => {
+    await using stage = new Stage();
+    const host = await stage.openHost();
+    const ready = { consoleLine: "what nobody prints", withinMs: 700, attempts: 2 };
+    const machine = await host.create(webGuest("hung", await freePort(), { ready }));
+    await assert.rejects(machine.start(t.signal), {
+      code: "machine.failing",
+      message: /did not become ready/,
+    });
+    assert.equal(stage.notices.filter(({ code }) => code === "machine.boot_hung").length, 2);
+    assert.equal(stage.notices.length, 2, "its end is nobody's death");
+    assert.equal(machine.state, "off");
+    assert.equal(machine.record.power, "off");
+    assert.equal(machine.record.process, null);
+  },
+);

@@ -32,19 +32,24 @@ test(
     await stage.notice("copy.waiting");
     await new Promise((resolve) => setTimeout(resolve, 10_000));
     assert.notEqual(copy.progress.state, "complete");
+    // And an agent that goes in the middle: the next one takes the copy over.
+    await stage.closeHost();
+    const second = await stage.openHost();
+    await second.resumed;
     await source.start();
-    await copy.complete;
+    await second.disksOf("live").backgroundCopy("data").complete;
     t.diagnostic(`complete after ${Math.round(performance.now() - began)} ms`);
     assert.equal(await get(port, "/cgi-bin/count", t.signal), "2");
 
     // Nothing of it needs the export any more.
     await source.kill();
     assert.equal(await get(port, "/cgi-bin/count", t.signal), "3");
-    await machine.stop(10_000);
+    const here = second.machine("live");
+    await here.stop(10_000);
     const [disk] = machine.spec.disks;
     assert.ok(disk);
     assert.equal((await inspectDisk(machine.folder, disk)).source, undefined);
-    await machine.start(t.signal);
+    await here.start(t.signal);
     assert.equal(await get(port, "/cgi-bin/count", t.signal), "4");
   },
 );

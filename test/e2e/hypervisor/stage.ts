@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { type GuestImage, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
 import type { HostNotice } from "#hypervisor/host-notice.ts";
-import type { MachineSpecInput } from "#hypervisor/machine-spec.ts";
+import type { MachineSpecInput, NbdLocation } from "#hypervisor/machine-spec.ts";
 import { openHost, type HypervisorHost } from "#hypervisor/open-host.ts";
 
 const MIB = 1024 * 1024;
@@ -150,38 +150,51 @@ export async function get(port: number, path: string, signal?: AbortSignal): Pro
 /** A file served writable by nbdkit on a Unix socket, which can be made to stand still, and to die. */
 export class FileTarget implements AsyncDisposable {
   readonly path: string;
-  readonly location: { readonly kind: "unix"; readonly path: string; readonly export: "" };
+  readonly location: NbdLocation;
+  readonly #socket: string;
   readonly #options: readonly string[];
   readonly #parameters: readonly string[];
   #child: ChildProcess | null = null;
 
-  constructor(path: string, options: readonly string[], parameters: readonly string[]) {
+  /** `port` 0: on a Unix socket. */
+  constructor(path: string, port: number, options: readonly string[], parameters: readonly string[]) {
     this.path = path;
-    this.location = { kind: "unix", path: `${path}.sock`, export: "" };
+    this.#socket = `${path}.sock`;
+    this.location =
+      port === 0
+        ? { kind: "unix", path: this.#socket, export: "" }
+        : { kind: "tcp", host: "127.0.0.1", port, export: "" };
     this.#options = options;
     this.#parameters = parameters;
   }
 
   async start(): Promise<void> {
-    rmSync(this.location.path, { force: true });
+    rmSync(this.#socket, { force: true });
     // One thread a connection: with more, nbdkit 1.32 dies of an assertion when its client hangs up in the middle of a reply.
     const args = [
       "-f",
       "-t",
       "1",
-      "-U",
-      this.location.path,
+      ...this.#address,
       ...this.#options,
       "file",
       this.path,
       ...this.#parameters,
     ];
+    rmSync(`${this.#socket}.pid`, { force: true });
     const child = spawn("nbdkit", args, { stdio: ["ignore", "ignore", "inherit"] });
     this.#child = child;
-    while (!existsSync(this.location.path)) {
+    while (!existsSync(`${this.#socket}.pid`)) {
       if (child.exitCode !== null) throw new Error("nbdkit did not start");
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
+  }
+
+  get #address(): string[] {
+    // Written when it listens.
+    const pid = ["-P", `${this.#socket}.pid`];
+    if (this.location.kind === "unix") return [...pid, "-U", this.location.path];
+    return [...pid, "-i", this.location.host, "-p", String(this.location.port)];
   }
 
   stop(): void {
@@ -213,13 +226,14 @@ export async function serveFile(
   sizeBytes: number | null,
   options: readonly string[] = [],
   parameters: readonly string[] = [],
+  port = 0,
 ): Promise<FileTarget> {
   const path = join(stage.folder, name);
   if (sizeBytes !== null) {
     writeFileSync(path, "");
     truncateSync(path, sizeBytes);
   }
-  const target = new FileTarget(path, options, parameters);
+  const target = new FileTarget(path, port, options, parameters);
   await target.start();
   return target;
 }
