@@ -188,6 +188,7 @@ suite("clients of others on our server", { concurrency: 1, ...needs(debian) }, (
       "--iodepth=16",
       "--verify=crc32c",
       "--verify_fatal=1",
+      "--verify_state_save=0",
       "--do_verify=1",
       "--fsync=64",
       "--output-format=json",
