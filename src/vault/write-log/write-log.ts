@@ -38,7 +38,8 @@ export interface WriteLogLimits {
 }
 
 export const defaultLimits: WriteLogLimits = {
-  segmentBytes: 64 * 1024 * 1024,
+  // Shipping holds one in memory.
+  segmentBytes: 32 * 1024 * 1024,
   segmentAgeMs: 1000,
   fullFrameBytes: 1024 * 1024,
   queueBytes: 32 * 1024 * 1024,
