@@ -207,6 +207,27 @@ test("a pack with little left in it is emptied, and goes; every point reads as b
   assert.deepEqual((await fresh.verify({ depth: "full" })).findings, []);
 });
 
+test("many small index objects become one; what they say is still known", async () => {
+  const storage = memoryStorage();
+  const vault = await newVault(storage);
+  const disks = Array.from({ length: 40 }, (_, n) => text(n + 1, 1000));
+  for (const disk of disks)
+    await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) });
+  assert.equal(countOf(storage, "index/"), 40);
+  await vault.collectGarbage();
+  assert.equal(countOf(storage, "index/"), 1);
+  for (const writer of [vault, await reopen(storage)])
+    for (const disk of disks) {
+      const point = await writer.writePoint({
+        volumeId: "w",
+        sizeBytes: disk.length,
+        source: memoryDisk(disk),
+      });
+      assert.equal(point.cost.storedBytes, 0);
+    }
+  assert.deepEqual((await vault.verify({ depth: "full" })).findings, []);
+});
+
 test("a map that cannot be read stops collection before anything is deleted", async () => {
   const clock = manualClock();
   const storage = memoryStorage(clock);

@@ -25,6 +25,8 @@ export interface CollectionResult {
 export interface CollectionOptions {
   /** A pack with less than this share of its bytes still needed is emptied: what is needed is stored anew. 0: never. Default 0.4. */
   readonly compactBelow?: number;
+  /** More small index objects than this become few large ones. Default 32. */
+  readonly mergeIndexAbove?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -36,7 +38,7 @@ const sessionOf = (pack: string): string => pack.slice(0, SESSION_BYTES * 2);
  */
 export async function collectGarbage(
   context: VaultContext,
-  { compactBelow = 0.4, signal }: CollectionOptions = {},
+  { compactBelow = 0.4, mergeIndexAbove = 32, signal }: CollectionOptions = {},
 ): Promise<CollectionResult> {
   const waiting: string[] = [];
   const condemned = await readCondemnations(context, signal);
@@ -73,6 +75,7 @@ export async function collectGarbage(
   await dropMoved(context, packs, marked, signal);
   const compactedPacks = await compact(context, packs, marked, condemned, compactBelow, signal);
   const condemnedPacks = await condemn(context, packs, marked, condemned);
+  await mergeIndex(context, mergeIndexAbove, signal);
   await removeExpiredLeases(context, signal);
   return { condemnedPacks, compactedPacks, deletedPacks, deletedBytes, waiting };
 }
@@ -216,6 +219,49 @@ async function dropFromIndex(
     await storage.delete(name, signal);
   }
 }
+
+/** Each point leaves an index object; a writer that opens the vault reads them all. Killed in the midst, it leaves some blobs indexed twice. */
+async function mergeIndex(
+  context: VaultContext,
+  above: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { storage, keys } = context;
+  const small: string[] = [];
+  for await (const { name, sizeBytes } of storage.list("index/", signal))
+    if (sizeBytes < SMALL_INDEX) small.push(name);
+  if (small.length <= above) return;
+  let packs = new Map<string, PackEntry[]>();
+  let merged: string[] = [];
+  let blobs = 0;
+  const put = async (): Promise<void> => {
+    const fresh = `index/${context.random.hex(SESSION_BYTES)}-0`;
+    const index = encodeIndex([...packs].map(([pack, directory]) => ({ pack, directory })));
+    if (merged.length > 1) {
+      await storage.put(fresh, [seal(keys, sealKinds.index, fresh, index)], signal);
+      for (const name of merged) await storage.delete(name, signal);
+    }
+    [packs, merged, blobs] = [new Map(), [], 0];
+  };
+  for (const name of small) {
+    const index = decodeIndex(
+      name,
+      unseal(keys, sealKinds.index, name, await storage.get(name, undefined, signal)),
+    );
+    if (blobs + index.count > MERGED_BLOBS) await put();
+    // An index object holds whole directories: a pack that was met before is simply taken anew.
+    for (const pack of index.packs) packs.set(pack, []);
+    index.each((id, number, entry) =>
+      packs.get(index.packs[number] ?? "")?.push({ id: id.toString("hex"), ...entry }),
+    );
+    merged.push(name);
+    blobs += index.count;
+  }
+  await put();
+}
+
+const SMALL_INDEX = 1024 * 1024;
+const MERGED_BLOBS = 2 ** 16;
 
 /** Forwarding is needed as long as some map still names the old place, or the pack is there and must not be trusted. */
 async function dropMoved(

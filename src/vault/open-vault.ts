@@ -71,9 +71,12 @@ const sealedConfig = z.strictObject({ blockBytes: z.literal(BLOCK_BYTES), fanOut
 /** Makes an empty vault in a store that has none, and opens it. `state.conflict` if there is one already. */
 export async function initVault(options: VaultOptions & { readonly scrypt?: ScryptCost }): Promise<Vault> {
   const { storage, signal } = options;
-  for await (const { name } of storage.list("", signal))
-    if (name === "config" || name.startsWith("packs/"))
-      throw new OperationalError("state.conflict", `${storage.description} already holds a vault`);
+  for (const prefix of ["config", "packs/"])
+    for await (const { name } of storage.list(prefix, signal))
+      throw new OperationalError(
+        "state.conflict",
+        `${storage.description} already holds a vault: ${name} is there`,
+      );
   const master = randomBytes(32);
   const id = randomBytes(16).toString("hex");
   const keys = deriveKeys(master, id);
