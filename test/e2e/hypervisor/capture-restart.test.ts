@@ -61,12 +61,23 @@ test(
     assert.equal(full.lastSync?.bytes, SIZE);
     assert.match(full.lastSync?.reason ?? "", /not written back/);
 
+    // While no agent watches, a target that stands still holds what the guest writes; the next agent frees it at once.
+    await stage.closeHost();
+    target.stop();
+    const held = get(port, "/cgi-bin/count", t.signal);
+    const fourth = await stage.openHost();
+    const last = fourth.disksOf("web").capture("data");
+    await last.reached("behind", t.signal);
+    await held;
+    target.goOn();
+    assert.equal((await last.reached("continuous", t.signal)).lastSync?.kind, "bitmap");
+
     // The same call again changes nothing; another target begins anew; the end takes the bitmaps along.
     assert.equal(
-      await third.disksOf("web").startCapture("data", target1),
-      third.disksOf("web").capture("data"),
+      await fourth.disksOf("web").startCapture("data", target1),
+      fourth.disksOf("web").capture("data"),
     );
-    await third.disksOf("web").stopCapture("data");
-    assert.deepEqual(here.record.captures, {});
+    await fourth.disksOf("web").stopCapture("data");
+    assert.deepEqual(fourth.machine("web").record.captures, {});
   },
 );
