@@ -77,7 +77,7 @@ test(
     await until(() => Promise.resolve(stage.guestPid(first) === null), signal);
     await host.stopCapture(source, signal);
     await target[Symbol.asyncDispose]();
-    const volumeFile = join(stage.data, "volumes", `${source}.qcow2`);
+    const volumeFile = stage.volumeFile(source);
     execFileSync("qemu-img", ["compare", "-f", "qcow2", "-F", "raw", volumeFile, copy], { stdio: "pipe" });
 
     // A disk that is live at once.
@@ -130,7 +130,7 @@ test(
     await until(async () => /being written to/.test(await stateReason(client, first)), signal);
     await host.endExport(other, signal);
     await host.endExport(other, signal);
-    const file = join(stage.data, "volumes", `${other}.qcow2`);
+    const file = stage.volumeFile(other);
     execFileSync("qemu-io", ["-r", "-f", "qcow2", "-c", "read -P 7 512M 64k", file], { stdio: "pipe" });
     assert.deepEqual(await host.captures(signal), []);
     client.destroy();

@@ -7,6 +7,7 @@ import {
   DescribeInstancesCommand,
   EC2Client,
   GetConsoleOutputCommand,
+  RevokeSecurityGroupIngressCommand,
   RunInstancesCommand,
 } from "@aws-sdk/client-ec2";
 import { type Ready, until } from "./stage.ts";
@@ -24,13 +25,7 @@ export function clientOf(ready: Ready): EC2Client {
 export async function openGroup(client: EC2Client, ports: readonly number[]): Promise<string> {
   const made = await client.send(new CreateSecurityGroupCommand({ GroupName: "web", Description: "web" }));
   const GroupId = made.GroupId ?? "";
-  const IpPermissions = ports.map((port) => ({
-    IpProtocol: "tcp",
-    FromPort: port,
-    ToPort: port,
-    IpRanges: [{ CidrIp: "0.0.0.0/0" }],
-  }));
-  await client.send(new AuthorizeSecurityGroupIngressCommand({ GroupId, IpPermissions }));
+  for (const port of ports) await setPort(client, GroupId, port, true);
   return GroupId;
 }
 
@@ -80,4 +75,18 @@ export function serialOf(volumeId: string): string {
 export async function stateReason(client: EC2Client, id: string): Promise<string> {
   const seen = await client.send(new DescribeInstancesCommand({ InstanceIds: [id] }));
   return seen.Reservations?.[0]?.Instances?.[0]?.StateReason?.Message ?? "";
+}
+
+/** Lets TCP in on the port from everywhere, or not any more. */
+export async function setPort(
+  client: EC2Client,
+  GroupId: string,
+  port: number,
+  open: boolean,
+): Promise<void> {
+  const range = { FromPort: port, ToPort: port, IpRanges: [{ CidrIp: "0.0.0.0/0" }] };
+  const rule = { GroupId, IpPermissions: [{ IpProtocol: "tcp", ...range }] };
+  await (open
+    ? client.send(new AuthorizeSecurityGroupIngressCommand(rule))
+    : client.send(new RevokeSecurityGroupIngressCommand(rule)));
 }

@@ -1,7 +1,13 @@
 /** Real guests behind the EC2 dialect, through the AWS SDK. */
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import { test } from "node:test";
-import { AttachVolumeCommand, DetachVolumeCommand } from "@aws-sdk/client-ec2";
+import {
+  AttachVolumeCommand,
+  DeleteVolumeCommand,
+  DetachVolumeCommand,
+  ModifyVolumeCommand,
+} from "@aws-sdk/client-ec2";
 import {
   clientOf,
   consoleOf,
@@ -10,9 +16,13 @@ import {
   run,
   running,
   serialOf,
+  setPort,
   stateReason,
 } from "./ec2-calls.ts";
-import { get, isRunning, servesFrom, skip, Stage, until } from "./stage.ts";
+import { get, getOnce, isRunning, servesFrom, skip, Stage, until } from "./stage.ts";
+
+/** For `then`: nothing listens there. */
+const refused = [() => false, (error: NodeJS.ErrnoException) => error.code === "ECONNREFUSED"] as const;
 
 test(
   "an instance serves from its volume, over restarts of its cloud",
@@ -32,6 +42,15 @@ test(
     assert.equal(await get(`http://${address}/cgi-bin/lines`, t.signal), "first");
     assert.match(await consoleOf(client, first), /serving from \/dev\/vd/);
     lap("first answer");
+
+    // Grown while it is in use, and reached only as its group says.
+    await client.send(new ModifyVolumeCommand({ VolumeId, Size: 2 }));
+    await until(() => Promise.resolve(stage.volumeGiB(VolumeId) === 2), t.signal);
+    await setPort(client, group, 80, false);
+    await until(() => getOnce(`http://${address}/`).then(...refused), t.signal);
+    await setPort(client, group, 80, true);
+    assert.equal(await get(`http://${address}/cgi-bin/lines`, t.signal), "first");
+    lap("grown, closed and open again");
 
     const pid = stage.guestPid(first);
     assert.ok(pid);
@@ -74,6 +93,9 @@ test(
     await until(async () => /Instance initiated shutdown/.test(await stateReason(client, second)), t.signal);
     assert.equal(stage.guestPid(second), null);
     lap("turned off from inside");
+    await client.send(new DetachVolumeCommand({ VolumeId }));
+    await client.send(new DeleteVolumeCommand({ VolumeId }));
+    await until(() => Promise.resolve(!existsSync(stage.volumeFile(VolumeId))), t.signal);
     client.destroy();
   },
 );

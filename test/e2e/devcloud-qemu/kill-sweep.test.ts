@@ -10,7 +10,7 @@ import { createSeededRandom } from "#testing/seeded-random.ts";
 import { clientOf, makeVolume, openGroup, run, running, serialOf } from "./ec2-calls.ts";
 import { get, skip, Stage } from "./stage.ts";
 
-const rounds = Number(process.env["UNDERSTUDY_KILL_ROUNDS"] ?? 4);
+const rounds = Number(process.env["UNDERSTUDY_KILL_ROUNDS"] ?? 3);
 const seed = Number(process.env["UNDERSTUDY_SEED"] ?? 1);
 
 /** Appends the line of the query to the volume, durably, and answers all its lines; 404 while the volume is not here. */

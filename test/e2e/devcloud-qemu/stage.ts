@@ -98,6 +98,16 @@ export class Stage implements AsyncDisposable {
     }
   }
 
+  volumeFile(volumeId: string): string {
+    return join(this.data, "volumes", `${volumeId}.qcow2`);
+  }
+
+  volumeGiB(volumeId: string): number {
+    const args = ["info", "-U", "--output=json", this.volumeFile(volumeId)];
+    const text = execFileSync("qemu-img", args, { encoding: "utf8" });
+    return (JSON.parse(text) as { "virtual-size": number })["virtual-size"] / 1024 ** 3;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end("SIGTERM");
     let left: string[] = [];
