@@ -53,7 +53,7 @@ export async function inspectDisk(folder: string, disk: DiskSpec, signal?: Abort
   return whole ? plan : { ...plan, source };
 }
 
-export function imageName({ id }: DiskSpec): string {
+function imageName({ id }: DiskSpec): string {
   return `disk-${id}.qcow2`;
 }
 

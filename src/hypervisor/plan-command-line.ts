@@ -46,7 +46,7 @@ export interface CommandLineInput {
 export const HOT_PLUG_PORTS = 12;
 
 /** A lost export answers with an error after this long, and the guest is paused; both are undone when it is back. */
-export const SOURCE_RECONNECT_SECONDS = 2;
+const SOURCE_RECONNECT_SECONDS = 2;
 
 /**
  * What the small guest's kernel is told: mostly what not to spend time on. `nokaslr`, `mitigations=off`: under TCG they cost
@@ -218,7 +218,7 @@ function backingOf(spec: DiskSpec, source: NbdLocation | undefined): string | Js
 }
 
 /** The read-only export below a live disk. */
-export function planSourceNode(id: string, source: NbdLocation): JsonObject {
+function planSourceNode(id: string, source: NbdLocation): JsonObject {
   return {
     ...planNbdNode(`source-${id}`, source, SOURCE_RECONNECT_SECONDS),
     "read-only": true,

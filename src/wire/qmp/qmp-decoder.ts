@@ -8,7 +8,7 @@ export type QmpDecoded =
   | { readonly ok: false; readonly fault: "not_a_message" | "too_long"; readonly line: string };
 
 /** QEMU's own answers are below 1 MB; what a guest agent reads of a file may be more. */
-export const DEFAULT_MAX_LINE_CHARS = 16 * 1024 * 1024;
+const DEFAULT_MAX_LINE_CHARS = 16 * 1024 * 1024;
 const SHOWN_CHARS = 200;
 
 export class QmpDecoder {
