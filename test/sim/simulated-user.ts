@@ -7,12 +7,15 @@ import type { Change } from "#model/change.ts";
 import type { ResourceKind, ResourceOf, ResourceSpecs, ServerSpec, Tags } from "#model/resource.ts";
 import { volumeAttachmentId } from "#model/resource.ts";
 import { readEnvironment } from "#takeover/environment-record.ts";
+import { keptTags } from "./simulated-disks.ts";
 import { environment, type SimulatedWorld, type SiteName } from "./simulated-world.ts";
 
 export interface ExpectedServer {
   readonly type: string;
   readonly tags: Tags;
   readonly volumes: number;
+  /** Its volume comes back from the vault: no reserve of it is held. */
+  readonly kept: boolean;
 }
 
 const types = ["tiny", "small", "medium", "large"];
@@ -91,7 +94,7 @@ export class SimulatedUser {
     const done = await this.#command(async (cloud) => [
       created_(await this.#create(cloud, "server", spec, tags)),
     ]);
-    if (done) this.expected.set(name, { type, tags, volumes: 0 });
+    if (done) this.expected.set(name, { type, tags, volumes: 0, kept: false });
   }
 
   async #retag(name: string): Promise<void> {
@@ -125,14 +128,15 @@ export class SimulatedUser {
     const before = this.expected.get(name);
     if (server === undefined || before === undefined || before.volumes > 0) return;
     const serverId = server.id;
+    const tags: Tags = this.#world.random.fraction() < 0.5 ? keptTags : {};
     const done = await this.#command(async (cloud) => {
-      const volume = await this.#create(cloud, "volume", { sizeGiB: 5, zone: "zone-a" }, {});
+      const volume = await this.#create(cloud, "volume", { sizeGiB: 5, zone: "zone-a" }, tags);
       const volumeId = volume.resource.id;
       const spec = { volumeId, serverId, device: "/dev/sdf", deleteOnTermination: true };
       const link = await this.#create(cloud, "volumeAttachment", spec, {});
       return [created_(volume), { ...created_(link), id: volumeAttachmentId(volumeId, serverId) }];
     });
-    if (done) this.expected.set(name, { ...before, volumes: 1 });
+    if (done) this.expected.set(name, { ...before, volumes: 1, kept: tags === keptTags });
   }
 
   async #terminate(name: string): Promise<void> {

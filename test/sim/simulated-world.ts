@@ -22,6 +22,8 @@ import { createSeededRandom } from "#testing/seeded-random.ts";
 import { createVirtualClock, type VirtualClock } from "#testing/virtual-clock.ts";
 import type { Backend, RouteTarget, TrafficSwitch } from "#traffic/traffic-switch.ts";
 
+import { keptTags, SimulatedDisks } from "./simulated-disks.ts";
+
 export const environment = environmentId("shop");
 export const siteNames = ["east", "west"] as const;
 export type SiteName = (typeof siteNames)[number];
@@ -68,6 +70,7 @@ export class SimulatedWorld {
   readonly journal: Journal;
   readonly sites: Readonly<Record<SiteName, SimulatedSite>>;
   readonly route = new RecordingSwitch();
+  readonly disks = new SimulatedDisks(this);
   readonly #settings: EnvironmentSettings;
   #notices: NoticeBoard | undefined;
   #runtime: EnvironmentRuntime | undefined;
@@ -102,6 +105,7 @@ export class SimulatedWorld {
         onlyTags: {},
         smallerTypes: random.fraction() < 0.3,
         volumes: random.fraction() < 0.5 ? "all" : "with_servers",
+        recovered: keptTags,
       },
       mappings: { types: {}, images: {}, zones: {} },
       // No port is looked at: a simulated server has none.
@@ -145,6 +149,7 @@ export class SimulatedWorld {
       log: silentLog,
       accepts: () => Promise.resolve(true),
       onRecord: () => Promise.resolve(),
+      openDisks: (context) => this.disks.mover(context),
     });
     await runtime.start();
     this.#runtime = runtime;

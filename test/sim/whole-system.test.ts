@@ -44,6 +44,7 @@ async function sabotage(world: SimulatedWorld): Promise<void> {
 
 async function oneStep(world: SimulatedWorld, user: SimulatedUser): Promise<void> {
   const { random, sites } = world;
+  world.disks.write();
   const draw = random.fraction();
   if (draw < 0.55) return user.act();
   if (draw < 0.67)
@@ -143,7 +144,8 @@ function judgeStandby(world: SimulatedWorld, user: SimulatedUser): void {
   const { runtime } = world;
   if (runtime.record.phase !== "protected") return;
   const scale = runtime.stage.settings.reserve.servers;
-  const groups = countByName([...user.expected.values()].map(({ tags }) => tags["tier"] ?? ""));
+  const held = [...user.expected.values()].filter(({ kept }) => !kept);
+  const groups = countByName(held.map(({ tags }) => tags["tier"] ?? ""));
   const wanted = Object.values(groups).reduce((sum, size) => sum + reserveSize(scale, size), 0);
   const paired = world.sites[runtime.record.standbySite as SiteName].cloud.inspect;
   const names = paired
@@ -176,6 +178,9 @@ function judgeTraffic(world: SimulatedWorld, user: SimulatedUser): void {
 const met = new Map<string, number>();
 
 async function tally(world: SimulatedWorld): Promise<void> {
+  for (const [what, times] of Object.entries(world.disks.met)) {
+    met.set(`disks: ${what}`, (met.get(`disks: ${what}`) ?? 0) + times);
+  }
   const ledger = await openRunLedger(world);
   for (const run of await ledger.list(environment, 200)) {
     const steps = await ledger.steps(run.id);
@@ -209,6 +214,8 @@ async function play(seed: number): Promise<void> {
     for (let step = 0; step < steps; step += 1) await oneStep(world, user);
     await comeToRest(world);
     await judge(world, user);
+    world.disks.judge();
+    world.disks.write();
     await tally(world);
   };
   try {
@@ -246,6 +253,10 @@ test("the seeds met every kind of run, decided by people and by witnesses, and s
     "drill succeeded",
     "interrupted or repeated",
     "decided by witnesses",
+    "disks: writes",
+    "disks: strays",
+    "disks: seeds",
+    "disks: restores",
   ];
   for (const one of needed) assert.ok((met.get(one) ?? 0) > 0, `no ${one}`);
 });

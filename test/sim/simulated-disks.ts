@@ -1,0 +1,166 @@
+// Contents of disks in a simulated world: a number that guests raise, a vault that keeps each one, and the mover between both. What a
+// guest finds on a disk is checked whenever it writes: nobody may run on a disk that is not his.
+import assert from "node:assert/strict";
+import { OperationalError } from "#kernel/errors.ts";
+import { recoveredVolumes } from "#model/recovered-volumes.ts";
+import type { Tags } from "#model/resource.ts";
+import type { DiskContext, DiskMoment, DiskMover, MovedDisk, RestoreReport } from "#recovery/disk-mover.ts";
+import { siteNames, type SimulatedWorld, type SiteName } from "./simulated-world.ts";
+
+/** What a guest that nobody asks any more adds: told from any number of honest writes. */
+const stray = 1_000_000;
+
+export const keptTags: Tags = { keep: "vault" };
+
+export class SimulatedDisks {
+  readonly #world: SimulatedWorld;
+  /** `site/volume` -> what it holds; absent: nothing was ever written. */
+  readonly #contents = new Map<string, number>();
+  /** `site/volume` -> the id that it was first captured under. */
+  readonly #lineages = new Map<string, string>();
+  /** Lineage -> every content that was captured, with its place in the one sequence. */
+  readonly #captured = new Map<string, { readonly sequence: number; readonly content: number }[]>();
+  /** Site -> the fencing epoch that its disks are captured under. */
+  readonly #capturing = new Map<string, number>();
+  #sequence = 0;
+  #epoch = 0;
+  /** Guests that wrote, restores that changed something: a simulation without them shows nothing. */
+  readonly met = { writes: 0, strays: 0, seeds: 0, restores: 0 };
+
+  constructor(world: SimulatedWorld) {
+    this.#world = world;
+  }
+
+  /** Every running guest with a kept disk writes once: captured where the environment is served, in vain where it was left. */
+  write(): void {
+    const { runtime, sites } = this.#world;
+    const { phase, activeSite, standbySite, epoch } = runtime.record;
+    if (phase === "protected" || phase === "failed_over") this.#capturing.set(activeSite, epoch);
+    for (const site of siteNames) {
+      if (sites[site].down) continue;
+      // A capture goes on under its own epoch until it is fenced.
+      const serves = site === activeSite && (this.#capturing.get(site) ?? -1) >= this.#epoch;
+      for (const volumeId of this.#runningDisks(site)) {
+        const key = `${site}/${volumeId}`;
+        if (phase === "failing_over" && site === standbySite) {
+          // Live already, but only captured once the run has committed.
+          this.#contents.set(key, 1 + (this.#contents.get(key) ?? 0));
+          continue;
+        }
+        if (!serves) {
+          // Whatever a guest does that nobody asks any more: it must be gone when the disk serves again.
+          this.#contents.set(key, stray + (this.#contents.get(key) ?? 0));
+          this.met.strays += 1;
+          continue;
+        }
+        const lineage = this.#lineageOf(site, volumeId);
+        const found = this.#contents.get(key) ?? 0;
+        this.#checkIsLast(found, lineage, site);
+        this.#sequence += 1;
+        const content = found + 1;
+        this.#contents.set(key, content);
+        this.#historyOf(lineage).push({ sequence: this.#sequence, content });
+        this.met.writes += 1;
+      }
+    }
+  }
+
+  /** In the end: every kept disk of the environment holds what was captured last. */
+  judge(): void {
+    const { runtime } = this.#world;
+    const site = runtime.record.activeSite as SiteName;
+    for (const { id } of recoveredVolumes(runtime.state, keptTags)) {
+      const lineage = this.#lineageOf(site, id);
+      this.#checkIsLast(this.#contents.get(`${site}/${id}`) ?? 0, lineage, site);
+    }
+  }
+
+  mover({ servingSite }: DiskContext): DiskMover {
+    const { clock, random, sites } = this.#world;
+    const reach = async (site: string): Promise<void> => {
+      await clock.sleep(20);
+      if (sites[site as SiteName].down || random.fraction() < 0.02) {
+        throw new OperationalError("cloud.unreachable", `the host of ${site} does not answer`);
+      }
+    };
+    const fill = async (
+      site: string,
+      { sourceId, targetId }: MovedDisk,
+      moment: DiskMoment,
+    ): Promise<boolean> => {
+      await reach(site);
+      assert.ok(
+        !this.#runningDisks(site as SiteName).has(targetId),
+        `${targetId} at ${site} is written to while a guest runs on it`,
+      );
+      const lineage = this.#lineageOf(servingSite() as SiteName, sourceId);
+      const content = this.#at(lineage, moment.sequence);
+      const key = `${site}/${targetId}`;
+      const differed = (this.#contents.get(key) ?? 0) !== content;
+      this.#contents.set(key, content);
+      this.#lineages.set(key, lineage);
+      return differed;
+    };
+    return {
+      moment: () => Promise.resolve({ sequence: this.#sequence, at: clock.now() }),
+      settle: () => reach(servingSite()),
+      fence: (epoch) => {
+        this.#epoch = Math.max(this.#epoch, epoch);
+        return Promise.resolve();
+      },
+      seed: async (site, disk, moment) => {
+        if (await fill(site, disk, moment)) this.met.seeds += 1;
+      },
+      restore: async (site, disk, moment): Promise<RestoreReport> => {
+        const differed = await fill(site, disk, moment);
+        if (differed) this.met.restores += 1;
+        return { comparedBytes: 1, writtenBytes: differed ? 1 : 0 };
+      },
+    };
+  }
+
+  /** Ids of kept disks that a running server of the site has. */
+  #runningDisks(site: SiteName): ReadonlySet<string> {
+    const all = this.#world.sites[site].cloud.inspect.resources();
+    const running = new Set(
+      all.flatMap((one) => (one.kind === "server" && one.spec.power === "running" ? [one.id] : [])),
+    );
+    const kept = new Set(
+      all.flatMap((one) => (one.kind === "volume" && one.tags["keep"] === keptTags["keep"] ? [one.id] : [])),
+    );
+    return new Set(
+      all.flatMap((one) =>
+        one.kind === "volumeAttachment" && running.has(one.spec.serverId) && kept.has(one.spec.volumeId)
+          ? [one.spec.volumeId]
+          : [],
+      ),
+    );
+  }
+
+  /** Nothing captured is missing, and nothing is in it that a guest wrote elsewhere. */
+  #checkIsLast(found: number, lineage: string, site: SiteName): void {
+    const last = this.#last(lineage);
+    assert.ok(
+      found >= last && found < last + stray,
+      `${lineage} at ${site} holds ${found}, and ${last} was captured last`,
+    );
+  }
+
+  #lineageOf(site: SiteName, volumeId: string): string {
+    return this.#lineages.get(`${site}/${volumeId}`) ?? volumeId;
+  }
+
+  #historyOf(lineage: string): { readonly sequence: number; readonly content: number }[] {
+    const history = this.#captured.get(lineage) ?? [];
+    this.#captured.set(lineage, history);
+    return history;
+  }
+
+  #last(lineage: string): number {
+    return this.#captured.get(lineage)?.at(-1)?.content ?? 0;
+  }
+
+  #at(lineage: string, sequence: number): number {
+    return this.#captured.get(lineage)?.findLast((one) => one.sequence <= sequence)?.content ?? 0;
+  }
+}
