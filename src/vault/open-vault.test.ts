@@ -74,6 +74,18 @@ test("worker threads and a file give the same point as work in place", async () 
   }
 });
 
+test("threads restore small blobs too, from a store whose buffers cannot be given away", async () => {
+  const storage = memoryStorage();
+  const disk = Buffer.alloc(40 * BLOCK_BYTES);
+  for (let block = 0; block < 40; block += 1) disk.write(`block ${block}`, block * BLOCK_BYTES);
+  const vault = await newVault(storage, { threads: 2 });
+  const { id } = await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) });
+  const copy = Buffer.alloc(disk.length);
+  await vault.restoreTo(id, { write: async (offset, bytes) => copy.set(bytes, offset) });
+  assert.ok(copy.equals(disk));
+  await vault[Symbol.asyncDispose]();
+});
+
 test("the same content is stored once, over volumes and over vault users", async () => {
   const storage = memoryStorage();
   const disk = text(4, 2 * MiB);

@@ -1,4 +1,5 @@
 import { open } from "node:fs/promises";
+import { isMarkedAsUntransferable } from "node:worker_threads";
 import { isOperational } from "#kernel/errors.ts";
 import { BLOCK_BYTES, type BlobRef, FAN_OUT, type MapEntry } from "./block-ref.ts";
 import type { BlockPool } from "./block-pool.ts";
@@ -190,11 +191,16 @@ async function carryOver(
       patch: { ref: { ...entry.patch, bundle: bundle.ref }, stored: bundle.stored },
     };
   });
+  const all = blocks.flatMap((block) => [
+    block.stored,
+    ...(block.patch === undefined ? [] : [block.patch.stored]),
+  ]);
+  // Small buffers lie in Node's pool, which may not be moved to a thread: they are copied.
   const buffers = new Set(
-    blocks
-      .flatMap((block) => [block.stored, ...(block.patch === undefined ? [] : [block.patch.stored])])
-      .map((bytes) => bytes.buffer as ArrayBuffer),
-  );
+    all
+      .map((bytes) => bytes.buffer)
+      .filter((buffer) => buffer instanceof ArrayBuffer && !isMarkedAsUntransferable(buffer)),
+  ) as Set<ArrayBuffer>;
   const localPath = "path" in target ? target.path : undefined;
   const bytes = refs.reduce((sum, ref) => sum + ref.plainLength, 0);
   const damagedThere = async (error: unknown): Promise<Uint8Array[]> => {
