@@ -1,6 +1,7 @@
 /** What every command gets: a terminal, the API, and the parts that only the composition root can start. */
 import { createApiClient, findTarget, type ApiClient, type TargetFlags } from "#cli/api-client.ts";
 import type { Terminal } from "#cli/terminal.ts";
+import type { VaultTools } from "#cli/vault-tools.ts";
 import { OperationalError } from "#kernel/errors.ts";
 
 /** Long-lived work that is put together in `main`. Each resolves when it has ended in order. */
@@ -12,55 +13,6 @@ export interface Launchers {
   verifyCloud(options: VerifyFlags, signal: AbortSignal): Promise<boolean>;
   keys: KeyStore;
   vault: VaultTools;
-}
-
-/** Which vault: the configuration's, or a folder with the file of its passphrase. */
-export interface VaultFlags {
-  readonly config: string;
-  readonly json: boolean;
-  readonly store?: string;
-  readonly passphraseFile?: string;
-}
-
-export interface VaultPointView {
-  readonly id: string;
-  readonly volume: string;
-  readonly timeMs: number;
-  readonly sizeBytes: number;
-  readonly consistency: "crash" | "application";
-  /** False: made while the disk was being copied; a base for later points, nothing to recover. */
-  readonly whole: boolean;
-}
-
-export interface VaultVolumeView {
-  readonly volume: string;
-  readonly points: number;
-  readonly sizeBytes: number;
-  readonly oldestMs: number;
-  readonly newestMs: number;
-}
-
-/** Errors of each: `config.*`, `vault.key`, `vault.damaged`, those of the store. */
-export interface VaultTools {
-  init(flags: VaultFlags): Promise<{ readonly id: string; readonly store: string }>;
-  serve(flags: VaultFlags, signal: AbortSignal): Promise<void>;
-  status(
-    flags: VaultFlags,
-    signal: AbortSignal,
-  ): Promise<{ readonly id: string; readonly store: string; readonly volumes: readonly VaultVolumeView[] }>;
-  points(
-    flags: VaultFlags,
-    volume: string | undefined,
-    signal: AbortSignal,
-  ): Promise<readonly VaultPointView[]>;
-  /** Without `output`: to standard output. */
-  cat(flags: VaultFlags, point: string, output: string | undefined, signal: AbortSignal): Promise<void>;
-  mount(
-    flags: VaultFlags,
-    point: string,
-    options: { readonly socket: string; readonly writable?: string },
-    signal: AbortSignal,
-  ): Promise<void>;
 }
 
 export interface DevcloudFlags {

@@ -1,8 +1,12 @@
 /** `understudy vault ...`: the repository of disks, with nothing but its store and its key. No control plane is needed. */
 import type { Command } from "commander";
-import type { CommandContext, VaultFlags } from "#cli/command-context.ts";
+import type { CommandContext } from "#cli/command-context.ts";
 import { examples, globalFlags } from "#cli/global-flags.ts";
+import { parseMoment } from "#cli/parse-moment.ts";
 import { formatBytes, formatTable, formatTime } from "#cli/table.ts";
+import { addVaultCareCommands } from "#cli/vault-care-commands.ts";
+import type { VaultFlags, WantedContent } from "#cli/vault-tools.ts";
+import { OperationalError } from "#kernel/errors.ts";
 
 const example = "--store /srv/vault --passphrase-file ./vault-passphrase";
 
@@ -16,7 +20,10 @@ export function addVaultCommands(program: Command, context: CommandContext): voi
     vault
       .command(name)
       .description(description)
-      .option("--store <folder>", "the repository's folder, if not the one that the configuration names")
+      .option(
+        "--store <store>",
+        "a folder, or s3://BUCKET/PREFIX/?endpoint=URL, instead of the configuration's",
+      )
       .option("--passphrase-file <file>", "the key's passphrase, with --store")
       .addHelpText("after", examples(...lines));
 
@@ -80,34 +87,74 @@ export function addVaultCommands(program: Command, context: CommandContext): voi
     );
   });
 
-  add(
-    "cat <point>",
-    "write a point's disk into a file, or to standard output",
-    "understudy vault cat vol-0a1b2c3d/1767225600000-1f2e3d --output disk.raw",
+  const addContent = (name: string, description: string, ...lines: readonly string[]): Command =>
+    add(`${name} [point]`, description, ...lines)
+      .option("--volume <volume>", "a volume at a moment, instead of a point")
+      .option("--at <time>", 'with --volume: 2026-03-01T12:00:00Z, or "20s ago"; without it the last moment')
+      .option(
+        "--environment <name>",
+        "with --volume: whose write log is meant, where several hold the volume",
+      );
+
+  addContent(
+    "cat",
+    "write a disk, as at a point or at any moment of the write log, into a file or to standard output",
+    "understudy vault cat vol-0a1b2c3d/20260301T120000.000Z-0011223344556677 --output disk.raw",
+    `understudy vault cat --volume vol-0a1b2c3d --at "20s ago" ${example} --output disk.raw`,
     `understudy vault cat POINT ${example} > disk.raw`,
   )
     .option("--output <file>", "a new file; holes stay holes")
-    .action(async (point: string, options: { readonly output?: string }, command: Command) => {
-      await tools.cat(flagsOf(command), point, options.output, context.signal);
+    .action(async (point: string | undefined, options: ContentFlags, command: Command) => {
+      const wanted = wantedOf(point, options);
+      const written = await tools.cat(flagsOf(command), wanted, options.output, context.signal);
+      // Standard output is the disk's, unless there is a file for it.
+      if (options.output === undefined) return;
+      said(context, command, written, `${options.output} is ${formatBytes(written.sizeBytes)}`);
     });
 
-  add(
-    "mount <point>",
-    "serve a point's disk by NBD on a Unix socket, until it is told to stop",
+  addContent(
+    "mount",
+    "serve a disk, as at a point or at any moment of the write log, by NBD on a Unix socket until it is told to stop",
     "understudy vault mount POINT --socket ./disk.sock",
+    `understudy vault mount --volume vol-0a1b2c3d --at 2026-03-01T12:00:00Z ${example} --socket ./disk.sock`,
     "understudy vault mount POINT --socket ./disk.sock --writable ./changes",
   )
     .requiredOption("--socket <path>", "where NBD clients connect")
-    .option("--writable <folder>", "take writes, and keep them in this folder; the point stays as it is")
+    .option("--writable <folder>", "take writes, and keep them in this folder; the vault stays as it is")
     .action(
       async (
-        point: string,
-        options: { readonly socket: string; readonly writable?: string },
+        point: string | undefined,
+        options: ContentFlags & { readonly socket: string; readonly writable?: string },
         command: Command,
       ) => {
-        await tools.mount(flagsOf(command), point, options, context.signal);
+        await tools.mount(flagsOf(command), wantedOf(point, options), options, context.signal);
       },
     );
+
+  addVaultCareCommands({ context, add, flagsOf, said });
+}
+
+interface ContentFlags {
+  readonly volume?: string;
+  readonly at?: string;
+  readonly environment?: string;
+  readonly output?: string;
+}
+
+/** Errors: `input.invalid` unless exactly one of the two ways to name a content was taken. */
+function wantedOf(point: string | undefined, { volume, at, environment }: ContentFlags): WantedContent {
+  if ((point === undefined) === (volume === undefined)) {
+    throw new OperationalError(
+      "input.invalid",
+      'name either a point, or a volume with --volume (and --at): see "understudy vault points"',
+    );
+  }
+  if (point !== undefined) {
+    if (at === undefined && environment === undefined) return { point };
+    throw new OperationalError("input.invalid", "--at and --environment go with --volume, not with a point");
+  }
+  const atMs = at === undefined ? null : parseMoment(at, Date.now());
+  return { volume: volume ?? "", atMs, environment };
 }
 
 function flagsOf(command: Command): VaultFlags {

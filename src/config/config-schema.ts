@@ -213,9 +213,22 @@ const environment = z.strictObject({
     .prefault({}),
 });
 
+const s3Store = z.strictObject({
+  /** Only for stores other than AWS. */
+  endpoint: z.url().optional(),
+  region: z.string().min(1).default("us-east-1"),
+  bucket: z.string().min(1),
+  /** Stands before every name, with its own slash: `vaults/prod/`. */
+  prefix: z.string().default(""),
+  accessKeyId: secretReference,
+  secretAccessKey: secretReference,
+  /** False for a store that does not honour `If-None-Match` on a put. */
+  conditionalPut: z.boolean().default(true),
+});
+
 const vault = z.strictObject({
   /** Where the repository is. */
-  store: z.strictObject({ folder: z.string().min(1) }),
+  store: z.union([z.strictObject({ folder: z.string().min(1) }), z.strictObject({ s3: s3Store })]),
   passphrase: secretReference,
   /** The write logs, and the sockets of the process that serves them. */
   data: z.string().min(1).default("./understudy-vault"),

@@ -89,7 +89,7 @@ function withAbsoluteFolders(vault: VaultConfig, folder: string): VaultConfig {
   return {
     ...vault,
     data: resolve(folder, vault.data),
-    store: { folder: resolve(folder, store.folder) },
+    store: "folder" in store ? { folder: resolve(folder, store.folder) } : store,
   };
 }
 

@@ -1,0 +1,134 @@
+/** What the vault's commands ask of the composition root, and what they are answered. */
+
+/** Which vault: the configuration's, or a store with the file of its passphrase. */
+export interface VaultFlags {
+  readonly config: string;
+  readonly json: boolean;
+  readonly store?: string;
+  readonly passphraseFile?: string;
+}
+
+export interface VaultPointView {
+  readonly id: string;
+  readonly volume: string;
+  readonly timeMs: number;
+  readonly sizeBytes: number;
+  readonly consistency: "crash" | "application";
+  /** False: made while the disk was being copied; a base for later points, nothing to recover. */
+  readonly whole: boolean;
+}
+
+export interface VaultVolumeView {
+  readonly volume: string;
+  readonly points: number;
+  readonly sizeBytes: number;
+  readonly oldestMs: number;
+  readonly newestMs: number;
+}
+
+export interface VaultStatusView {
+  readonly id: string;
+  readonly store: string;
+  readonly volumes: readonly VaultVolumeView[];
+}
+
+export interface DamageView {
+  /** The object's name in the store. */
+  readonly object: string;
+  readonly problem: string;
+}
+
+/** A part of a disk, at a point, that cannot be read. In bytes. */
+export interface LostRangeView {
+  readonly point: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly object: string;
+}
+
+export interface VaultVerifyView {
+  readonly depth: "quick" | "full";
+  /** Whether nothing was found. */
+  readonly whole: boolean;
+  readonly findings: readonly DamageView[];
+  readonly lost: readonly LostRangeView[];
+  readonly points: number;
+  readonly packs: number;
+  readonly bytes: number;
+  /** Shipped write logs that were read, by group, with the number of their segments. */
+  readonly logs: readonly { readonly group: string; readonly segments: number }[];
+}
+
+export interface VaultGarbageView {
+  readonly condemnedPacks: number;
+  readonly compactedPacks: number;
+  readonly deletedPacks: number;
+  readonly deletedBytes: number;
+  readonly waiting: readonly string[];
+}
+
+export interface VaultRepairView {
+  readonly repairedBlobs: number;
+  readonly lostBlobs: number;
+  readonly reindexedPacks: number;
+  readonly removed: readonly string[];
+  /** What was found before. */
+  readonly findings: readonly DamageView[];
+  /** What still cannot be read. */
+  readonly lost: readonly LostRangeView[];
+}
+
+/** What `cat` and `mount` are asked for: a point by its id, or a volume at a moment. */
+export type WantedContent =
+  | { readonly point: string }
+  | {
+      readonly volume: string;
+      /** In milliseconds since the epoch; null: the last that the store holds. */
+      readonly atMs: number | null;
+      /** The environment whose write log is meant, where several hold the volume. */
+      readonly environment?: string | undefined;
+    };
+
+export interface WrittenDiskView {
+  readonly volume: string;
+  /** The last write that it holds. */
+  readonly timeMs: number;
+  readonly sequence: number | null;
+  readonly from: "log" | "point";
+  readonly sizeBytes: number;
+  /** Null: it is what was asked for. Else why it is the state of an earlier moment. */
+  readonly earlier: string | null;
+}
+
+/** Errors of each: `config.*`, `vault.key`, `vault.damaged`, those of the store. */
+export interface VaultTools {
+  init(flags: VaultFlags): Promise<{ readonly id: string; readonly store: string }>;
+  serve(flags: VaultFlags, signal: AbortSignal): Promise<void>;
+  status(flags: VaultFlags, signal: AbortSignal): Promise<VaultStatusView>;
+  points(
+    flags: VaultFlags,
+    volume: string | undefined,
+    signal: AbortSignal,
+  ): Promise<readonly VaultPointView[]>;
+  /** Without `output`: to standard output. */
+  cat(
+    flags: VaultFlags,
+    wanted: WantedContent,
+    output: string | undefined,
+    signal: AbortSignal,
+  ): Promise<WrittenDiskView>;
+  mount(
+    flags: VaultFlags,
+    wanted: WantedContent,
+    options: { readonly socket: string; readonly writable?: string },
+    signal: AbortSignal,
+  ): Promise<void>;
+  verify(flags: VaultFlags, depth: "quick" | "full", signal: AbortSignal): Promise<VaultVerifyView>;
+  collectGarbage(flags: VaultFlags, signal: AbortSignal): Promise<VaultGarbageView>;
+  /** `source`: a disk that may still hold what was lost, as a file, a block device or an NBD URI. */
+  repair(
+    flags: VaultFlags,
+    source: { readonly volume: string; readonly from: string } | undefined,
+    signal: AbortSignal,
+  ): Promise<VaultRepairView>;
+}
