@@ -4,16 +4,15 @@ import { environmentId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
 import { markVerified } from "#recovery/recovery-points.ts";
 import type { Statement } from "#store/contract.ts";
-import { loadPairings } from "#standby/pairings.ts";
 import { findLeftovers, removeLeftovers } from "#standby/remove-leftovers.ts";
 import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
-import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { moveInput, progressSpeaker } from "#takeover/failover-script.ts";
 import { chooseMoment, momentOf, seedDisks, withoutWithheld } from "#takeover/recover-disks.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
 import type { Stage } from "#takeover/stage.ts";
-import { describeChecks, verifyServers } from "#takeover/verify-servers.ts";
+import { verifyCounterparts } from "#takeover/verify-counterparts.ts";
+import { describeChecks } from "#takeover/verify-servers.ts";
 
 export function drillScope(run: StoredRun): string {
   return run.id;
@@ -98,17 +97,8 @@ async function build(stage: Stage, { run, results, signal, say }: StepContext): 
 async function verify(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {
   const { to } = moveInput(run.input);
   const { servers } = results.get("build") as { servers: readonly string[] };
-  const of = { environment: environmentId(stage.settings.id), scope: drillScope(run) };
-  const checks = await verifyServers({
-    cloud: stage.site(to).cloud,
-    clock: stage.clock,
-    state: await stage.settledState(signal),
-    counterparts: counterpartIds(await loadPairings(stage.store, of)),
-    routes: stage.settings.routes,
-    only: new Set(servers),
-    patienceMs: 60_000,
-    signal,
-  });
+  const at = { to, scope: drillScope(run), only: new Set(servers) };
+  const checks = await verifyCounterparts(stage, at, signal);
   const bad = checks.filter(({ problem }) => problem !== null).length;
   return {
     summary: describeChecks(checks),

@@ -10,7 +10,6 @@ import { reserveResources } from "#standby/select-reserve.ts";
 import { exchangeStatements, forgetKept, mainScope } from "#takeover/commit-exchange.ts";
 import { convergeSite, describeReport, type SiteConvergence } from "#takeover/converge-site.ts";
 import { moveEnvironment } from "#takeover/environment-record.ts";
-import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { moveInput, progressSpeaker, routeAll } from "#takeover/failover-script.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -26,7 +25,8 @@ import {
 import type { Stage } from "#takeover/stage.ts";
 import { startStranded } from "#takeover/start-stranded.ts";
 import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
-import { describeChecks, verifyServers } from "#takeover/verify-servers.ts";
+import { verifyCounterparts } from "#takeover/verify-counterparts.ts";
+import { describeChecks } from "#takeover/verify-servers.ts";
 
 /** The copy serves meanwhile: a return that does not come about is rolled back, not waited for. */
 const patienceMs = 5 * 60_000;
@@ -172,19 +172,7 @@ async function convergeHome(
 
 async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { to } = moveInput(run.input);
-  const pairings = await loadPairings(stage.store, {
-    environment: environmentId(stage.settings.id),
-    scope: mainScope,
-  });
-  const checks = await verifyServers({
-    cloud: stage.site(to).cloud,
-    clock: stage.clock,
-    state: await stage.settledState(signal),
-    counterparts: counterpartIds(pairings),
-    routes: stage.settings.routes,
-    patienceMs: 60_000,
-    signal,
-  });
+  const checks = await verifyCounterparts(stage, { to, scope: mainScope }, signal);
   const bad = checks.filter(({ problem }) => problem !== null);
   if (bad.length > 0) {
     throw new OperationalError(

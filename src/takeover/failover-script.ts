@@ -6,11 +6,9 @@ import { OperationalError } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
 import { environmentId } from "#kernel/ids.ts";
 import type { ConvergenceProgress } from "#standby/converge.ts";
-import { loadPairings } from "#standby/pairings.ts";
 import { exchangeStatements, mainScope } from "#takeover/commit-exchange.ts";
 import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
 import { moveEnvironment } from "#takeover/environment-record.ts";
-import { counterpartIds } from "#takeover/exchange-roles.ts";
 import { fenceSite, type FenceResult } from "#takeover/fence.ts";
 import { describeProbes, probeApplication } from "#takeover/probe-application.ts";
 import { chooseMoment, momentOf, seedDisks, withoutWithheld } from "#takeover/recover-disks.ts";
@@ -18,7 +16,8 @@ import { readServers } from "#takeover/route-targets.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { Stage } from "#takeover/stage.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
-import { describeChecks, type ServerCheck, verifyServers } from "#takeover/verify-servers.ts";
+import { verifyCounterparts } from "#takeover/verify-counterparts.ts";
+import { describeChecks, type ServerCheck } from "#takeover/verify-servers.ts";
 import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
 import { witnessesTrigger } from "#takeover/watch-environment.ts";
 
@@ -198,19 +197,7 @@ export function progressSpeaker(
 
 async function verify(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
-  const pairings = await loadPairings(stage.store, {
-    environment: environmentId(stage.settings.id),
-    scope: mainScope,
-  });
-  const checks = await verifyServers({
-    cloud: stage.site(to).cloud,
-    clock: stage.clock,
-    state: await stage.settledState(signal),
-    counterparts: counterpartIds(pairings),
-    routes: stage.settings.routes,
-    patienceMs: 60_000,
-    signal,
-  });
+  const checks = await verifyCounterparts(stage, { to, scope: mainScope }, signal);
   const bad = checks.filter(({ problem }) => problem !== null);
   refuseIfBetterBefore(stage, run, results, checks);
   const { commands, drained } = await stage.countDrained(from, to);
