@@ -245,7 +245,7 @@ for (let from = 0; from < seeds; from += 25) {
 
 test("the seeds met every kind of run, decided by people and by witnesses, and some that were interrupted", (context) => {
   context.diagnostic(JSON.stringify(Object.fromEntries(met)));
-  if (seeds < 25) return;
+  if (seeds < 150) return;
   const needed = [
     "failover succeeded",
     "failback succeeded",
