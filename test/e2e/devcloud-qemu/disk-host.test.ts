@@ -111,7 +111,7 @@ test(
     );
     client.destroy();
     await stage.end("SIGKILL");
-    client = clientOf(await stage.start());
+    client = clientOf(await stage.again());
     await until(async () => (await host.seeds(signal))[0]?.state === "done", signal);
     await until(async () => (await host.captures(signal))[0]?.state === "continuous", signal);
     await host.stopCapture(other, signal);

@@ -61,7 +61,7 @@ test(
       "first",
       "it serves without its cloud",
     );
-    client = clientOf(await stage.start());
+    client = clientOf(await stage.again());
     await running(client, first, t.signal);
     assert.equal(stage.guestPid(first), pid);
     assert.equal(await get(`http://${address}/cgi-bin/lines`, t.signal), "first", "it was not booted again");
@@ -85,7 +85,7 @@ test(
       [false, false],
       "a clean stop ends its guests",
     );
-    client = clientOf(await stage.start());
+    client = clientOf(await stage.again());
     assert.equal(await running(client, second, t.signal), other);
     assert.equal(await get(`http://${other}/cgi-bin/lines`, t.signal), "first\nsecond\nsecond");
     lap("clean stop and start");

@@ -64,7 +64,7 @@ test(
       await sleep(random.fraction() * 120);
       await stage.end("SIGKILL");
       client.destroy();
-      client = clientOf(await stage.start());
+      client = clientOf(await stage.again());
       lines.push(`round-${round}`);
       const answer = await get(`http://${addresses[here]}/cgi-bin/append?round-${round}`, t.signal);
       assert.deepEqual(answer.split("\n"), lines);

@@ -130,7 +130,7 @@ test(
 
     const pids = [stage.guestPid(first), stage.guestPid(second)];
     await stage.end("SIGKILL");
-    client = await clientOf(await stage.start());
+    client = await clientOf(await stage.again());
     await get(`http://${address}/cgi-bin/release`, signal);
     await until(async () => {
       const { call } = client;

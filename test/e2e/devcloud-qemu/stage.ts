@@ -80,6 +80,17 @@ export class Stage implements AsyncDisposable {
     };
   }
 
+  /** On the same data, after it was ended; every server that was to run has been taken over, or booted, when it returns. */
+  async again(): Promise<Ready> {
+    const ready = await this.start();
+    const answer = await fetch(`${ready.endpoint}/_devcloud/settle`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${ready.adminToken}` },
+    });
+    if (!answer.ok) throw new Error(`settle: ${answer.status}`);
+    return ready;
+  }
+
   async end(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
     const child = this.#child;
     if (child === null || child.exitCode !== null || child.signalCode !== null) return;
