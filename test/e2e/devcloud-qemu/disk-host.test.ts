@@ -43,6 +43,9 @@ test(
   { skip, timeout: 300_000 },
   async (t) => {
     const { signal } = t;
+    const began = performance.now();
+    const lap = (what: string): void =>
+      t.diagnostic(`${what} after ${Math.round(performance.now() - began)} ms`);
     await using stage = new Stage("ec2", "127.83.0.0/16", 2 * 168);
     const ready = await stage.start();
     let client = clientOf(ready);
@@ -68,6 +71,7 @@ test(
     assert.ok(captured.copiedBytes > 0);
     assert.match(await host.console(first, signal), /serving from/);
 
+    lap("captured");
     await host.freeze(first, 60_000, signal);
     const appended = get(`http://${address}/cgi-bin/append`, signal);
     assert.equal(await Promise.race([appended, sleep(500, "held")]), "held");
@@ -80,6 +84,7 @@ test(
     const volumeFile = stage.volumeFile(source);
     execFileSync("qemu-img", ["compare", "-f", "qcow2", "-F", "raw", volumeFile, copy], { stdio: "pipe" });
 
+    lap("stopped, compared");
     // A disk that is live at once.
     const exported = await serve(copy, "--read-only");
     const other = await makeVolume(client);
@@ -99,6 +104,7 @@ test(
       "copying",
       "the guest serves before its disk is there",
     );
+    lap("serves from its source");
     const again = join(stage.data, "again.raw");
     execFileSync("truncate", ["-s", "1G", again]);
     await using elsewhere = await serve(again);
@@ -115,19 +121,24 @@ test(
     await until(async () => (await host.seeds(signal))[0]?.state === "done", signal);
     await until(async () => (await host.captures(signal))[0]?.state === "continuous", signal);
     await host.stopCapture(other, signal);
+    lap("copied and captured");
     await exported[Symbol.asyncDispose]();
     assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nmore\nsecond");
 
+    lap("source gone");
     // Written to from outside, while no machine has it.
     await assert.rejects(host.exportVolume(other, signal), /runs with volume/);
     await client.send(new TerminateInstancesCommand({ InstanceIds: [second] }));
+    lap("terminating");
     const { uri } = await until(() => host.exportVolume(other, signal).catch(() => false as const), signal);
+    lap("exported");
     assert.deepEqual(await host.exportVolume(other, signal), { uri });
     execFileSync("qemu-io", ["-f", "raw", "-c", "write -P 7 512M 64k", uri], { stdio: "pipe" });
     await client.send(new DetachVolumeCommand({ VolumeId: source, InstanceId: first }));
     await client.send(new AttachVolumeCommand({ VolumeId: other, InstanceId: first, Device: "/dev/sdg" }));
     await client.send(new StartInstancesCommand({ InstanceIds: [first] }));
     await until(async () => /being written to/.test(await stateReason(client, first)), signal);
+    lap("refused to start");
     await host.endExport(other, signal);
     await host.endExport(other, signal);
     const file = stage.volumeFile(other);
