@@ -154,7 +154,7 @@ const rangeOf = (ref: BlobRef): { offset: number; length: number } => ({
 const cut = (whole: Buffer, ref: BlobRef, from: number): Buffer =>
   whole.subarray(ref.offset - from, ref.offset - from + ref.storedLength);
 
-export interface PlannedRequest {
+interface PlannedRequest {
   readonly pack: string;
   readonly offset: number;
   readonly length: number;
@@ -163,7 +163,7 @@ export interface PlannedRequest {
 }
 
 /** Groups references into few requests: by pack, in order of place, over small gaps, bounded in length. */
-export function planRequests(refs: readonly BlobRef[]): PlannedRequest[] {
+function planRequests(refs: readonly BlobRef[]): PlannedRequest[] {
   const order = refs
     .map((_, at) => at)
     .sort((a, b) => {

@@ -12,7 +12,6 @@ const [COUNT, NEXT_PACK] = [0, 1];
 const EMPTY = 0;
 const BEING_ENTERED = -1;
 
-export const SLOT_BYTES = SLOT_WORDS * 4;
 /** Beyond this share of slots probing gets long; the table must grow, or takes no more. */
 const FULLEST = 0.7;
 

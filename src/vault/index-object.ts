@@ -13,10 +13,6 @@ export interface IndexedPack {
   readonly directory: readonly PackEntry[];
 }
 
-export interface IndexEntry extends PackEntry {
-  readonly pack: string;
-}
-
 export function encodeIndex(packs: readonly IndexedPack[]): Buffer {
   const entries = packs
     .flatMap(({ directory }, number) => directory.map((entry) => ({ entry, number })))

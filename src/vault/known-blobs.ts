@@ -9,7 +9,7 @@ import type { VaultContext } from "./vault-context.ts";
 
 const FIRST_SLOTS = 2 ** 16;
 /** 128 MiB: about 0.7 TiB of distinct data. Beyond it the vault finds fewer duplicates. */
-export const DEFAULT_MOST_SLOTS = 2 ** 22;
+const DEFAULT_MOST_SLOTS = 2 ** 22;
 
 /** What the vault holds, as far as this process knows: filled from the index, grown by sessions. */
 export class KnownBlobs {

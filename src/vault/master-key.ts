@@ -23,7 +23,7 @@ export interface ScryptCost {
 }
 
 /** 64 MiB and about 0.1 s: RFC 7914 leaves the choice to the user; OWASP's password storage sheet asks for 2^16 or more with r = 8. */
-export const defaultScrypt: ScryptCost = { N: 2 ** 16, r: 8, p: 1 };
+const defaultScrypt: ScryptCost = { N: 2 ** 16, r: 8, p: 1 };
 /** A hostile store must not be able to ask for all memory: 128 N r bytes. */
 const mostMemory = 1024 ** 3 + 65_536;
 

@@ -15,7 +15,7 @@ import { damaged } from "./vault-damage.ts";
 import type { VaultKeys } from "./vault-keys.ts";
 
 /** A pack is closed when it has reached this many bytes. */
-export const PACK_TARGET = 16 * 1024 * 1024;
+const PACK_TARGET = 16 * 1024 * 1024;
 /** What a builder may still add after that: a blob that compression did not shrink, its tag, and the directory. */
 const PACK_SLACK = 1024 * 1024;
 export const PACK_BUFFER_BYTES = PACK_TARGET + PACK_SLACK;
@@ -170,18 +170,7 @@ export function checkPackHead(pack: string, bytes: Buffer): void {
     throw damaged(packName(pack), "does not begin as a pack does");
 }
 
-/** Plain bytes of a blob from its stored bytes. `checkId` recomputes the id too: not needed for safety, but for `verify`. */
-export function decodeBlob(
-  keys: VaultKeys,
-  pack: string,
-  kind: BlobKind,
-  entry: Omit<PackEntry, "kind">,
-  stored: Buffer,
-  checkId = false,
-): Buffer {
-  return decodeBlobWith(packKey(keys, Buffer.from(pack, "hex")), keys, pack, kind, entry, stored, checkId);
-}
-
+/** Plain bytes of a blob from its stored bytes; `key` is the pack's. `checkId` recomputes the id too: not needed for safety, but for `verify`. */
 export function decodeBlobWith(
   key: Buffer,
   keys: VaultKeys,

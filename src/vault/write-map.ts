@@ -14,6 +14,7 @@ import {
 import type { BlobReader } from "./blob-reader.ts";
 import type { BlockPool } from "./block-pool.ts";
 import { type PatchTaskBlock, RESULT_BYTES } from "./block-work.ts";
+import { blockKinds, overlaps, spansByBlock } from "./changed-blocks.ts";
 import { encodeNode, entriesIn, entrySpan, rootLevel, uniform } from "./map-node.ts";
 import { LARGEST_PATCH, type Span, decodeSpans, mergeSpans, recordLength } from "./patch-record.ts";
 import type { PointMap } from "./point-map.ts";
@@ -376,63 +377,6 @@ async function orDamaged<T>(work: Promise<T>): Promise<T | undefined> {
 async function allSettled(running: readonly Promise<void>[]): Promise<void> {
   const failed = (await Promise.allSettled(running)).find((one) => one.status === "rejected");
   if (failed !== undefined) throw failed.reason as Error;
-}
-
-/** Whether any of the sorted, merged spans touches [from, end). */
-function overlaps(spans: readonly Span[], from: number, end: number): boolean {
-  const span = spans[firstEndingAfter(spans, from)];
-  return span !== undefined && span.offset < end;
-}
-
-function firstEndingAfter(spans: readonly Span[], from: number): number {
-  let [low, high] = [0, spans.length];
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    const span = spans[middle] as Span;
-    if (span.offset + span.length <= from) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-/** The changed spans within [from, end), by block of the leaf and relative to that block. */
-function* spansByBlock(spans: readonly Span[], from: number, end: number): Generator<[number, Span[]]> {
-  let block = -1;
-  let inBlock: Span[] = [];
-  for (let at = firstEndingAfter(spans, from); at < spans.length; at += 1) {
-    const span = spans[at] as Span;
-    let start = Math.max(span.offset, from);
-    const stop = Math.min(span.offset + span.length, end);
-    if (start >= end) break;
-    while (start < stop) {
-      const n = Math.floor((start - from) / BLOCK_BYTES);
-      const blockAt = from + n * BLOCK_BYTES;
-      const length = Math.min(stop, blockAt + BLOCK_BYTES) - start;
-      if (n !== block && inBlock.length > 0) {
-        yield [block, inBlock];
-        inBlock = [];
-      }
-      block = n;
-      inBlock.push({ offset: start - blockAt, length });
-      start += length;
-    }
-  }
-  if (inBlock.length > 0) yield [block, inBlock];
-}
-
-/** A block is a hole, or zero, only if extents say so for all of it. */
-function blockKinds(extents: readonly Extent[], from: number, count: number): Extent["kind"][] {
-  const kinds: (Extent["kind"] | undefined)[] = Array.from({ length: count });
-  for (const extent of extents) {
-    const first = Math.max(0, Math.floor((extent.offset - from) / BLOCK_BYTES));
-    const last = Math.min(count, Math.ceil((extent.offset + extent.length - from) / BLOCK_BYTES));
-    for (let n = first; n < last; n += 1) {
-      const was = kinds[n];
-      if (was === undefined) kinds[n] = extent.kind;
-      else if (was !== extent.kind) kinds[n] = was === "data" || extent.kind === "data" ? "data" : "zero";
-    }
-  }
-  return kinds.map((kind) => kind ?? "data");
 }
 
 /** Bytes that are ours to give away to a thread. */

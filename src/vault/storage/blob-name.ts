@@ -1,7 +1,7 @@
 import { OperationalError } from "#kernel/errors.ts";
 
 const segment = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
-export const LONGEST_NAME = 400;
+const LONGEST_NAME = 400;
 const LONGEST_SEGMENT = 200;
 
 /** Names are safe as file paths and as S3 keys: `/` between segments, none of which begins with a dot. */
