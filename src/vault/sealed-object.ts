@@ -2,7 +2,15 @@ import { createCipheriv, createDecipheriv, createHmac, randomBytes } from "node:
 import { damaged } from "./vault-damage.ts";
 import type { VaultKeys } from "./vault-keys.ts";
 
-export const sealKinds = { config: 1, index: 2, point: 3, lease: 4, condemned: 5, moved: 6, recovery: 7 } as const;
+export const sealKinds = {
+  config: 1,
+  index: 2,
+  point: 3,
+  lease: 4,
+  condemned: 5,
+  moved: 6,
+  recovery: 7,
+} as const;
 export type SealKind = (typeof sealKinds)[keyof typeof sealKinds];
 
 const HEAD = 8;
