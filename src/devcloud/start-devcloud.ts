@@ -147,7 +147,7 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
       ...(hostApi !== null && { hostSocket }),
     },
     close: async () => {
-      await hostApi?.close();
+      await hostApi?.[Symbol.asyncDispose]();
       await running.close();
     },
   };

@@ -142,18 +142,28 @@ export class BackgroundCopy implements MachineAttendant {
           throw new OperationalError("machine.failing", `the background copy ended: ${end.why}`);
         }
         if (job === undefined) return;
-        const state = job.ioStatus === "ok" ? "copying" : "waiting";
+        // Each `cont` of a guest that waited for the same export sets every job's I/O status back to `ok`, and leaves the job paused.
+        const state = job.ioStatus === "ok" && job.status !== "paused" ? "copying" : "waiting";
         if (state === "waiting") this.#wait("the source does not serve");
         else if (job.offset > this.#progress.doneBytes) this.#told = false;
         this.#progress = { state, doneBytes: job.offset, totalBytes: job.length };
         if (state === "waiting") {
           await clock.sleep(RETRY_MS, signal);
-          await qmp.execute("block-job-resume", { device: this.#job }, signal);
+          await this.#resume(qmp, signal);
         }
         await clock.sleep(LOOK_EVERY_MS, signal);
       }
     } finally {
       stop();
+    }
+  }
+
+  /** QEMU refuses when it went on by itself: it had been paused for a moment, not by an error. */
+  async #resume(qmp: QmpClient, signal: AbortSignal): Promise<void> {
+    try {
+      await qmp.execute("block-job-resume", { device: this.#job }, signal);
+    } catch (error) {
+      if (!isOperational(error, "machine.refused")) throw error;
     }
   }
 

@@ -7,7 +7,7 @@ import { QmpDecoder } from "#wire/qmp/qmp-decoder.ts";
 import type { JsonObject } from "#wire/qmp/qmp-message.ts";
 import type { MachineView } from "./machine-view.ts";
 import { machineFiles } from "./plan-command-line.ts";
-import { connectUnix } from "./unix-socket.ts";
+import { connectUnix } from "#wire/local-api/unix-socket.ts";
 
 const ANSWER_LIMIT_MS = 5000;
 const POLL_MS = 50;
@@ -89,7 +89,11 @@ export class GuestAgent {
     const limit = AbortSignal.any(limits);
     if (!this.#machine.isOn)
       throw new OperationalError("machine.refused", `machine ${this.#machine.id} is off`);
-    const socket = await connectUnix(join(this.#machine.folder, machineFiles.agentSocket), limit);
+    const socket = await connectUnix(
+      join(this.#machine.folder, machineFiles.agentSocket),
+      "machine.failing",
+      limit,
+    );
     try {
       return await converse(socket, command, args, limit);
     } catch (error) {

@@ -12,7 +12,7 @@ import {
   type QmpGreeting,
   type QmpMessage,
 } from "#wire/qmp/qmp-message.ts";
-import { connectUnix } from "./unix-socket.ts";
+import { connectUnix } from "#wire/local-api/unix-socket.ts";
 
 interface Pending {
   readonly command: string;
@@ -24,7 +24,7 @@ export type QmpListener = (event: QmpEvent) => void;
 
 /** Connects, reads the greeting, and leaves the mode in which only capabilities may be asked for. Errors: `machine.failing`. */
 export async function connectQmp(socketPath: string, signal?: AbortSignal): Promise<QmpClient> {
-  const socket = await connectUnix(socketPath, signal);
+  const socket = await connectUnix(socketPath, "machine.failing", signal);
   const client = new QmpClient(socket);
   try {
     const { capabilities } = await client.greeting(signal);

@@ -29,6 +29,11 @@ export function serveDesk(desk: VaultDesk, folder: string, log: Log): Promise<As
       },
       moment: ({ group, atMs }, signal) => desk.moment(group, atMs, signal),
       serve: ({ group, volume, moment }, signal) => desk.serve(group, volume, moment, signal),
+      keepPoint: ({ group, point }, signal) => done(desk.keepPoint(group, point, signal)),
+      keepVerdict: ({ group, point, verdict }, signal) =>
+        done(desk.keepVerdict(group, point, verdict, signal)),
+      keptPoints: async ({ group }, signal) => [...(await desk.keptPoints(group, signal))],
+      keptConfiguration: ({ group, id }, signal) => desk.keptConfiguration(group, id, signal),
     },
   });
 }
@@ -38,6 +43,7 @@ export function connectDesk(folder: string): VaultDesk {
   const client = new LocalApiClient({
     socketPath: deskSocketIn(folder),
     methods: deskMethods,
+    unreachable: "api.unreachable",
     peer: `the vault's process ("understudy vault serve", ${folder})`,
   });
   return {
@@ -50,6 +56,12 @@ export function connectDesk(folder: string): VaultDesk {
     status: async (group, signal) => (await client.call("status", { group }, signal)) ?? undefined,
     moment: (group, atMs, signal) => client.call("moment", { group, atMs }, signal),
     serve: (group, volume, moment, signal) => client.call("serve", { group, volume, moment }, signal),
+    keepPoint: async (group, point, signal) =>
+      void (await client.call("keepPoint", { group, point }, signal)),
+    keepVerdict: async (group, { id, at }, verdict, signal) =>
+      void (await client.call("keepVerdict", { group, point: { id, at }, verdict }, signal)),
+    keptPoints: (group, signal) => client.call("keptPoints", { group }, signal),
+    keptConfiguration: (group, id, signal) => client.call("keptConfiguration", { group, id }, signal),
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
   };
 }

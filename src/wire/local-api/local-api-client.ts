@@ -1,12 +1,15 @@
 import { Pool } from "undici";
-import { isOperational, OperationalError } from "#kernel/errors.ts";
+import { type ErrorCode, isOperational, OperationalError, type Outcome } from "#kernel/errors.ts";
 import { decodeLocalError, type InputOf, type LocalMethods, type OutputOf } from "./local-api.ts";
+import { connectUnix } from "./unix-socket.ts";
 
 export interface LocalApiClientOptions<M extends LocalMethods> {
   readonly socketPath: string;
   readonly methods: M;
   /** Who is called, for errors: `the vault at ./vault.sock`. */
   readonly peer: string;
+  /** The code for a peer that does not answer. */
+  readonly unreachable: ErrorCode;
 }
 
 /** Every method may be repeated: what is served here is idempotent. */
@@ -17,7 +20,12 @@ export class LocalApiClient<M extends LocalMethods> implements AsyncDisposable {
   constructor(options: LocalApiClientOptions<M>) {
     this.#options = options;
     this.#pool = new Pool("http://local", {
-      socketPath: options.socketPath,
+      connect: (_wanted, done) => {
+        connectUnix(options.socketPath, options.unreachable).then(
+          (socket) => done(null, socket),
+          (cause: unknown) => done(this.#silence("not_applied", cause), null),
+        );
+      },
       // A call may take its time; others do not wait for it.
       connections: 16,
       pipelining: 1,
@@ -26,7 +34,7 @@ export class LocalApiClient<M extends LocalMethods> implements AsyncDisposable {
     });
   }
 
-  /** Errors: those of the method; `api.unreachable` when nobody answers. */
+  /** Errors: those of the method; `unreachable`, with an unknown outcome once the call may have left. */
   async call<Name extends keyof M & string>(
     name: Name,
     input: InputOf<M[Name]>,
@@ -48,12 +56,14 @@ export class LocalApiClient<M extends LocalMethods> implements AsyncDisposable {
     } catch (error) {
       signal.throwIfAborted();
       if (isOperational(error)) throw error;
-      throw new OperationalError("api.unreachable", `${peer} does not answer: see whether it runs`, {
-        outcome: "unknown",
-        detail: String(error),
-        cause: error,
-      });
+      throw this.#silence("unknown", error);
     }
+  }
+
+  #silence(outcome: Outcome, cause: unknown): OperationalError {
+    const { peer, unreachable } = this.#options;
+    const message = `${peer} does not answer: see whether it runs`;
+    return new OperationalError(unreachable, message, { outcome, detail: String(cause), cause });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

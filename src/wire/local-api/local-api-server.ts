@@ -1,41 +1,34 @@
-import { chmod, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import { connect } from "node:net";
 import { errorCodes, isOperational, OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { encodeLocalError, type LocalHandlers, type LocalMethods, maxLocalBodyBytes } from "./local-api.ts";
+import { connectUnix, listenUnix } from "./unix-socket.ts";
 
 export interface LocalApiServerOptions<M extends LocalMethods> {
-  /** At most 107 bytes, as Unix sockets are. */
   readonly socketPath: string;
   readonly methods: M;
   readonly handlers: LocalHandlers<M>;
   readonly log: Log;
 }
 
-/** Errors: `state.conflict` when another process serves the socket, `config.invalid` for a path that is too long. */
+/** Errors: `state.conflict` when another process serves the socket, `config.invalid` when there can be none. */
 export async function serveLocalApi<M extends LocalMethods>(
   options: LocalApiServerOptions<M>,
 ): Promise<AsyncDisposable> {
   const { socketPath } = options;
-  if (Buffer.byteLength(socketPath) > 107) {
-    throw new OperationalError(
-      "config.invalid",
-      `the socket's path ${socketPath} is longer than 107 bytes: choose a folder with a shorter name`,
-    );
-  }
   if (await isServed(socketPath)) {
     throw new OperationalError("state.conflict", `another process serves ${socketPath}: stop it first`);
   }
-  await rm(socketPath, { force: true });
-  const server = createServer({ requestTimeout: 30_000 }, (request, response) => {
+  const server = createServer({ requestTimeout: 30_000, maxHeaderSize: 8192 }, (request, response) => {
     void answer(options, request, response);
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(socketPath, resolve);
-  });
-  await chmod(socketPath, 0o600);
+  try {
+    await listenUnix(server, socketPath);
+  } catch (cause) {
+    const message = `cannot listen on ${socketPath}: its folder must be there and writable`;
+    throw new OperationalError("config.invalid", message, { detail: String(cause), cause });
+  }
   return {
     async [Symbol.asyncDispose]() {
       await new Promise<void>((resolve) => {
@@ -47,15 +40,13 @@ export async function serveLocalApi<M extends LocalMethods>(
   };
 }
 
-/** A socket that a dead process left answers to nobody. */
-function isServed(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path, () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on("error", () => resolve(false));
-  });
+async function isServed(path: string): Promise<boolean> {
+  try {
+    (await connectUnix(path, "api.unreachable")).destroy();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function answer<M extends LocalMethods>(

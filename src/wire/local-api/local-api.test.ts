@@ -42,7 +42,12 @@ async function withApi(
     ...more,
   };
   await using _server = await serveLocalApi({ socketPath, methods, handlers, log: silentLog });
-  await using client = new LocalApiClient({ socketPath, methods, peer: "the other one" });
+  await using client = new LocalApiClient({
+    socketPath,
+    methods,
+    peer: "the other one",
+    unreachable: "api.unreachable",
+  });
   await work(client, socketPath);
   await rm(folder, { recursive: true, force: true });
 }
@@ -137,7 +142,12 @@ test("a socket that is served is not taken over; one that a dead process left is
 });
 
 test("nobody there", async () => {
-  await using client = new LocalApiClient({ socketPath: "/nonexistent/a.sock", methods, peer: "the vault" });
+  await using client = new LocalApiClient({
+    socketPath: "/nonexistent/a.sock",
+    methods,
+    peer: "the vault",
+    unreachable: "api.unreachable",
+  });
   await assert.rejects(
     client.call("double", { of: 1 }, signal),
     (error) => isOperational(error, "api.unreachable") && error.message.includes("the vault"),

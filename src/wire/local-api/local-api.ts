@@ -30,21 +30,41 @@ const localError = z.strictObject({
     message: z.string(),
     outcome: z.enum(["not_applied", "applied", "unknown"]),
     retry: z.enum(["never", "later", "throttled"]),
+    detail: z.string().optional(),
+    remoteCode: z.string().optional(),
+    retryAfterMs: z.number().optional(),
   }),
 });
 
 export type LocalError = z.output<typeof localError>;
 
 export function encodeLocalError(error: OperationalError): LocalError {
-  const { code, message, outcome, retry } = error;
-  return { error: { code, message, outcome, retry } };
+  const { code, message, outcome, retry, detail, remoteCode, retryAfterMs } = error;
+  return {
+    error: {
+      code,
+      message,
+      outcome,
+      retry,
+      ...(detail === undefined ? {} : { detail }),
+      ...(remoteCode === undefined ? {} : { remoteCode }),
+      ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    },
+  };
 }
 
-/** Undefined: it is no error of ours. */
+/** Undefined: it is no error of ours. A code that this version does not know is `internal`, and stands in the detail. */
 export function decodeLocalError(value: unknown): OperationalError | undefined {
   const parsed = localError.safeParse(value);
   if (!parsed.success) return undefined;
-  const { code, message, outcome, retry } = parsed.data.error;
-  const known: ErrorCode = code in errorCodes ? (code as ErrorCode) : "internal";
-  return new OperationalError(known, message, { outcome, retry });
+  const { code, message, outcome, retry, detail, remoteCode, retryAfterMs } = parsed.data.error;
+  const known = Object.hasOwn(errorCodes, code);
+  const told = known ? detail : `${code}: ${detail ?? ""}`;
+  return new OperationalError(known ? (code as ErrorCode) : "internal", message, {
+    outcome,
+    retry,
+    ...(told === undefined ? {} : { detail: told }),
+    ...(remoteCode === undefined ? {} : { remoteCode }),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+  });
 }
