@@ -30,6 +30,50 @@ export interface VaultStatusView {
   readonly id: string;
   readonly store: string;
   readonly volumes: readonly VaultVolumeView[];
+  readonly environments: readonly VaultEnvironmentView[];
+  /** How older points thin out, as `vault serve` does it; null where the store was named on the command line. */
+  readonly retention: RetentionView | null;
+}
+
+export interface RetentionView {
+  readonly keepAllMs: number;
+  readonly rules: readonly { readonly every: number | "month" | "year"; readonly forMs: number }[];
+}
+
+/** An environment that the vault knows, without any control plane. */
+export interface VaultEnvironmentView {
+  readonly environment: string;
+  readonly points: number;
+  readonly newestMs: number | null;
+  readonly oldestMs: number | null;
+  /** Whether moments between its points can be taken out of a shipped write log. */
+  readonly log: boolean;
+  /** Recovery points, or verdicts on them, that cannot be read. */
+  readonly damaged: number;
+}
+
+/** A recovery point as the vault keeps it: see `RecoveryPoint`. */
+export interface VaultRecoveryPointView {
+  readonly id: string;
+  readonly at: number;
+  readonly sequence: number;
+  readonly journalPosition: number;
+  readonly consistency: "crash" | "application";
+  readonly site: string;
+  readonly resources: number;
+  readonly volumes: Readonly<Record<string, string>>;
+  readonly verifiedAt: number | null;
+  /** Name of each volume in the vault -> the point that holds it, for `vault cat` and `vault mount`. */
+  readonly disks: Readonly<Record<string, string>>;
+  /** What the environment was made of then. */
+  readonly configuration: readonly unknown[];
+}
+
+export interface VaultRecoveryPointsView {
+  readonly environment: string;
+  /** Newest first. */
+  readonly points: readonly VaultRecoveryPointView[];
+  readonly damaged: readonly DamageView[];
 }
 
 export interface DamageView {
@@ -110,6 +154,13 @@ export interface VaultTools {
     volume: string | undefined,
     signal: AbortSignal,
   ): Promise<readonly VaultPointView[]>;
+  environments(flags: VaultFlags, signal: AbortSignal): Promise<readonly VaultEnvironmentView[]>;
+  /** Of the environment; of the only one where none is named. */
+  recoveryPoints(
+    flags: VaultFlags,
+    environment: string | undefined,
+    signal: AbortSignal,
+  ): Promise<VaultRecoveryPointsView>;
   /** Without `output`: to standard output. */
   cat(
     flags: VaultFlags,

@@ -226,6 +226,29 @@ const s3Store = z.strictObject({
   conditionalPut: z.boolean().default(true),
 });
 
+/** How long points are kept, and how densely. */
+const retention = z.strictObject({
+  /** All points younger than this are kept. */
+  keepAll: duration.prefault("10m"),
+  /** One point for each span, or for each calendar month or year (UTC), for so long. */
+  rules: z
+    .array(
+      z.strictObject({ every: z.union([z.literal("month"), z.literal("year"), duration]), for: duration }),
+    )
+    .prefault([
+      { every: "10m", for: "1h" },
+      { every: "1h", for: "1d" },
+      { every: "1d", for: "14d" },
+      { every: "7d", for: "62d" },
+      { every: "month", for: "366d" },
+      { every: "year", for: "2562d" },
+    ]),
+  /** Points that are kept no longer are let go so often. */
+  applyEvery: duration.prefault("10m"),
+  /** And the space of what is gone is freed so often. */
+  collectEvery: duration.prefault("1d"),
+});
+
 const vault = z.strictObject({
   /** Where the repository is. */
   store: z.union([z.strictObject({ folder: z.string().min(1) }), z.strictObject({ s3: s3Store })]),
@@ -237,6 +260,8 @@ const vault = z.strictObject({
   windowSize: byteSize.prefault("20GiB"),
   /** The log becomes points of the repository so often. */
   foldEvery: duration.prefault("1m"),
+  /** Older points thin out. */
+  retention: retention.prefault({}),
 });
 
 export const configSchema = z.strictObject({

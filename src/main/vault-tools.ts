@@ -1,15 +1,26 @@
 /** The vault's commands, put together: a store, a key, and what is asked of them. */
 import { mkdir } from "node:fs/promises";
 import type { Terminal } from "#cli/terminal.ts";
-import type { VaultFlags, VaultPointView, VaultTools, VaultVolumeView } from "#cli/vault-tools.ts";
+import type {
+  VaultEnvironmentView,
+  VaultFlags,
+  VaultPointView,
+  VaultRecoveryPointsView,
+  VaultRecoveryPointView,
+  VaultTools,
+  VaultVolumeView,
+} from "#cli/vault-tools.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { repairFrom, verifyWhole } from "#main/care-for-vault.ts";
 import { catContent, mountContent } from "#main/vault-content.ts";
+import { retentionPolicyOf } from "#main/retention-policy-of.ts";
 import { openVaultPlace, withVault } from "#main/vault-place.ts";
+import { keptGroups, listKeptPoints, type StoredPoint, unpackConfiguration } from "#recovery/kept-points.ts";
 import { nbdSocketIn, openDesk } from "#recovery/desk/open-desk.ts";
 import { deskSocketIn, serveDesk } from "#recovery/desk/serve-desk.ts";
+import { shippedGroups } from "#recovery/shipped-logs.ts";
 import { initVault, type Vault } from "#vault/open-vault.ts";
 
 export function createVaultTools(terminal: Terminal, openLog: () => Promise<Log>): VaultTools {
@@ -27,11 +38,19 @@ export function createVaultTools(terminal: Terminal, openLog: () => Promise<Log>
     serve: async (flags, signal) => serve(terminal, await openLog(), flags, signal),
 
     status: async (flags, signal) =>
-      withVault(flags, await openLog(), async (vault, { storage }) => ({
+      withVault(flags, await openLog(), async (vault, { storage, config }) => ({
         id: vault.id,
         store: storage.description,
         volumes: volumesOf(await pointsOf(vault, undefined, signal)),
+        environments: await environmentsOf(vault, signal),
+        retention: config === undefined ? null : retentionPolicyOf(config.retention),
       })),
+
+    environments: async (flags, signal) =>
+      withVault(flags, await openLog(), (vault) => environmentsOf(vault, signal)),
+
+    recoveryPoints: async (flags, environment, signal) =>
+      withVault(flags, await openLog(), (vault) => recoveryPointsOf(vault, environment, signal)),
 
     points: async (flags, volume, signal) =>
       withVault(flags, await openLog(), (vault) => pointsOf(vault, volume, signal)),
@@ -65,7 +84,7 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
         "vault serve takes its vault from the configuration, not from --store",
       );
     }
-    const { data: folder, window, windowSize, foldEvery } = config;
+    const { data: folder, window, windowSize, foldEvery, retention } = config;
     await mkdir(folder, { recursive: true, mode: 0o700 });
     await using desk = await openDesk({
       folder,
@@ -74,6 +93,11 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
       log,
       window: { windowMs: window, windowBytes: windowSize },
       foldEveryMs: foldEvery,
+      retention: {
+        policy: retentionPolicyOf(retention),
+        applyEveryMs: retention.applyEvery,
+        collectEveryMs: retention.collectEvery,
+      },
     });
     await using _served = await serveDesk(desk, folder, log);
     const ready = {
@@ -107,6 +131,47 @@ async function pointsOf(
     });
   }
   return points;
+}
+
+async function environmentsOf(vault: Vault, signal: AbortSignal): Promise<readonly VaultEnvironmentView[]> {
+  const views: VaultEnvironmentView[] = [];
+  const shipped = await shippedGroups(vault.context.storage, signal);
+  const names = new Set([...(await keptGroups(vault, signal)), ...shipped]);
+  for (const environment of [...names].toSorted()) {
+    const { points, damaged } = await listKeptPoints(vault, environment, signal);
+    views.push({
+      environment,
+      points: points.length,
+      newestMs: points[0]?.at ?? null,
+      oldestMs: points.at(-1)?.at ?? null,
+      log: shipped.includes(environment),
+      damaged: damaged.length,
+    });
+  }
+  return views;
+}
+
+/** The names of the environments are few: without one, that of the only one is taken. Errors: `not_found`, `input.invalid`. */
+async function recoveryPointsOf(
+  vault: Vault,
+  wanted: string | undefined,
+  signal: AbortSignal,
+): Promise<VaultRecoveryPointsView> {
+  const groups = await keptGroups(vault, signal);
+  const environment = wanted ?? (groups.length === 1 ? groups[0] : undefined);
+  if (environment === undefined || !groups.includes(environment)) {
+    const names = groups.length === 0 ? "none" : groups.join(", ");
+    throw new OperationalError(
+      environment === undefined && groups.length > 1 ? "input.invalid" : "not_found",
+      `name an environment whose recovery points the vault keeps: ${names}`,
+    );
+  }
+  const { points, damaged } = await listKeptPoints(vault, environment, signal);
+  return { environment, points: points.map(recoveryPointView), damaged };
+}
+
+function recoveryPointView({ verdict, configuration, ...point }: StoredPoint): VaultRecoveryPointView {
+  return { ...point, verifiedAt: verdict?.at ?? null, configuration: unpackConfiguration(configuration) };
 }
 
 /** By name. */

@@ -1,6 +1,7 @@
 /**
  * Recovery points: one position in the journal together with one moment of all kept disks, and what the environment was made of then.
- * Between them any moment of the log's window can be named as well; a point is what remains when the window has passed.
+ * Between them any moment of the log's window can be named as well; a point is what remains when the window has passed. The vault
+ * keeps them, and lets go of them by its policy; the table here follows it, and is made anew from it when it was lost.
  */
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, publicMessage } from "#kernel/errors.ts";
@@ -11,7 +12,8 @@ import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { Tags } from "#model/resource.ts";
 import type { DiskContext } from "#recovery/disk-mover.ts";
 import { lineageOf } from "#recovery/kept-volumes.ts";
-import type { VaultDesk } from "#recovery/vault-desk.ts";
+import { packConfiguration, unpackConfiguration } from "#recovery/kept-points.ts";
+import type { KeptPointFacts, VaultDesk } from "#recovery/vault-desk.ts";
 import type { Statement, Store } from "#store/contract.ts";
 
 export interface RecoveryPoint {
@@ -42,6 +44,8 @@ export interface RecoveryPointsOptions {
 }
 
 const retryMs = 5000;
+/** A verdict is in the vault, and what the vault let go of is not listed any more, after at most so long. */
+const followMs = 30_000;
 
 export class RecoveryPoints {
   readonly #options: RecoveryPointsOptions;
@@ -61,10 +65,12 @@ export class RecoveryPoints {
     while (!signal.aborted) {
       let waitMs = retryMs;
       try {
+        await this.#follow(signal);
         const [newest] = await this.list();
         const due = (newest?.at ?? 0) + everyMs - clock.now();
-        if (due > 0) waitMs = due;
-        else if (context.epoch() !== undefined && (await this.#record(newest, signal))) waitMs = everyMs;
+        if (due > 0) waitMs = Math.min(due, followMs);
+        else if (context.epoch() !== undefined && (await this.#record(newest, signal)))
+          waitMs = Math.min(everyMs, followMs);
       } catch (error) {
         if (signal.aborted) return;
         if (!isOperational(error)) throw error;
@@ -88,28 +94,95 @@ export class RecoveryPoints {
     const resources = [...context.state().resources()];
     const volumes: Record<string, string> = {};
     for (const { id } of kept) volumes[id] = await lineageOf(store, environment, site, id);
-    await store.commit([
-      {
-        query: store.db
-          .insertInto("recovery_point")
-          .values({
-            environment,
-            id: `point-${random.hex(4)}`,
-            at: moment.at,
-            sequence: moment.sequence,
-            journal_position: position,
-            consistency: "crash",
-            site,
-            resources: JSON.stringify(resources),
-            volumes: JSON.stringify(volumes),
-            verified_at: null,
-            verdict: null,
-          })
-          .compile(),
-      },
-    ]);
+    const point = {
+      id: `point-${random.hex(4)}`,
+      at: moment.at,
+      sequence: moment.sequence,
+      journalPosition: position,
+      consistency: "crash" as const,
+      site,
+      volumes,
+    };
+    // The vault first: what is listed here can be recovered to, also when the log's window has passed.
+    const configuration = packConfiguration(resources);
+    await desk.keepPoint(environment, { ...point, resources: resources.length, configuration }, signal);
+    await store.commit([insertPoint(store, environment, { ...point, resources, verdict: null })]);
     return true;
   }
+
+  /** Makes the table say what the vault says: it outlives this process's records, and decides what is kept. */
+  async #follow(signal: AbortSignal): Promise<void> {
+    const { context, desk, store } = this.#options;
+    const { environment } = context;
+    const kept = new Map((await desk.keptPoints(environment, signal)).map((point) => [point.id, point]));
+    const rows = await readRows(store, environment);
+    for (const { id, at, verdict } of rows) {
+      const inVault = kept.get(id);
+      if (inVault === undefined) await store.commit([deletePoint(store, environment, id)]);
+      else if (verdict !== null && inVault.verdict === null) {
+        const { at: verdictAt, summary } = JSON.parse(verdict) as { at: number; summary: string };
+        await desk.keepVerdict(environment, { id, at }, { at: verdictAt, summary }, signal);
+      }
+    }
+    const here = new Set(rows.map(({ id }) => id));
+    for (const point of kept.values()) {
+      if (here.has(point.id)) continue;
+      const packed = await desk.keptConfiguration(environment, point.id, signal);
+      const { id, at, sequence, journalPosition, consistency, site, volumes, verdict }: KeptPointFacts =
+        point;
+      const facts = { id, at, sequence, journalPosition, consistency, site, volumes, verdict };
+      await store.commit([
+        insertPoint(store, environment, { ...facts, resources: unpackConfiguration(packed) }),
+      ]);
+    }
+  }
+}
+
+function insertPoint(
+  store: Store,
+  environment: EnvironmentId,
+  point: Omit<KeptPointFacts, "resources" | "disks"> & { readonly resources: readonly unknown[] },
+): Statement {
+  const { id, at, sequence, journalPosition, consistency, site, resources, volumes, verdict } = point;
+  return {
+    query: store.db
+      .insertInto("recovery_point")
+      .values({
+        environment,
+        id,
+        at,
+        sequence,
+        journal_position: journalPosition,
+        consistency,
+        site,
+        resources: JSON.stringify(resources),
+        volumes: JSON.stringify(volumes),
+        verified_at: verdict?.at ?? null,
+        verdict: verdict === null ? null : JSON.stringify(verdict),
+      })
+      .onConflict((conflict) => conflict.doNothing())
+      .compile(),
+  };
+}
+
+function deletePoint(store: Store, environment: EnvironmentId, id: string): Statement {
+  return {
+    query: store.db
+      .deleteFrom("recovery_point")
+      .where("environment", "=", environment)
+      .where("id", "=", id)
+      .compile(),
+  };
+}
+
+function readRows(store: Store, environment: EnvironmentId) {
+  return store.db
+    .selectFrom("recovery_point")
+    .selectAll()
+    .where("environment", "=", environment)
+    .orderBy("at", "desc")
+    .orderBy("id")
+    .execute();
 }
 
 /** Newest first. */
@@ -117,13 +190,7 @@ export async function listRecoveryPoints(
   store: Store,
   environment: EnvironmentId,
 ): Promise<readonly RecoveryPoint[]> {
-  const rows = await store.db
-    .selectFrom("recovery_point")
-    .selectAll()
-    .where("environment", "=", environment)
-    .orderBy("at", "desc")
-    .orderBy("id")
-    .execute();
+  const rows = await readRows(store, environment);
   return rows.map((row) => ({
     id: row.id,
     at: row.at,

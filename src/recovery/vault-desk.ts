@@ -6,6 +6,7 @@
  * first captured, whichever site it has moved to since.
  */
 import type { DiskMoment } from "#recovery/disk-mover.ts";
+import type { KeptPoint, KeptVerdict, StoredPoint } from "#recovery/kept-points.ts";
 
 export interface KeptVolume {
   readonly volume: string;
@@ -62,7 +63,10 @@ export interface VaultDesk extends AsyncDisposable {
   /** Undefined: nothing of the group was ever taken in. */
   status(group: string, signal: AbortSignal): Promise<GroupStatus | undefined>;
 
-  /** The last whole moment not after `atMs` (null: of all). Errors: `not_found`. */
+  /**
+   * The last whole moment not after `atMs` (null: of all): of the log's window, or before it that of a recovery point. Errors:
+   * `not_found`.
+   */
   moment(group: string, atMs: number | null, signal: AbortSignal): Promise<DiskMoment>;
 
   /**
@@ -75,4 +79,26 @@ export interface VaultDesk extends AsyncDisposable {
     moment: DiskMoment,
     signal: AbortSignal,
   ): Promise<{ readonly uri: string; readonly sizeBytes: number }>;
+
+  /**
+   * Keeps a recovery point: its disks as points of the vault at exactly its moment, and what it ties together as a sealed object, so that
+   * it outlives the log's window and the caller's own records. Said again, it is as it was. Errors: `not_found` when its moment is gone.
+   */
+  keepPoint(group: string, point: KeptPoint, signal: AbortSignal): Promise<void>;
+
+  /** It was booted and probed. Said again, it is as it was. */
+  keepVerdict(
+    group: string,
+    point: { readonly id: string; readonly at: number },
+    verdict: KeptVerdict,
+    signal: AbortSignal,
+  ): Promise<void>;
+
+  /** Newest first; without their configuration, which may be large. Also of a group of which there is no log here. */
+  keptPoints(group: string, signal: AbortSignal): Promise<readonly KeptPointFacts[]>;
+
+  /** Errors: `not_found`. */
+  keptConfiguration(group: string, id: string, signal: AbortSignal): Promise<string>;
 }
+
+export type KeptPointFacts = Omit<StoredPoint, "configuration">;

@@ -1,5 +1,6 @@
 /** The desk's calls as they cross between processes. */
 import { z } from "zod";
+import { keptPointSchema, keptVerdictSchema } from "#recovery/kept-points.ts";
 
 const group = z.string().min(1).max(100);
 const volume = z.string().min(1).max(64);
@@ -20,6 +21,9 @@ const groupStatus = z.strictObject({
   shipLagMs: z.number(),
   foldedSequence: z.int().nonnegative(),
 });
+const keptPointFacts = keptPointSchema
+  .omit({ configuration: true })
+  .extend({ disks: z.record(z.string(), z.string()), verdict: keptVerdictSchema.nullable() });
 const nothing = z.null();
 
 export const deskMethods = {
@@ -42,6 +46,17 @@ export const deskMethods = {
     input: z.strictObject({ group, volume, moment }),
     output: z.strictObject({ uri: z.string(), sizeBytes: z.int().nonnegative() }),
   },
+  keepPoint: { input: z.strictObject({ group, point: keptPointSchema }), output: nothing },
+  keepVerdict: {
+    input: z.strictObject({
+      group,
+      point: keptPointSchema.pick({ id: true, at: true }),
+      verdict: keptVerdictSchema,
+    }),
+    output: nothing,
+  },
+  keptPoints: { input: z.strictObject({ group }), output: z.array(keptPointFacts) },
+  keptConfiguration: { input: z.strictObject({ group, id: z.string() }), output: z.string() },
 } as const;
 
 export type DeskMethods = typeof deskMethods;

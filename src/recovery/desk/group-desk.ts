@@ -2,18 +2,23 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "#kernel/clock.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { isOperational, OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import type { BlockReader } from "#model/block-device.ts";
 import type { NbdExport } from "#nbd/export-provider.ts";
 import type { DiskMoment } from "#recovery/disk-mover.ts";
+import { type KeptPoint, listKeptPoints, removeKeptPoint, storeKeptPoint } from "#recovery/kept-points.ts";
+import { planPointsRetention } from "#recovery/plan-points-retention.ts";
 import type { GroupStatus, KeptVolume } from "#recovery/vault-desk.ts";
 import type { Vault } from "#vault/open-vault.ts";
+import type { RetentionPolicy } from "#vault/plan-retention.ts";
+import type { PointId } from "#vault/point-manifest.ts";
 import { CaptureTarget } from "#vault/write-log/capture-target.ts";
 import { LogKeeper } from "#vault/write-log/keep-log.ts";
 import { openMoment } from "#vault/write-log/open-moment.ts";
 import { openSegmentFolder } from "#vault/write-log/open-segment-folder.ts";
 import { openWriteLog } from "#vault/write-log/open-write-log.ts";
+import type { CommittedPoint } from "#vault/write-log/point-store.ts";
 import type { LogWindow } from "#vault/write-log/prune-log.ts";
 import { LogShipper } from "#vault/write-log/ship-log.ts";
 import { vaultPoints } from "#vault/write-log/vault-points.ts";
@@ -66,6 +71,8 @@ export class GroupDesk implements AsyncDisposable {
   readonly #stop = new AbortController();
   #record: GroupRecord;
   #writing: Promise<unknown> = Promise.resolve();
+  /** Keeping and letting go of points, one after the other: a point that was just written is not let go before it is named. */
+  #keeping: Promise<unknown> = Promise.resolve();
 
   private constructor(
     options: GroupDeskOptions,
@@ -167,7 +174,8 @@ export class GroupDesk implements AsyncDisposable {
 
   async moment(atMs: number | null, signal: AbortSignal): Promise<DiskMoment> {
     if (atMs === null) await this.#log.flush();
-    const found = await lastWholeMoment(this.#log, atMs ?? undefined, signal);
+    const found =
+      (await lastWholeMoment(this.#log, atMs ?? undefined, signal)) ?? (await this.#keptAt(atMs, signal));
     if (found === undefined) {
       const when = atMs === null ? "yet" : `at or before ${new Date(atMs).toISOString()}`;
       throw new OperationalError(
@@ -176,6 +184,94 @@ export class GroupDesk implements AsyncDisposable {
       );
     }
     return { sequence: found.sequence, at: found.timeMs };
+  }
+
+  /** The last recovery point not after the time: what remains when the window has passed. */
+  async #keptAt(
+    atMs: number | null,
+    signal: AbortSignal,
+  ): Promise<{ readonly sequence: number; readonly timeMs: number } | undefined> {
+    if (atMs === null) return undefined;
+    const { points } = await listKeptPoints(this.#options.vault, this.#options.group, signal);
+    const found = points.find(({ at }) => at <= atMs);
+    return found === undefined ? undefined : { sequence: found.sequence, timeMs: found.at };
+  }
+
+  /** Its disks first, then its document. */
+  async keepPoint(point: KeptPoint, signal: AbortSignal): Promise<void> {
+    await this.#keepInTurn(async () => {
+      const disks: Record<string, string> = {};
+      for (const volume of Object.values(point.volumes)) {
+        disks[volume] = (await this.#pointAt(volume, point.sequence, signal)).id;
+      }
+      await storeKeptPoint(this.#options.vault, this.#options.group, point, disks, signal);
+    });
+  }
+
+  /** A point of the vault at exactly the record: the one that there is, or a new one. The log goes on building on its own. */
+  async #pointAt(volume: string, sequence: number, signal: AbortSignal): Promise<CommittedPoint> {
+    const present = await this.#committedAt(volume, sequence, signal);
+    if (present !== undefined) return present;
+    const { group } = this.#options;
+    await using moment = await openMoment(this.#log, volume, { sequence }, { signal });
+    const { timeMs, sizeBytes, base } = moment;
+    const facts = { group, volumeId: volume, sequence, timeMs, sizeBytes, base };
+    const more = { whole: true, consistency: "crash" as const, source: moment, changed: moment.changed() };
+    return await this.#log.points.write({ ...facts, ...more }, signal);
+  }
+
+  async #committedAt(
+    volume: string,
+    sequence: number,
+    signal?: AbortSignal,
+  ): Promise<CommittedPoint | undefined> {
+    const points = await this.#log.points.list(this.#options.group, volume, signal);
+    return points.find((point) => point.sequence === sequence && point.whole);
+  }
+
+  /** Lets go of what the policy does not keep; never of what a moment of the window, a served moment or a kept point stands on. */
+  async retain(policy: RetentionPolicy, signal: AbortSignal): Promise<void> {
+    const { group, vault, clock, log } = this.#options;
+    await this.#keepInTurn(async () => {
+      // Only then it is known what the window stands on.
+      await this.#keeper.foldNow(signal);
+      const { points: recoveryPoints, damaged } = await listKeptPoints(vault, group, signal);
+      if (damaged.length > 0) {
+        // What it needs is not known: nothing goes until a person has looked.
+        const names = damaged.map(({ object }) => object).join(", ");
+        throw new OperationalError(
+          "vault.damaged",
+          `no point of "${group}" is let go: ${names} cannot be read`,
+        );
+      }
+      const needed = new Set(this.#keeper.needed.map(({ id }) => id));
+      const volumes = new Map<string, readonly CommittedPoint[]>();
+      for (const { id } of this.#log.volumes()) {
+        volumes.set(id, await this.#log.points.list(group, id, signal));
+        const base = this.#log.baseOf(id);
+        if (base !== undefined) needed.add(base.id);
+      }
+      const plan = planPointsRetention({ recoveryPoints, volumes, needed, policy, nowMs: clock.now() });
+      for (const point of plan.recoveryPoints) await removeKeptPoint(vault, group, point, signal);
+      let inUse = 0;
+      for (const { id } of plan.points) {
+        try {
+          await vault.deletePoint(id as PointId, signal);
+        } catch (error) {
+          // Someone reads it: a served moment stands on it. Another time.
+          if (!isOperational(error, "state.conflict")) throw error;
+          inUse += 1;
+        }
+      }
+      const gone = plan.recoveryPoints.length + plan.points.length - inUse;
+      if (gone > 0) log.info({ group, gone, inUse }, "points that the policy does not keep were let go");
+    });
+  }
+
+  #keepInTurn(work: () => Promise<void>): Promise<void> {
+    const done = this.#keeping.then(work);
+    this.#keeping = done.catch(() => {});
+    return done;
   }
 
   #describe(): string {
@@ -239,6 +335,7 @@ export class GroupDesk implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
+    await this.#keeping;
     await this.#writing.catch(() => {});
     const readers = Array.from(this.#served.values(), ({ reader }) => reader);
     for (const reader of readers) {
@@ -263,7 +360,7 @@ export class GroupDesk implements AsyncDisposable {
       present.usedAt = Math.max(present.usedAt, usedAt);
       return present;
     }
-    const reader = openMoment(this.#log, volume, { sequence });
+    const reader = this.#openContent(volume, sequence);
     const served: Served = { volume, sequence, reader, users: 0, usedAt };
     this.#served.set(key, served);
     reader.catch((error: unknown) => {
@@ -271,6 +368,18 @@ export class GroupDesk implements AsyncDisposable {
       this.#options.log.warn({ err: error, volume, sequence }, "a moment could not be opened");
     });
     return served;
+  }
+
+  /** Out of the log; behind its window out of the point that holds exactly this record. */
+  async #openContent(volume: string, sequence: number): Promise<BlockReader> {
+    try {
+      return await openMoment(this.#log, volume, { sequence });
+    } catch (error) {
+      if (!isOperational(error, "not_found")) throw error;
+      const point = await this.#committedAt(volume, sequence);
+      if (point === undefined) throw error;
+      return this.#log.points.open(point);
+    }
   }
 
   #remember(): Promise<void> {

@@ -2,13 +2,20 @@
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "#kernel/clock.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import type { ExportProvider, NbdExport } from "#nbd/export-provider.ts";
 import { startNbdServer } from "#nbd/nbd-server.ts";
-import type { VaultDesk } from "#recovery/vault-desk.ts";
+import {
+  type KeptPointsCache,
+  listKeptPoints,
+  storeVerdict,
+  type StoredPoint,
+} from "#recovery/kept-points.ts";
+import type { KeptPointFacts, VaultDesk } from "#recovery/vault-desk.ts";
 import type { PointId } from "#vault/point-manifest.ts";
 import type { Vault } from "#vault/open-vault.ts";
+import type { RetentionPolicy } from "#vault/plan-retention.ts";
 import type { LogWindow } from "#vault/write-log/prune-log.ts";
 import { formatNbdUri } from "#wire/nbd/nbd-uri.ts";
 import { decodeExportName, encodeExportName, type ExportName } from "./export-name.ts";
@@ -22,6 +29,16 @@ export interface DeskOptions {
   readonly log: Log;
   readonly window: LogWindow;
   readonly foldEveryMs: number;
+  /** Undefined: every point stays. */
+  readonly retention?: DeskRetention;
+}
+
+export interface DeskRetention {
+  readonly policy: RetentionPolicy;
+  /** Points that are kept no longer are let go so often, */
+  readonly applyEveryMs: number;
+  /** and the space of what is gone is freed so often. */
+  readonly collectEveryMs: number;
 }
 
 /** Where the desk's NBD server is found. */
@@ -98,6 +115,16 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
     throw new OperationalError("not_found", `no disk of "${group}" was ever captured`);
   }
 
+  const cache: KeptPointsCache = new Map();
+  async function kept(group: string, signal: AbortSignal): Promise<readonly StoredPoint[]> {
+    const { points, damaged } = await listKeptPoints(vault, group, signal, cache);
+    for (const { object, problem } of damaged) log.warn({ group, object }, problem);
+    return points;
+  }
+
+  const stop = new AbortController();
+  const retaining = retain(options, () => groups.values(), stop.signal);
+
   return {
     async protect(group, { volume, sizeBytes, epoch }) {
       await (await openGroup(group)).protect(volume, sizeBytes, epoch);
@@ -114,9 +141,48 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
       const sizeBytes = await (await known(group)).serve(volume, sequence, signal);
       return { uri: uriOf({ kind: "moment", group, volume, sequence }), sizeBytes };
     },
+    keepPoint: async (group, point, signal) => (await known(group)).keepPoint(point, signal),
+    keepVerdict: (group, point, verdict, signal) => storeVerdict(vault, group, point, verdict, signal),
+    keptPoints: async (group, signal) => (await kept(group, signal)).map(factsOf),
+    async keptConfiguration(group, id, signal) {
+      const found = (await kept(group, signal)).find((point) => point.id === id);
+      if (found !== undefined) return found.configuration;
+      throw new OperationalError("not_found", `the vault keeps no recovery point ${id} of "${group}"`);
+    },
     async [Symbol.asyncDispose]() {
+      stop.abort(new OperationalError("aborted", "the vault's desk closes"));
+      await retaining;
       await server.close();
       for (const group of groups.values()) await (await group)[Symbol.asyncDispose]();
     },
   };
+}
+
+function factsOf({ configuration: _configuration, ...facts }: StoredPoint): KeptPointFacts {
+  return facts;
+}
+
+/** Until the signal aborts. What fails is tried again at the next turn, and said. */
+async function retain(
+  { retention, vault, clock, log }: DeskOptions,
+  groups: () => Iterable<Promise<GroupDesk>>,
+  signal: AbortSignal,
+): Promise<void> {
+  if (retention === undefined) return;
+  const { policy, applyEveryMs, collectEveryMs } = retention;
+  let collectedMs = clock.monotonicMs();
+  for (;;) {
+    await clock.sleep(applyEveryMs, signal).catch(() => {});
+    if (signal.aborted) return;
+    try {
+      for (const group of groups()) await (await group).retain(policy, signal);
+      if (clock.monotonicMs() - collectedMs < collectEveryMs) continue;
+      collectedMs = clock.monotonicMs();
+      log.info({ ...(await vault.collectGarbage({ signal })) }, "what no point needs was collected");
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!isOperational(error)) throw error;
+      log.warn({ code: error.code }, `points could not be let go: ${publicMessage(error)}`);
+    }
+  }
 }
