@@ -129,6 +129,13 @@ test("the window: what points hold and nobody reads goes, in the folder and in t
   );
   assert.equal((await reader.read(0, 1000)).length, 1000);
   await reader[Symbol.asyncDispose]();
+  let late: Awaited<ReturnType<typeof openMoment>> | undefined;
+  const meanwhile = async (): Promise<void> => {
+    late ??= await openMoment(log, "a", { sequence: early });
+  };
+  assert.equal((await pruneLog(log, none, meanwhile)).segments, 0, "a reader came while it was to go");
+  assert.equal((await late?.read(0, 1000))?.length, 1000);
+  await late?.[Symbol.asyncDispose]();
   await a.write(6000, randomBytes(10));
   const pruned = await pruneLog(log, none, (segment) => shipper.remove(segment));
   assert.equal(pruned.segments, 3);

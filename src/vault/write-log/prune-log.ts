@@ -71,6 +71,8 @@ export async function pruneLog(
     const gone = first.ended && first.end.nextSequence - 1 <= held && first.header.number < shelf.firstLeased;
     if (!gone) break;
     await removing(first);
+    // Someone may have come to stand on it meanwhile. Another time then, also its copies elsewhere: they are gone already.
+    if (first.header.number >= shelf.firstLeased) break;
     await shelf.removeFirst();
     segments += 1;
     bytes += first.end.position;

@@ -141,14 +141,19 @@ export class SegmentShelf {
     );
   }
 
-  /** Takes the oldest segment away; durable when it returns. */
+  /** Takes the oldest segment away; durable when it returns. From the call on, no reader finds it. */
   async removeFirst(): Promise<void> {
-    const [first] = this.#segments;
+    const first = this.#segments.shift();
     invariant(first !== undefined, "a segment to remove");
-    await this.#closeFile(first.header.number);
-    await this.folder.remove(first.name);
-    await this.folder.syncEntries();
-    this.#segments.shift();
+    try {
+      await this.#closeFile(first.header.number);
+      await this.folder.remove(first.name);
+      await this.folder.syncEntries();
+    } catch (error) {
+      // The next to go is this one again: a later one that went before it would leave a hole.
+      this.#segments.unshift(first);
+      throw error;
+    }
   }
 
   async close(): Promise<void> {
