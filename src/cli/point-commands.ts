@@ -4,7 +4,9 @@ import { openApi, type CommandContext } from "#cli/command-context.ts";
 import { chooseEnvironment, environmentPath } from "#cli/environment-commands.ts";
 import { examples, globalFlags } from "#cli/global-flags.ts";
 import { formatBytes, formatDuration, formatTable, formatTime } from "#cli/table.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { flagsOf } from "#cli/vault-commands.ts";
+import type { VaultRecoveryPointsView, VaultRecoveryPointView } from "#cli/vault-tools.ts";
+import { errorCodes, OperationalError } from "#kernel/errors.ts";
 import type { RecoveryPoint } from "#recovery/recovery-points.ts";
 import type { GroupStatus } from "#recovery/vault-desk.ts";
 import type { PointsView } from "#takeover/control.ts";
@@ -14,9 +16,24 @@ export function addPointCommands(program: Command, context: CommandContext): voi
   point
     .command("list [environment]")
     .description("the window in which any moment can be named, and the recovery points, newest first")
-    .addHelpText("after", examples("understudy point list", "understudy point list shop --json"))
-    .action(async (name: string | undefined, _options, command: Command) => {
+    .option("--store <store>", "as the vault there keeps them, without any control plane")
+    .option("--passphrase-file <file>", "the key's passphrase, with --store")
+    .addHelpText(
+      "after",
+      examples(
+        "understudy point list",
+        "understudy point list shop --json",
+        "understudy point list shop --store /srv/vault --passphrase-file ./vault-passphrase",
+      ),
+    )
+    .action(async (name: string | undefined, options: StoreFlags, command: Command) => {
       const flags = globalFlags(command);
+      if (options.store !== undefined) {
+        const view = await context.launchers.vault.recoveryPoints(flagsOf(command), name, context.signal);
+        context.terminal.out(flags.json ? JSON.stringify(view) : describeStored(view));
+        if (view.damaged.length > 0) context.exitWith(errorCodes["vault.damaged"].exit);
+        return;
+      }
       const api = await openApi(context, flags);
       const environment = await chooseEnvironment(api, name);
       const view = await api.get<PointsView>(environmentPath(environment, "/points"));
@@ -25,21 +42,70 @@ export function addPointCommands(program: Command, context: CommandContext): voi
   point
     .command("show <point> [environment]")
     .description("one recovery point: what it ties together, and whether it was booted and probed")
-    .addHelpText("after", examples("understudy point show point-1a2b3c4d"))
-    .action(async (id: string, name: string | undefined, _options, command: Command) => {
+    .option("--store <store>", "as the vault there keeps it, without any control plane")
+    .option("--passphrase-file <file>", "the key's passphrase, with --store")
+    .addHelpText(
+      "after",
+      examples(
+        "understudy point show point-1a2b3c4d",
+        "understudy point show point-1a2b3c4d --store /srv/vault --passphrase-file ./vault-passphrase --json",
+      ),
+    )
+    .action(async (id: string, name: string | undefined, options: StoreFlags, command: Command) => {
       const flags = globalFlags(command);
+      if (options.store !== undefined) {
+        const view = await context.launchers.vault.recoveryPoints(flagsOf(command), name, context.signal);
+        const found = view.points.find((one) => one.id === id);
+        if (found === undefined) throw noSuchPoint(view.environment, id);
+        context.terminal.out(flags.json ? JSON.stringify(found) : describeStoredPoint(found));
+        return;
+      }
       const api = await openApi(context, flags);
       const environment = await chooseEnvironment(api, name);
       const { points } = await api.get<PointsView>(environmentPath(environment, "/points"));
       const found = points.find((one) => one.id === id);
-      if (found === undefined) {
-        throw new OperationalError(
-          "not_found",
-          `"${environment}" has no recovery point ${id}: see "understudy point list ${environment}"`,
-        );
-      }
+      if (found === undefined) throw noSuchPoint(environment, id);
       context.terminal.out(flags.json ? JSON.stringify(found) : describePoint(found));
     });
+}
+
+interface StoreFlags {
+  readonly store?: string;
+}
+
+export function noSuchPoint(environment: string, id: string): OperationalError {
+  return new OperationalError(
+    "not_found",
+    `"${environment}" has no recovery point ${id}: see "understudy point list ${environment}"`,
+  );
+}
+
+function describeStored({ environment, points, damaged }: VaultRecoveryPointsView): string {
+  const rows = points.map((one) => [
+    one.id,
+    new Date(one.at).toISOString(),
+    String(one.journalPosition),
+    String(one.sequence),
+    one.consistency,
+    one.verifiedAt === null ? "no" : new Date(one.verifiedAt).toISOString(),
+  ]);
+  const header = ["point", "time", "commands", "writes", "consistency", "verified"];
+  return [
+    `${environment}, as the vault keeps it`,
+    formatTable(header, rows),
+    ...damaged.map(({ object, problem }) => `damaged: ${object}: ${problem}`),
+  ].join("\n");
+}
+
+function describeStoredPoint(point: VaultRecoveryPointView): string {
+  return [
+    `${point.id}: ${new Date(point.at).toISOString()}, ${point.consistency}-consistent`,
+    `  configuration  after command ${point.journalPosition}, ${point.resources} resources at ${point.site}: see --json`,
+    `  verified       ${point.verifiedAt === null ? "no" : new Date(point.verifiedAt).toISOString()}`,
+    ...Object.entries(point.disks).map(
+      ([volume, id]) => `  disk           ${volume}: understudy vault cat ${id}`,
+    ),
+  ].join("\n");
 }
 
 function describePoints({ group, points }: PointsView, now: number): string {

@@ -5,7 +5,7 @@ import { examples, globalFlags } from "#cli/global-flags.ts";
 import { parseMoment } from "#cli/parse-moment.ts";
 import { formatBytes, formatTable, formatTime } from "#cli/table.ts";
 import { addVaultCareCommands } from "#cli/vault-care-commands.ts";
-import type { VaultFlags, WantedContent } from "#cli/vault-tools.ts";
+import type { RetentionView, VaultEnvironmentView, VaultFlags, WantedContent } from "#cli/vault-tools.ts";
 import { OperationalError } from "#kernel/errors.ts";
 
 const example = "--store /srv/vault --passphrase-file ./vault-passphrase";
@@ -49,7 +49,7 @@ export function addVaultCommands(program: Command, context: CommandContext): voi
 
   add(
     "status",
-    "what it holds: points by volume",
+    "what it holds: points by volume and by environment, and how they thin out",
     "understudy vault status",
     `understudy vault status ${example} --json`,
   ).action(async (_options, command: Command) => {
@@ -62,7 +62,21 @@ export function addVaultCommands(program: Command, context: CommandContext): voi
       formatTime(one.newestMs),
     ]);
     const table = formatTable(["volume", "points", "size", "oldest", "newest"], rows);
-    said(context, command, status, `vault ${status.id} in ${status.store}\n${table}`);
+    const parts = [`vault ${status.id} in ${status.store}`];
+    if (status.retention !== null) parts.push(describeRetention(status.retention));
+    parts.push(table);
+    if (status.environments.length > 0) parts.push("", environmentTable(status.environments));
+    said(context, command, status, parts.join("\n"));
+  });
+
+  add(
+    "environments",
+    "which environments it keeps recovery points and write logs of",
+    "understudy vault environments",
+    `understudy vault environments ${example} --json`,
+  ).action(async (_options, command: Command) => {
+    const environments = await tools.environments(flagsOf(command), context.signal);
+    said(context, command, { environments }, environmentTable(environments));
   });
 
   add(
@@ -134,6 +148,38 @@ export function addVaultCommands(program: Command, context: CommandContext): voi
   addVaultCareCommands({ context, add, flagsOf, said });
 }
 
+function environmentTable(environments: readonly VaultEnvironmentView[]): string {
+  const timeOf = (ms: number | null): string => (ms === null ? "" : new Date(ms).toISOString());
+  const rows = environments.map((one) => [
+    one.environment,
+    String(one.points),
+    timeOf(one.oldestMs),
+    timeOf(one.newestMs),
+    one.log ? "yes" : "no",
+    one.damaged === 0 ? "" : `${one.damaged} damaged`,
+  ]);
+  return formatTable(["environment", "recovery points", "oldest", "newest", "write log", ""], rows);
+}
+
+/** `all for 10 min, then one every 10 min for 1 h, ...` */
+export function describeRetention({ keepAllMs, rules }: RetentionView): string {
+  const spanOf = (ms: number): string => {
+    const [count, unit] =
+      ms % 86_400_000 === 0
+        ? [ms / 86_400_000, "d"]
+        : ms % 3_600_000 === 0
+          ? [ms / 3_600_000, "h"]
+          : [ms / 60_000, "min"];
+    return `${count} ${unit}`;
+  };
+  const parts = rules.map(({ every, forMs }) =>
+    typeof every === "string"
+      ? `one a ${every} for ${spanOf(forMs)}`
+      : `one every ${spanOf(every)} for ${spanOf(forMs)}`,
+  );
+  return `points are kept: ${[`all for ${spanOf(keepAllMs)}`, ...parts].join(", ")}`;
+}
+
 interface ContentFlags {
   readonly volume?: string;
   readonly at?: string;
@@ -157,7 +203,7 @@ function wantedOf(point: string | undefined, { volume, at, environment }: Conten
   return { volume: volume ?? "", atMs, environment };
 }
 
-function flagsOf(command: Command): VaultFlags {
+export function flagsOf(command: Command): VaultFlags {
   const { config, json } = globalFlags(command);
   const { store, passphraseFile } = command.opts<{ store?: string; passphraseFile?: string }>();
   return {

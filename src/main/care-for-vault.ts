@@ -8,6 +8,7 @@ import type { Log } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
 import type { BlockReader } from "#model/block-device.ts";
 import { openNbdClient } from "#nbd/nbd-client.ts";
+import { keptGroups, listKeptPoints } from "#recovery/kept-points.ts";
 import { shippedGroups, verifyShippedLog } from "#recovery/shipped-logs.ts";
 import { openFileSource } from "#vault/file-source.ts";
 import type { Vault } from "#vault/open-vault.ts";
@@ -47,6 +48,9 @@ export async function verifyWhole(
     logs.push(await verifyShippedLog({ storage, group, logKey: keys.log, depth, signal }));
   }
   const findings = [...report.findings, ...logs.flatMap((one) => one.findings)];
+  for (const group of await keptGroups(vault, signal)) {
+    findings.push(...(await listKeptPoints(vault, group, signal)).damaged);
+  }
   return {
     depth,
     whole: findings.length === 0 && report.lost.length === 0,
