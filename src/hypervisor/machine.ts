@@ -50,6 +50,9 @@ export class Machine implements MachineView {
   #record: MachineRecord;
   #qemu: RunningQemu | null = null;
   #state: MachineState = "off";
+  /** Disk errors that the guest was paused for, since the agent began. */
+  #diskErrors = 0;
+  #trying = false;
   #writing: Promise<unknown> = Promise.resolve();
   #queue: Promise<unknown> = Promise.resolve();
   #detached: Promise<void> = Promise.resolve();
@@ -352,19 +355,23 @@ export class Machine implements MachineView {
 
   /** The guest is paused by a disk error; its requests are kept by QEMU and done again at each attempt. */
   async #keepTrying(): Promise<void> {
-    if (this.#state === "waiting") return;
+    this.#diskErrors += 1;
     this.#state = "waiting";
+    // One alone: each attempt ends with an error event of its own, while `cont` has just made the state `running`.
+    if (this.#trying) return;
+    this.#trying = true;
     const { clock } = this.deps;
     let told = false;
     try {
       for (let waitMs = FIRST_RETRY_MS; ; waitMs = RETRY_DISK_MS) {
+        const errors = this.#diskErrors;
         await clock.sleep(waitMs, this.closing);
         if (!this.isOn || this.#record.power !== "on") return;
         await this.execute("cont", undefined, this.closing);
         this.#state = "waiting";
         await clock.sleep(waitMs, this.closing);
         const answer = (await this.execute("query-status", undefined, this.closing)) as { status: string };
-        if (answer.status === "running") break;
+        if (answer.status === "running" && this.#diskErrors === errors) break;
         if (!told) {
           told = true;
           this.notify("disk.waiting", "the guest is paused: a disk, or what it stands on, does not serve");
@@ -374,6 +381,8 @@ export class Machine implements MachineView {
       if (told) this.notify("disk.serving", "the guest goes on");
     } catch (error) {
       if (!this.closing.aborted) this.deps.log.debug({ machine: this.id, error }, "gave up on a disk");
+    } finally {
+      this.#trying = false;
     }
   }
 

@@ -217,10 +217,18 @@ function backingOf(spec: DiskSpec, source: NbdLocation | undefined): string | Js
   };
 }
 
-/** The read-only export below a live disk. */
+/**
+ * The read-only export below a live disk. While block-stream runs, a guest's reads pass QEMU's copy-on-read filter, which takes an
+ * export that cannot say what it holds for one that ends there: the read succeeds with what the buffer held (seen with 7.2:
+ * `cor_co_preadv_part` in block/copy-on-read.c leaves its loop at `n == 0`). A quorum of one says "data" where its child cannot
+ * answer (`quorum_co_block_status` in block/quorum.c), so that the read itself is tried, fails, and pauses the guest.
+ */
 function planSourceNode(id: string, source: NbdLocation): JsonObject {
   return {
-    ...planNbdNode(`source-${id}`, source, SOURCE_RECONNECT_SECONDS),
+    driver: "quorum",
+    "node-name": `source-${id}`,
+    "vote-threshold": 1,
+    children: [{ ...planNbdNode(`export-${id}`, source, SOURCE_RECONNECT_SECONDS), "read-only": true }],
     "read-only": true,
   };
 }
