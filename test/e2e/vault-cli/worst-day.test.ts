@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
+import { packConfiguration } from "#recovery/kept-points.ts";
 import {
   blockBytes,
   captureDisk,
@@ -111,4 +112,64 @@ test("a moment is mounted from the store alone, with changes that are kept", asy
     await using disk = await openExport(uri);
     assert.equal((await disk.read(0, 1))[0], 0x77);
   });
+});
+
+test("recovery points are read, and their disks taken out, without a control plane", async (t) => {
+  const stage = makeStage(t);
+  assert.equal((await stage.vault("init")).code, 0);
+  const bare = onlyStoreAndKey(stage);
+  assert.equal((await stage.understudy("point", "list", ...bare)).code, 4, "none is kept yet");
+  const served = await stage.serve();
+  const host = await captureDisk(served.desk, sizeBytes);
+  await host.write(4096, Buffer.alloc(blockBytes, 0x51));
+  const moment = await momentNow(served.desk);
+  const { signal } = new AbortController();
+  await served.desk.keepPoint(
+    group,
+    {
+      id: "point-00000001",
+      at: moment.at,
+      sequence: moment.sequence,
+      journalPosition: 12,
+      consistency: "crash",
+      site: "east",
+      resources: 1,
+      volumes: { "vol-east": volume },
+      configuration: packConfiguration([{ kind: "volume", id: "vol-east" }]),
+    },
+    signal,
+  );
+  await served.desk.keepVerdict(
+    group,
+    { id: "point-00000001", at: moment.at },
+    { at: 99, summary: "whole" },
+    signal,
+  );
+  await host.write(4096, Buffer.alloc(blockBytes, 0x52));
+  await host[Symbol.asyncDispose]();
+  await served.kill();
+  rmSync(join(stage.folder, "vd"), { recursive: true });
+  rmSync(join(stage.folder, "understudy.yaml"));
+
+  const listed = await stage.understudy("point", "list", "--json", ...bare);
+  assert.equal(listed.code, 0, listed.stderr);
+  const { environment, points } = JSON.parse(listed.stdout.toString()) as {
+    environment: string;
+    points: readonly {
+      id: string;
+      verifiedAt: number;
+      disks: Record<string, string>;
+      configuration: object[];
+    }[];
+  };
+  const [point] = points;
+  assert.deepEqual([environment, point?.id, point?.verifiedAt], [group, "point-00000001", 99]);
+  assert.deepEqual(point?.configuration, [{ kind: "volume", id: "vol-east" }]);
+  const shown = await stage.understudy("point", "show", "point-00000001", group, ...bare);
+  assert.match(shown.stdout.toString(), /after command 12/u);
+  assert.equal((await stage.understudy("point", "show", "point-none", group, ...bare)).code, 4);
+  const environments = await stage.vault("environments", ...bare);
+  assert.match(environments.stdout.toString(), /shop +1 /u);
+  const cat = await stage.vault("cat", point?.disks[volume] ?? "", ...bare);
+  assert.equal(cat.stdout[4096], 0x51, cat.stderr);
 });
