@@ -10,6 +10,8 @@ import type { DiskMoment } from "#recovery/disk-mover.ts";
 import { type KeptPoint, listKeptPoints, removeKeptPoint, storeKeptPoint } from "#recovery/kept-points.ts";
 import { planPointsRetention } from "#recovery/plan-points-retention.ts";
 import type { GroupStatus, KeptVolume } from "#recovery/vault-desk.ts";
+import { openBootReads } from "#recovery/priorities/boot-reads.ts";
+import { PriorityReader } from "#recovery/priorities/priority-reader.ts";
 import type { Vault } from "#vault/open-vault.ts";
 import type { RetentionPolicy } from "#vault/plan-retention.ts";
 import type { PointId } from "#vault/point-manifest.ts";
@@ -46,7 +48,7 @@ const sweepEveryMs = 60_000;
 interface Served {
   readonly volume: string;
   readonly sequence: number;
-  readonly reader: Promise<BlockReader>;
+  readonly reader: Promise<PriorityReader>;
   users: number;
   usedAt: number;
 }
@@ -67,6 +69,8 @@ export class GroupDesk implements AsyncDisposable {
   readonly #sessions = new Set<Session>();
   /** Volume -> number of its last connection. */
   readonly #lastSession = new Map<string, number>();
+  /** Volume -> the last session whose copy its host called whole. */
+  readonly #confirmed = new Map<string, number>();
   readonly #served = new Map<string, Served>();
   readonly #stop = new AbortController();
   #record: GroupRecord;
@@ -142,6 +146,10 @@ export class GroupDesk implements AsyncDisposable {
   /** The capture of the volume is continuous, as far as its host saw; stale unless it is still the same connection. */
   async markWhole(volume: string, session: number): Promise<void> {
     if (this.#lastSession.get(volume) !== session) return;
+    // Also one that has written nothing yet: its first write is then no beginning of a copy.
+    for (const one of this.#sessions)
+      if (one.volume === volume && one.number === session) one.device.confirm();
+    this.#confirmed.set(volume, session);
     if (this.#log.volume(volume).state !== "synchronising") return;
     await new CaptureTarget(this.#log, volume).completeSynchronisation();
   }
@@ -285,6 +293,7 @@ export class GroupDesk implements AsyncDisposable {
     const reader = await served.reader;
     signal.throwIfAborted();
     await this.#remember();
+    reader.expectStart();
     return reader.sizeBytes;
   }
 
@@ -307,13 +316,12 @@ export class GroupDesk implements AsyncDisposable {
   }
 
   volumes(): readonly KeptVolume[] {
-    return this.#log
-      .volumes()
-      .flatMap(({ id, sizeBytes, state, reason }) =>
-        state === "released"
-          ? []
-          : [{ volume: id, sizeBytes, state, reason, session: this.#lastSession.get(id) ?? 0 }],
-      );
+    return this.#log.volumes().flatMap(({ id, sizeBytes, state, reason }) => {
+      if (state === "released") return [];
+      const session = this.#lastSession.get(id) ?? 0;
+      const confirmed = this.#confirmed.get(id) === session;
+      return [{ volume: id, sizeBytes, state, reason, session, confirmed }];
+    });
   }
 
   async status(signal: AbortSignal): Promise<GroupStatus> {
@@ -360,7 +368,7 @@ export class GroupDesk implements AsyncDisposable {
       present.usedAt = Math.max(present.usedAt, usedAt);
       return present;
     }
-    const reader = this.#openContent(volume, sequence);
+    const reader = this.#openServed(volume, sequence);
     const served: Served = { volume, sequence, reader, users: 0, usedAt };
     this.#served.set(key, served);
     reader.catch((error: unknown) => {
@@ -380,6 +388,13 @@ export class GroupDesk implements AsyncDisposable {
       if (point === undefined) throw error;
       return this.#log.points.open(point);
     }
+  }
+
+  async #openServed(volume: string, sequence: number): Promise<PriorityReader> {
+    const { folder, clock, log } = this.#options;
+    const reader = await this.#openContent(volume, sequence);
+    const bootReads = openBootReads(join(folder, "boot-reads"));
+    return new PriorityReader({ reader, volume, bootReads, clock, log });
   }
 
   #remember(): Promise<void> {
