@@ -37,6 +37,10 @@ export const startRunBody = z.strictObject({
   force: z.boolean().default(false),
   /** Protected disks as they were then, in milliseconds since the epoch; absent: as they were last captured. */
   at: z.number().nonnegative().optional(),
+  /** With `at`, the very moment: a recovery point's write. */
+  sequence: z.number().int().nonnegative().optional(),
+  /** A restore only: the volume, by its id where the environment is served. */
+  volume: z.string().min(1).max(100).optional(),
   /** A drill stands so long to be looked at, in milliseconds; at most a day. */
   holdMs: z.number().int().min(0).max(86_400_000).optional(),
 });

@@ -8,7 +8,7 @@ export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): vo
     "/v1/environments/:environment/runs",
     {
       schema: {
-        summary: "Begin a failover, failback, swap or drill",
+        summary: "Begin a failover, failback, swap, drill or restore",
         params: environmentParams,
         body: startRunBody,
       },
@@ -22,6 +22,8 @@ export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): vo
         reason: request.body.reason,
         force: request.body.force,
         ...(request.body.at === undefined ? {} : { at: request.body.at }),
+        ...(request.body.sequence === undefined ? {} : { sequence: request.body.sequence }),
+        ...(request.body.volume === undefined ? {} : { volume: request.body.volume }),
         ...(request.body.holdMs === undefined ? {} : { holdMs: request.body.holdMs }),
       });
       return reply.status(202).send(run);

@@ -1,8 +1,8 @@
-/** A run is one durable execution of a failover, failback, swap or drill. */
+/** A run is one durable execution of a failover, failback, swap, drill or restore. */
 import type { EnvironmentId, RunId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
 
-export const runKinds = ["failover", "failback", "swap", "drill"] as const;
+export const runKinds = ["failover", "failback", "swap", "drill", "restore"] as const;
 export type RunKind = (typeof runKinds)[number];
 
 /**

@@ -76,6 +76,10 @@ export interface RunRequest {
   readonly force: boolean;
   /** Disks as they were then, in milliseconds since the epoch; absent: as they were last captured. */
   readonly at?: number;
+  /** With `at`, the very moment: a recovery point's write. */
+  readonly sequence?: number;
+  /** A restore only: the volume, by its id where the environment is served. */
+  readonly volume?: string;
   /** A drill stands for so long after it was verified, to be looked at, in milliseconds. */
   readonly holdMs?: number;
 }

@@ -39,12 +39,10 @@ function diskSteps(stage: Stage): readonly Step[] {
   return [
     {
       name: "choose-moment",
-      execute: (context) =>
-        chooseMoment(stage, context, {
-          atMs: moveInput(context.run.input).at ?? null,
-          settled: false,
-          fence: null,
-        }),
+      execute: (context) => {
+        const { at, sequence } = moveInput(context.run.input);
+        return chooseMoment(stage, context, { atMs: at ?? null, sequence, settled: false, fence: null });
+      },
     },
     {
       name: "seed-disks",

@@ -8,7 +8,7 @@ import { openJournalFollower, type JournalFollower } from "#environment/follow-j
 import type { Journal } from "#journal/contract.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
-import { environmentId, siteId, type EnvironmentId } from "#kernel/ids.ts";
+import { environmentId, resourceId, siteId, type EnvironmentId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import type { EnvironmentState } from "#model/environment-state.ts";
@@ -36,6 +36,7 @@ import {
   type Past,
 } from "#takeover/watch-environment.ts";
 import { createStage } from "#takeover/create-stage.ts";
+import { keptVolumes } from "#takeover/recover-disks.ts";
 import { executeRun } from "#takeover/run-engine.ts";
 import type { RunLedger, StoredRun } from "#takeover/run-ledger.ts";
 import { scriptOf } from "#takeover/script-of.ts";
@@ -123,7 +124,8 @@ export class EnvironmentRuntime {
       environment: this.#id,
       state: () => this.#follower.state,
       servingSite: () => this.#record.activeSite,
-      epoch: () => (isAtRest(this.#record) ? this.#record.epoch : undefined),
+      // A disk that is written from outside is not captured meanwhile.
+      epoch: () => (isAtRest(this.#record) && this.#run?.kind !== "restore" ? this.#record.epoch : undefined),
       position: () => this.#follower.position,
     });
     this.#stage = createStage({ ...ports, follower, director: this.#director, disks });
@@ -205,7 +207,17 @@ export class EnvironmentRuntime {
     return isAtRest(this.#record) ? this.#ports.site(this.#record.activeSite).cloud : undefined;
   }
 
-  /** Errors: `state.conflict`, `input.invalid`. */
+  #checkKept(volume: string): void {
+    const kept = keptVolumes(this.#stage, this.#follower.state);
+    if (kept.has(resourceId(volume))) return;
+    const names = kept.size === 0 ? "none" : [...kept].join(", ");
+    throw new OperationalError(
+      "not_found",
+      `"${volume}" is no volume of "${this.#id}" whose content is kept; those are: ${names}`,
+    );
+  }
+
+  /** Errors: `state.conflict`, `input.invalid`, `not_found`. */
   async startRun(request: RunRequest): Promise<Run> {
     const { ledger, store, clock } = this.#ports;
     if (request.at !== undefined && this.#stage.disks === undefined) {
@@ -214,6 +226,7 @@ export class EnvironmentRuntime {
         `environment "${this.#id}" has no protected disks, so that there is no moment to choose: see \`protect\` in understudy.yaml`,
       );
     }
+    if (request.kind === "restore") this.#checkKept(request.volume ?? "");
     if (this.#run !== undefined) {
       throw new OperationalError(
         "state.conflict",
@@ -272,7 +285,7 @@ export class EnvironmentRuntime {
     const { epoch } = this.#record;
     if (this.#runsKnown?.epoch !== epoch) {
       const runs = await this.#ports.ledger.list(this.#id, 50);
-      const [last] = runs.filter(({ kind }) => kind !== "drill");
+      const [last] = runs.filter(({ kind }) => kind !== "drill" && kind !== "restore");
       const automatic = last?.trigger === witnessesTrigger || last?.trigger === returnPolicyTrigger;
       const brokeOff = automatic && (last.state === "rolled_back" || last.state === "failed");
       this.#runsKnown = {

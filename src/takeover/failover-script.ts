@@ -4,7 +4,7 @@
  */
 import { OperationalError } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
-import { environmentId } from "#kernel/ids.ts";
+import { environmentId, type ResourceId } from "#kernel/ids.ts";
 import type { ConvergenceProgress } from "#standby/converge.ts";
 import { exchangeStatements, mainScope } from "#takeover/commit-exchange.ts";
 import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
@@ -30,6 +30,10 @@ export interface MoveInput {
   readonly forGood: boolean;
   /** The disks as they were then, in milliseconds since the epoch; null or absent: the last moment. */
   readonly at?: number | null;
+  /** With `at`, the very moment: a recovery point's. */
+  readonly sequence?: number;
+  /** A restore only: the volume, by its id where the environment is served. */
+  readonly volume?: ResourceId;
   /** A drill only: how long it stands after it was verified. */
   readonly holdMs?: number;
 }
@@ -124,9 +128,10 @@ function diskSteps(stage: Stage): readonly Step[] {
       name: "choose-moment",
       execute: (context) => {
         const { answered } = context.results.get("fence") as unknown as FenceResult;
-        const { at } = moveInput(context.run.input);
+        const { at, sequence } = moveInput(context.run.input);
         const settled = answered && stage.settings.fence === "stop_servers";
-        return chooseMoment(stage, context, { atMs: at ?? null, settled, fence: context.run.epoch });
+        const { epoch: fence } = context.run;
+        return chooseMoment(stage, context, { atMs: at ?? null, sequence, settled, fence });
       },
     },
     {

@@ -49,6 +49,8 @@ export async function chooseMoment(
   { signal }: StepContext,
   wanted: {
     readonly atMs: number | null;
+    /** With `atMs`, the very moment: a recovery point's. */
+    readonly sequence?: number | undefined;
     readonly settled: boolean;
     /** Null: the source goes on. */
     readonly fence: number | null;
@@ -61,7 +63,10 @@ export async function chooseMoment(
   const disks = diskMover(stage);
   if (wanted.settled) await disks.settle(signal);
   if (wanted.fence !== null) await disks.fence(wanted.fence, signal);
-  const moment = await disks.moment(wanted.atMs, signal);
+  const moment =
+    wanted.sequence !== undefined && wanted.atMs !== null
+      ? { sequence: wanted.sequence, at: wanted.atMs }
+      : await disks.moment(wanted.atMs, signal);
   return {
     summary: `the disks as they were at ${describeMoment(moment)}`,
     result: { moment: { sequence: moment.sequence, at: moment.at } },
@@ -215,7 +220,8 @@ export async function releaseWrites(
   return { summary: `${changed} servers with kept disks started again at ${from}` };
 }
 
-async function setPower(
+/** Those that stand otherwise are changed, and waited for. */
+export async function setPower(
   stage: Stage,
   site: string,
   ids: readonly ResourceId[],

@@ -1,6 +1,7 @@
 import { drillScript } from "#takeover/drill-script.ts";
 import { failbackScript } from "#takeover/failback-script.ts";
 import { failoverScript, moveInput } from "#takeover/failover-script.ts";
+import { restoreScript } from "#takeover/restore-script.ts";
 import type { RunScript } from "#takeover/run-engine.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
 import type { Stage } from "#takeover/stage.ts";
@@ -17,5 +18,7 @@ export function scriptOf(stage: Stage, run: StoredRun): RunScript {
       return swapScript(stage, moveInput(run.input).forGood);
     case "drill":
       return drillScript(stage);
+    case "restore":
+      return restoreScript(stage);
   }
 }

@@ -1,6 +1,7 @@
 /** Which run may begin when, and what it takes with it from its first moment. Pure but for reading the clock. */
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
+import { resourceId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
 import type { EnvironmentPhase, RunKind } from "#model/run.ts";
 import type { Statement, Store } from "#store/contract.ts";
@@ -15,6 +16,7 @@ const allowed: Readonly<Record<RunKind, readonly EnvironmentPhase[]>> = {
   failback: ["failed_over", "failing_back"],
   swap: ["protected", "failed_over"],
   drill: ["protected"],
+  restore: ["protected", "failed_over"],
 };
 
 const why: Readonly<Record<EnvironmentPhase, string>> = {
@@ -47,6 +49,12 @@ export function prepareRun(
   if (force && request.reason.trim().length < 3) {
     throw new OperationalError("input.invalid", "to force a run, say why: the reason is kept with it");
   }
+  if (kind === "restore" && (request.at === undefined || request.volume === undefined)) {
+    throw new OperationalError("input.invalid", "a restore needs its volume and its moment");
+  }
+  if (request.sequence !== undefined && request.at === undefined) {
+    throw new OperationalError("input.invalid", "a write is named together with its time: give `at` too");
+  }
   const forGood = kind === "swap" && record.phase === "protected";
   const input: MoveInput = {
     from: record.activeSite,
@@ -54,6 +62,8 @@ export function prepareRun(
     force,
     forGood,
     at: request.at ?? null,
+    ...(request.sequence === undefined ? {} : { sequence: request.sequence }),
+    ...(request.volume === undefined ? {} : { volume: resourceId(request.volume) }),
     ...(request.holdMs === undefined ? {} : { holdMs: request.holdMs }),
   };
   const phase = phaseDuring(kind, record.phase);
@@ -81,6 +91,7 @@ function phaseDuring(kind: RunKind, phase: EnvironmentPhase): EnvironmentPhase |
     case "swap":
       return phase === "protected" ? "failing_over" : phase;
     case "drill":
+    case "restore":
       return null;
   }
 }
