@@ -13,6 +13,29 @@ export interface Launchers {
   verifyCloud(options: VerifyFlags, signal: AbortSignal): Promise<boolean>;
   keys: KeyStore;
   vault: VaultTools;
+  /** Copies a disk as at the moment out of the vault's process into a new file. Errors: `api.unreachable`, `not_found`, `state.conflict`. */
+  exportDisk(wanted: ExportedDisk, signal: AbortSignal): Promise<ExportedDiskView>;
+}
+
+export interface ExportedDisk {
+  /** Names the vault's process. */
+  readonly config: string;
+  readonly environment: string;
+  /** Its name in the vault. */
+  readonly lineage: string;
+  /** Null: the last moment. */
+  readonly atMs: number | null;
+  /** With `atMs`, the very moment. */
+  readonly sequence: number | null;
+  readonly output: string;
+}
+
+export interface ExportedDiskView {
+  readonly volume: string;
+  readonly timeMs: number;
+  readonly sequence: number;
+  readonly sizeBytes: number;
+  readonly output: string;
 }
 
 export interface DevcloudFlags {

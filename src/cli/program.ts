@@ -5,6 +5,7 @@ import { addConfigCommands } from "#cli/config-commands.ts";
 import { addCloudCommands } from "#cli/cloud-commands.ts";
 import { addEnvironmentCommands } from "#cli/environment-commands.ts";
 import { addPointCommands } from "#cli/point-commands.ts";
+import { addRecoverCommands } from "#cli/recover-commands.ts";
 import { addRunCommands } from "#cli/run-commands.ts";
 import { addServerCommands } from "#cli/server-commands.ts";
 import { addVaultCommands } from "#cli/vault-commands.ts";
@@ -48,6 +49,7 @@ export function buildProgram(context: CommandContext, asJson = false): Command {
   addRunCommands(program, context);
   addCloudCommands(program, context);
   addPointCommands(program, context);
+  addRecoverCommands(program, context);
   addVaultCommands(program, context);
   inheritSettings(program);
   return program;

@@ -21,7 +21,10 @@ interface RunFlags {
   readonly wait: boolean;
 }
 
-const kinds: Readonly<Record<RunKind, { readonly what: string; readonly warning: string | null }>> = {
+/** Those that are commands of their own; a restore is asked for by its volume. */
+type EnvironmentRun = Exclude<RunKind, "restore">;
+
+const kinds: Readonly<Record<EnvironmentRun, { readonly what: string; readonly warning: string | null }>> = {
   failover: {
     what: "move the environment to its standby site",
     warning: "A failover stops what still runs at the active site and moves all users.",
@@ -76,7 +79,7 @@ export function addRunCommands(program: Command, context: CommandContext): void 
     });
 }
 
-function addRunCommand(program: Command, context: CommandContext, kind: RunKind): void {
+function addRunCommand(program: Command, context: CommandContext, kind: EnvironmentRun): void {
   const { what, warning } = kinds[kind];
   const command = program
     .command(`${kind} [environment]`)
@@ -106,23 +109,47 @@ function addRunCommand(program: Command, context: CommandContext, kind: RunKind)
     const api = await openApi(context, flags);
     const environment = await chooseEnvironment(api, name);
     if (warning !== null) await confirmTyped(context, environment, warning, options.confirm);
-    const run = await api.post<Run>(environmentPath(environment, "/runs"), {
-      kind,
-      reason: options.reason ?? `asked for by ${userName()}`,
-      force: options.force ?? false,
-      ...at,
-      ...(options.hold === undefined ? {} : { holdMs: options.hold * 1000 }),
+    await beginRun(context, api, environment, {
+      body: {
+        kind,
+        reason: options.reason,
+        force: options.force ?? false,
+        ...at,
+        ...(options.hold === undefined ? {} : { holdMs: options.hold * 1000 }),
+      },
+      wait: options.wait,
+      json: flags.json,
     });
-    if (!options.wait) {
-      context.terminal.out(
-        flags.json ? JSON.stringify(run) : `${run.id} has begun: understudy run show ${run.id}`,
-      );
-      return;
-    }
-    const view = await followToEnd(context, api, run);
-    context.terminal.out(flags.json ? JSON.stringify(view) : describeRun(view));
-    context.exitWith(exitCodeOf(view));
   });
+}
+
+export interface BegunRun {
+  /** As the API takes it; `reason` absent: who asks. */
+  readonly body: { readonly kind: RunKind; readonly reason: string | undefined } & Readonly<
+    Record<string, unknown>
+  >;
+  readonly wait: boolean;
+  readonly json: boolean;
+}
+
+/** Begins it, and unless told otherwise follows it to its end, which is then the exit code. */
+export async function beginRun(
+  context: CommandContext,
+  api: ApiClient,
+  environment: string,
+  { body, wait, json }: BegunRun,
+): Promise<void> {
+  const run = await api.post<Run>(environmentPath(environment, "/runs"), {
+    ...body,
+    reason: body.reason ?? `asked for by ${userName()}`,
+  });
+  if (!wait) {
+    context.terminal.out(json ? JSON.stringify(run) : `${run.id} has begun: understudy run show ${run.id}`);
+    return;
+  }
+  const view = await followToEnd(context, api, run);
+  context.terminal.out(json ? JSON.stringify(view) : describeRun(view));
+  context.exitWith(exitCodeOf(view));
 }
 
 function exitCodeOf(run: Run): number {

@@ -34,6 +34,10 @@ export function createLaunchers(ports: LauncherPorts): Launchers {
     verifyCloud: async (flags, signal) => verifyCloud(ports, await openLog(), flags, signal),
     keys: createKeyStore(),
     vault: createVaultTools(ports.terminal, openLog),
+    exportDisk: async (wanted, signal) => {
+      const { exportDisk } = await import("#main/export-disk.ts");
+      return exportDisk(ports.terminal, await openLog(), wanted, signal);
+    },
   };
 }
 
