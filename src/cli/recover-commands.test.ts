@@ -1,0 +1,122 @@
+import assert from "node:assert/strict";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { after, before, beforeEach, test } from "node:test";
+import { text } from "node:stream/consumers";
+import type { ExportedDisk, Launchers } from "#cli/command-context.ts";
+import { runCli } from "#cli/program.ts";
+
+/** A control plane as far as these commands ask of it. */
+let server: Server;
+let begun: object[] = [];
+let exported: ExportedDisk[] = [];
+const at = Date.parse("2026-03-01T12:00:00.250Z");
+
+before(async () => {
+  const answers: Readonly<Record<string, object>> = {
+    "/v1/environments": { environments: [{ id: "shop" }] },
+    "/v1/environments/shop": { disks: [{ volumeId: "vol-2", lineage: "vol-1" }] },
+    "/v1/environments/shop/points": { group: null, points: [{ id: "point-1", at, sequence: 41 }] },
+  };
+  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const path = (request.url ?? "").split("?")[0] ?? "";
+    if (request.method === "POST") begun.push(JSON.parse(await text(request)) as object);
+    response.setHeader("content-type", "application/json");
+    response.end(JSON.stringify(request.method === "POST" ? { id: "run-1" } : (answers[path] ?? {})));
+  };
+  server = createServer((request, response) => void answer(request, response));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+});
+after(() => server.close());
+beforeEach(() => {
+  begun = [];
+  exported = [];
+});
+
+async function cli(...line: readonly string[]): Promise<{ code: number; out: string; err: string }> {
+  const [out, err]: [string[], string[]] = [[], []];
+  const launchers: Partial<Launchers> = {
+    exportDisk: async (wanted) => {
+      exported.push(wanted);
+      const { output, lineage: volume } = wanted;
+      return { volume, timeMs: at, sequence: 41, sizeBytes: 1024, output };
+    },
+  };
+  const code = await runCli(line, {
+    terminal: {
+      out: (line) => void out.push(line),
+      err: (line) => void err.push(line),
+      interactive: false,
+      ask: () => Promise.resolve(""),
+    },
+    launchers: launchers as Launchers,
+    environment: {
+      UNDERSTUDY_API: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      UNDERSTUDY_TOKEN: "0123456789abcdef",
+    },
+    version: "1.2.3",
+    signal: new AbortController().signal,
+  });
+  return { code, out: out.join("\n"), err: err.join("\n") };
+}
+
+test("a point is its write; a time is a time", async () => {
+  const time = "2026-03-01T12:00:00.250Z";
+  for (const [line, body] of [
+    [["recover", "--point", "point-1", "--confirm", "shop"], { kind: "failover", at, sequence: 41 }],
+    [["recover", "--at", time, "--confirm", "shop"], { kind: "failover", at }],
+    [["instantiate", "--hold", "60"], { kind: "drill", holdMs: 60_000 }],
+    [["instantiate", "--point", "point-1", "--hold", "5"], { kind: "drill", holdMs: 5000, at, sequence: 41 }],
+    [["point", "verify", "point-1"], { kind: "drill", reason: "to verify point-1", at, sequence: 41 }],
+    [["restore", "vol-2", "--at", time, "--confirm", "vol-2"], { kind: "restore", volume: "vol-2", at }],
+    [
+      ["restore", "vol-2", "shop", "--point", "point-1", "--confirm", "vol-2"],
+      { kind: "restore", volume: "vol-2", at, sequence: 41 },
+    ],
+  ] as const) {
+    begun = [];
+    const said = await cli(...line, "--no-wait");
+    assert.equal(said.code, 0, said.err);
+    const [asked] = begun as Record<string, unknown>[];
+    const { reason, force, ...rest } = asked ?? {};
+    const { reason: wantedReason, ...wanted } = body as Record<string, unknown>;
+    assert.deepEqual(rest, wanted);
+    assert.equal(force ?? false, false);
+    assert.match(String(reason), wantedReason === undefined ? /^asked for by / : /^to verify point-1$/);
+  }
+});
+
+test("what can't be undone begins nothing without its confirmation, and no moment is guessed", async () => {
+  for (const [line, code] of [
+    [["recover", "--at", "2026-03-01T12:00:00Z"], 3],
+    [["restore", "vol-2", "--at", "2026-03-01T12:00:00Z"], 3],
+    [["restore", "vol-2", "--at", "2026-03-01T12:00:00Z", "--confirm", "shop"], 3],
+    [["recover", "--confirm", "shop"], 2],
+    [["restore", "vol-2", "--confirm", "vol-2"], 2],
+    [["recover", "--at", "2026-03-01T12:00:00Z", "--point", "point-1", "--confirm", "shop"], 2],
+    [["recover", "--point", "point-9", "--confirm", "shop"], 4],
+    [["recover", "--at", "2026-03-01T12:00:00Z", "--force", "--confirm", "shop"], 2],
+    [["instantiate", "--at", "2026-03-01T12:00:00Z"], 2],
+    [["point", "verify", "point-9"], 4],
+    [["export", "vol-9", "--output", "x"], 4],
+    [["export", "vol-2"], 2],
+  ] as const) {
+    const said = await cli(...line, "--json");
+    assert.equal(said.code, code, `${line.join(" ")}: ${said.err}`);
+  }
+  assert.deepEqual([begun, exported], [[], []]);
+});
+
+test("an export names the volume as the vault knows it", async () => {
+  const said = await cli("export", "vol-2", "--point", "point-1", "--output", "disk.raw");
+  assert.equal(said.code, 0, said.err);
+  assert.match(said.out, /disk\.raw is vol-2 as at .* \(write 41\), 1 KiB/u);
+  assert.equal((await cli("export", "vol-1", "--output", "disk.raw", "--json")).code, 0);
+  assert.deepEqual(
+    exported.map(({ lineage, atMs, sequence }) => [lineage, atMs, sequence]),
+    [
+      ["vol-1", at, 41],
+      ["vol-1", null, null],
+    ],
+  );
+});
