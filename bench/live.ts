@@ -63,18 +63,18 @@ async function liveStart(scene: Scene, desk: Desk, followed: boolean): Promise<L
   const answerMs = performance.now() - began;
   try {
     if (!followed) return { answerMs };
-    let over = 0;
-    void copy.complete.then(() => (over = performance.now()));
+    const end: { at: number } = { at: Number.POSITIVE_INFINITY };
+    void copy.complete.then(() => (end.at = performance.now()));
     const answers: { readonly at: number; readonly tookMs: number }[] = [];
-    while (over === 0 || performance.now() < over + 500) {
+    while (performance.now() < end.at + 500) {
       const at = performance.now();
       answers.push({ at, tookMs: await ask(port) });
     }
-    const around = answers.filter(({ at, tookMs }) => at + tookMs > over - 500);
+    const around = answers.filter(({ at, tookMs }) => at + tookMs > end.at - 500);
     const usual = answers.filter((one) => !around.includes(one)).map(({ tookMs }) => tookMs);
     const longestMs = Math.max(...around.map(({ tookMs }) => tookMs));
     const usualP95Ms = usual.toSorted((a, b) => a - b)[Math.floor(usual.length * 0.95)] ?? Number.NaN;
-    return { answerMs, handover: { longestMs, usualP95Ms, copyMs: over - began } };
+    return { answerMs, handover: { longestMs, usualP95Ms, copyMs: end.at - began } };
   } finally {
     await host.destroy("live");
   }
