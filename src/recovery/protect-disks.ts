@@ -118,8 +118,8 @@ export class DiskProtection {
     const { desk, context } = this.#options;
     for (const { lineage, capture } of disks) {
       const volume = kept.find((one) => one.volume === lineage);
-      if (capture?.state !== "continuous" || volume?.state !== "synchronising" || volume.session === 0)
-        continue;
+      if (capture?.state !== "continuous" || volume === undefined || volume.session === 0) continue;
+      if (volume.state === "continuous" && volume.confirmed) continue;
       await desk.markWhole(context.environment, lineage, volume.session, signal);
     }
   }

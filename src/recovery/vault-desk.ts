@@ -17,6 +17,8 @@ export interface KeptVolume {
   readonly reason: string;
   /** Number of the last connection that its writes came by; 0: none since the vault's process began. */
   readonly session: number;
+  /** `markWhole` was called for that session. */
+  readonly confirmed: boolean;
 }
 
 export interface GroupStatus {

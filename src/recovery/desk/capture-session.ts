@@ -29,9 +29,9 @@ export class CaptureSession implements BlockDevice {
     return this.#options.target.sizeBytes;
   }
 
-  /** Whether anything was written through it. */
-  get hasWritten(): boolean {
-    return this.#begun !== undefined;
+  /** The host's copy is whole: what comes from now on are a guest's own writes, the first one too. */
+  confirm(): void {
+    this.#begun ??= Promise.resolve();
   }
 
   read(offset: number, length: number, signal?: AbortSignal): Promise<Buffer> {

@@ -11,6 +11,7 @@ const keptVolume = z.strictObject({
   state: z.enum(["synchronising", "continuous"]),
   reason: z.string(),
   session: z.int().nonnegative(),
+  confirmed: z.boolean(),
 });
 const groupStatus = z.strictObject({
   group: z.string(),

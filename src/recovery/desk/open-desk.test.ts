@@ -131,6 +131,19 @@ test("a host that comes back synchronises first, and what the log has already is
     assert.equal(after.sequence, whole.sequence + 3);
   }));
 
+test("a copy that had nothing to write is whole as well: the first write of its guest is no copy", () =>
+  inFolder(async (folder) => {
+    await using desk = await openProcess(folder, true);
+    const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
+    for (const fill of [1, 2]) {
+      await using host = await connect(uri);
+      await desk.markWhole(group, volume, await sessionOf(desk), signal);
+      const before = await desk.moment(group, null, signal);
+      await host.write(0, block(fill));
+      assert.equal((await desk.moment(group, null, signal)).sequence, before.sequence + 1);
+    }
+  }));
+
 test("under an older epoch nothing comes in any more, also not on a connection that is open", () =>
   inFolder(async (folder) => {
     await using desk = await openProcess(folder, true);
