@@ -45,9 +45,14 @@ export interface StageOptions {
   /** Lines of YAML within `vault:`, each with two spaces. */
   readonly vaultLines?: string;
   readonly foldEvery?: string;
+  /** In the configuration's words; default: a folder. */
+  readonly store?: string;
 }
 
-export function makeStage(t: TestContext, { vaultLines = "", foldEvery = "1h" }: StageOptions = {}): Stage {
+export function makeStage(
+  t: TestContext,
+  { vaultLines = "", foldEvery = "1h", store = "{folder: ./store}" }: StageOptions = {},
+): Stage {
   const folder = mkdtempSync(join(tmpdir(), "understudy-vault-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   writeFileSync(join(folder, "phrase"), "correct horse battery staple\n", { mode: 0o600 });
@@ -55,7 +60,7 @@ export function makeStage(t: TestContext, { vaultLines = "", foldEvery = "1h" }:
     join(folder, "understudy.yaml"),
     `version: 1
 vault:
-  store: {folder: ./store}
+  store: ${store}
   passphrase: {file: ./phrase}
   data: ./vd
   foldEvery: ${foldEvery}
