@@ -17,14 +17,19 @@ const table: Readonly<Record<EnvironmentPhase, Partial<Record<RunKind, [Environm
     failover: ["failing_over", true],
     swap: ["failing_over", true],
     drill: ["protected", false],
+    restore: ["protected", false],
   },
   failing_over: { failover: ["failing_over", true] },
-  failed_over: { failback: ["failing_back", true], swap: ["failed_over", true] },
+  failed_over: {
+    failback: ["failing_back", true],
+    swap: ["failed_over", true],
+    restore: ["failed_over", false],
+  },
   failing_back: { failback: ["failing_back", true] },
 };
 
 for (const phase of Object.keys(table) as EnvironmentPhase[]) {
-  for (const kind of ["failover", "failback", "swap", "drill"] as const) {
+  for (const kind of ["failover", "failback", "swap", "drill", "restore"] as const) {
     const expected = table[phase][kind];
     test(`a ${kind} of an environment that is ${phase} ${expected === undefined ? "is refused" : "begins"}`, async () => {
       const store = await openSqliteStore({ path: ":memory:" });
@@ -32,7 +37,15 @@ for (const phase of Object.keys(table) as EnvironmentPhase[]) {
       const first = await readEnvironment(store, shop);
       await store.commit([moveEnvironment(store, systemClock, first, { phase })]);
       const record = await readEnvironment(store, shop);
-      const request = { environment: shop, kind, by: "operator", reason: "", force: false } as const;
+      const named = kind === "restore" ? { volume: "vol-1", at: 5 } : {};
+      const request = {
+        environment: shop,
+        kind,
+        by: "operator",
+        reason: "",
+        force: false,
+        ...named,
+      } as const;
       const prepare = (): ReturnType<typeof prepareRun> => prepareRun(store, systemClock, record, request);
       if (expected === undefined) {
         assert.throws(prepare, {
@@ -70,5 +83,23 @@ test("force without a reason is refused, and kept with one", async () => {
   const { run } = prepareRun(store, systemClock, record, { ...request, reason: "the building burns" });
   assert.equal(run.reason, "the building burns");
   assert.equal(moveInput(run.input).force, true);
+  await store.close();
+});
+
+test("a restore names its volume and its moment, a write its time", async () => {
+  const store = await openSqliteStore({ path: ":memory:" });
+  await putEnvironment(store, shop);
+  const record = await readEnvironment(store, shop);
+  const asked = { environment: shop, by: "operator", reason: "", force: false };
+  for (const request of [
+    { ...asked, kind: "restore", at: 5 },
+    { ...asked, kind: "restore", volume: "vol-1" },
+    { ...asked, kind: "drill", sequence: 7 },
+  ] as const) {
+    assert.throws(() => prepareRun(store, systemClock, record, request), { code: "input.invalid" });
+  }
+  const request = { ...asked, kind: "restore", at: 5, sequence: 7, volume: "vol-1" } as const;
+  const { at, sequence, volume, from } = moveInput(prepareRun(store, systemClock, record, request).run.input);
+  assert.deepEqual([at, sequence, volume, from], [5, 7, "vol-1", record.activeSite]);
   await store.close();
 });
