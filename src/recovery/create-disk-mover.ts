@@ -8,6 +8,7 @@ import type { Log } from "#kernel/log.ts";
 import type { BlockDevice, BlockReader } from "#model/block-device.ts";
 import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { Tags } from "#model/resource.ts";
+import { confirmCaptures } from "#recovery/confirm-captures.ts";
 import type { DiskContext, DiskMoment, DiskMover, MovedDisk, RestoreReport } from "#recovery/disk-mover.ts";
 import { lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
 import { restoreInPlace } from "#recovery/restore-in-place.ts";
@@ -93,12 +94,15 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
       const either = AbortSignal.any([signal, patience.signal]);
       try {
         for (;;) {
-          const kept = keptIds();
+          const kept = await desk.volumes(environment, either);
           const captures = await host.captures(either);
-          const behind = captures.filter(
-            ({ volumeId, state }) => kept.has(volumeId as ResourceId) && state !== "continuous",
+          const seen = await Promise.all(
+            Array.from(keptIds(), async (volumeId) => ({
+              lineage: await lineageOf(store, environment, context.servingSite(), volumeId),
+              capture: captures.find((one) => one.volumeId === volumeId) ?? null,
+            })),
           );
-          if (behind.length === 0) return;
+          if (await confirmCaptures(desk, environment, kept, seen, either)) return;
           await clock.sleep(pauseMs, either);
         }
       } catch (error) {

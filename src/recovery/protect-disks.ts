@@ -10,10 +10,11 @@ import type { Log } from "#kernel/log.ts";
 import type { Gap } from "#model/gap.ts";
 import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { ResourceOf, Tags } from "#model/resource.ts";
+import { confirmCaptures } from "#recovery/confirm-captures.ts";
 import type { DiskContext } from "#recovery/disk-mover.ts";
 import { decodeExportName } from "#recovery/desk/export-name.ts";
 import { lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
-import type { KeptVolume, VaultDesk } from "#recovery/vault-desk.ts";
+import type { VaultDesk } from "#recovery/vault-desk.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 import type { Store } from "#store/contract.ts";
 
@@ -90,7 +91,7 @@ export class DiskProtection {
       volumes.map((volume) => this.#lookAt(volume, { site, epoch, host, running }, signal)),
     );
     if (context.servingSite() !== site) return;
-    await this.#markWhole(disks, kept, signal);
+    await confirmCaptures(this.#options.desk, context.environment, kept, disks, signal);
     this.#disks = disks;
     await Promise.all(
       this.#options.sites.filter((name) => name !== site).map((name) => this.#letGo(name, signal)),
@@ -107,20 +108,6 @@ export class DiskProtection {
       if (groupOfCapture(uri) !== this.#options.context.environment) continue;
       await host.stopCapture(volumeId, signal);
       this.#options.log.info({ site, volume: volumeId }, "a capture at the site that was left has ended");
-    }
-  }
-
-  async #markWhole(
-    disks: readonly ProtectedDisk[],
-    kept: readonly KeptVolume[],
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { desk, context } = this.#options;
-    for (const { lineage, capture } of disks) {
-      const volume = kept.find((one) => one.volume === lineage);
-      if (capture?.state !== "continuous" || volume === undefined || volume.session === 0) continue;
-      if (volume.state === "continuous" && volume.confirmed) continue;
-      await desk.markWhole(context.environment, lineage, volume.session, signal);
     }
   }
 

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { EC2Client } from "@aws-sdk/client-ec2";
 import { request } from "undici";
-import type { EnvironmentStatus, PairingView, RunView } from "#takeover/control.ts";
+import type { EnvironmentStatus, PairingView, PointsView, RunView } from "#takeover/control.ts";
 import type { TimelineEvent } from "#takeover/run-ledger.ts";
 import type { RunKind } from "#model/run.ts";
 
@@ -142,6 +142,10 @@ export class EngineUnderTest implements AsyncDisposable {
       `/v1/environments/${environmentName}/pairings`,
     );
     return pairings;
+  }
+
+  points(): Promise<PointsView> {
+    return this.#call(`/v1/environments/${environmentName}/points`);
   }
 
   async runs(): Promise<readonly RunView[]> {

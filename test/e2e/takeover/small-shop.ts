@@ -136,7 +136,14 @@ export async function buildShop(ec2: EC2Client): Promise<Expected> {
   }
   const zone = known(subnet.Subnet?.AvailabilityZone);
   const volume = await change(
-    ec2.send(new CreateVolumeCommand({ AvailabilityZone: zone, Size: 2, VolumeType: "gp3" })),
+    ec2.send(
+      new CreateVolumeCommand({
+        AvailabilityZone: zone,
+        Size: 2,
+        VolumeType: "gp3",
+        TagSpecifications: [{ ResourceType: "volume", Tags: [{ Key: "role", Value: "database" }] }],
+      }),
+    ),
   );
   const VolumeId = known(volume.VolumeId);
   const attach = new AttachVolumeCommand({

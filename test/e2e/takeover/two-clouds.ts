@@ -56,6 +56,8 @@ export interface TwoCloudsOptions {
   readonly addressBases?: readonly [string, string];
   /** YAML of the environment beyond its sites and reserve. */
   readonly more?: string;
+  /** Each site has a host agent at `SIDE-host.sock`, and there is a vault served from `vault-data`; both are the test's own. */
+  readonly disks?: boolean;
 }
 
 export class TwoClouds implements AsyncDisposable {
@@ -189,7 +191,7 @@ export class TwoClouds implements AsyncDisposable {
       return `  ${side}:
     driver: ec2
     region: ${region}
-    endpoint: ${endpoint}
+    endpoint: ${endpoint}${this.#options.disks === true ? `\n    host: {socket: ./${side}-host.sock}` : ""}
     credentials: {accessKeyId: {file: ./${side}-key-id}, secretAccessKey: {file: ./${side}/secret-key}}`;
     };
     writeFileSync(
@@ -197,7 +199,7 @@ export class TwoClouds implements AsyncDisposable {
       `version: 1
 data: ./data
 listen: {gateway: "127.0.0.1:0", api: "127.0.0.1:0"}
-sites:
+${this.#options.disks === true ? "vault: {store: {folder: ./vault}, passphrase: {file: ./phrase}, data: ./vault-data}\n" : ""}sites:
 ${site("east")}
 ${site("west")}
 environments:

@@ -1,0 +1,186 @@
+// The control plane dies (SIGKILL) at its durable steps while an environment moves with its disks, and is started again. Each time
+// the disk that serves holds every write that was captured, and no server ever ran on another content.
+// SWEEP=all kills at every step; else at every seventh one.
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { RunKind } from "#model/run.ts";
+import { HostUnderTest, openVaultUnderTest } from "./disks-under-test.ts";
+import type { EngineUnderTest, Side } from "./engine-under-test.ts";
+import { buildShop } from "./small-shop.ts";
+import { type Prepared, TwoClouds } from "./two-clouds.ts";
+import { until } from "./until.ts";
+
+const stride = process.env["SWEEP"] === "all" ? 1 : 7;
+/** No kind of run has more durable steps than this; reaching it means that the count runs away. */
+const most = 200;
+
+const more = `    protect: {volumes: {role: database}}
+    probes: [{name: cloud, every: 1s, timeout: 1s, check: {cloudApi: active}}]
+    failover: {triggers: []}
+`;
+
+let clouds: TwoClouds;
+let hosts: Readonly<Record<Side, HostUnderTest>>;
+let home: Prepared;
+
+before(async () => {
+  clouds = await TwoClouds.open({ disks: true, more, addressBases: ["127.47.0.0/16", "127.48.0.0/16"] });
+  hosts = {
+    east: new HostUnderTest(clouds.folder, "east"),
+    west: new HostUnderTest(clouds.folder, "west"),
+  };
+  await using _vault = await openVaultUnderTest(clouds.folder);
+  await hosts.east.start();
+  await hosts.west.start();
+  const engine = await clouds.mustStartEngine();
+  await buildShop(engine.gateway());
+  await atRest(engine, "east");
+  await engine.stop();
+  home = await clouds.save("home");
+});
+
+after(async () => {
+  for (const host of Object.values(hosts)) await host[Symbol.asyncDispose]();
+  await clouds[Symbol.asyncDispose]();
+});
+
+/** Served there, the reserve in order, and its disk captured; answers the disk's id. */
+async function atRest(engine: EngineUnderTest, site: Side): Promise<string> {
+  const status = await until(
+    `the environment to rest at ${site} with its disk captured`,
+    () => engine.status(),
+    ({ run, activeSite, behind, disks }) =>
+      run === null &&
+      activeSite === site &&
+      behind.state === 0 &&
+      disks.length === 1 &&
+      disks.every(({ site: at, capture }) => at === site && capture?.state === "continuous"),
+    60_000,
+  );
+  return status.disks[0]?.volumeId ?? "";
+}
+
+/** Ends when the run has; dies on the way where it was told to, and is started again. Answers with the engine that lives. */
+async function play(
+  engine: EngineUnderTest,
+  kind: RunKind,
+  killAt: number,
+): Promise<{ engine: EngineUnderTest; died: boolean }> {
+  await engine.arm(killAt);
+  if (await ended(engine, kind, true)) return { engine, died: false };
+  const next = await clouds.mustStartEngine();
+  assert.ok(
+    await ended(
+      next,
+      kind,
+      (await next.runs()).every((run) => run.kind !== kind),
+    ),
+    "it dies once",
+  );
+  return { engine: next, died: true };
+}
+
+/** False: it died. */
+async function ended(engine: EngineUnderTest, kind: RunKind, begin: boolean): Promise<boolean> {
+  try {
+    if (begin) await engine.startRun(kind);
+    const runs = await until(
+      `the ${kind} to end`,
+      () => engine.runs(),
+      (all) => all.some((run) => run.kind === kind) && all.every(({ state }) => state !== "running"),
+      60_000,
+    );
+    const run = runs.find((one) => one.kind === kind);
+    assert.equal(run?.state, "succeeded", `${kind}: ${run?.error ?? ""}`);
+    return true;
+  } catch (error) {
+    const gone = await Promise.race([
+      engine.exited,
+      new Promise((resolve) => setTimeout(resolve, 1000, null)),
+    ]);
+    if (gone !== null) return false;
+    throw error;
+  }
+}
+
+/** Writes a numbered block, and answers what the disk should hold from then on. */
+async function writeBlocks(host: HostUnderTest, volumeId: string, from: number): Promise<Buffer[]> {
+  const blocks = Array.from({ length: 4 }, (_, index) => Buffer.alloc(4096, from + index));
+  for (const [index, block] of blocks.entries()) await host.write(volumeId, (from + index) * 8192, block);
+  return blocks;
+}
+
+async function holds(
+  host: HostUnderTest,
+  volumeId: string,
+  from: number,
+  blocks: readonly Buffer[],
+): Promise<void> {
+  for (const [index, block] of blocks.entries()) {
+    const found = await host.read(volumeId, (from + index) * 8192, block.length);
+    assert.ok(found.equals(block), `block ${from + index} of ${volumeId}`);
+  }
+}
+
+/** The moment can be named once the loop has told the vault that the copy is whole. */
+async function pointsOf(engine: EngineUnderTest): Promise<void> {
+  await until(
+    "a moment that can be named",
+    () => engine.points(),
+    ({ group }) =>
+      group?.last != null &&
+      group.volumes.every(({ state, confirmed }) => state === "continuous" && confirmed),
+    30_000,
+  );
+}
+
+/** A whole story: written at home, moved, written there, and brought home again. Answers whether the engine died in the named run. */
+async function story(kind: "failover" | "swap" | "drill" | "failback", killAt: number): Promise<boolean> {
+  await clouds.restore(home);
+  for (const host of Object.values(hosts)) await host.reset();
+  await hosts.east.start();
+  await using _vault = await openVaultUnderTest(clouds.folder);
+  let engine = await clouds.mustStartEngine();
+  try {
+    const atHome = await atRest(engine, "east");
+    await pointsOf(engine);
+    const first = await writeBlocks(hosts.east, atHome, 1);
+    if (kind === "drill") {
+      const played = await play(engine, "drill", killAt);
+      engine = played.engine;
+      await holds(hosts.east, atHome, 1, first);
+      assert.ok((await hosts.west.seeds()).length > 0, "the drill had its disk");
+      return played.died;
+    }
+    if (kind !== "swap") {
+      await clouds.stop("east");
+      await hosts.east.stop();
+    }
+    const moved = await play(engine, kind === "swap" ? "swap" : "failover", kind === "failback" ? 0 : killAt);
+    engine = moved.engine;
+    const away = await atRest(engine, "west");
+    await holds(hosts.west, away, 1, first);
+    if (kind !== "failback") return moved.died;
+    await pointsOf(engine);
+    const second = await writeBlocks(hosts.west, away, 20);
+    await clouds.start("east");
+    await hosts.east.start();
+    const back = await play(engine, "failback", killAt);
+    engine = back.engine;
+    const again = await atRest(engine, "east");
+    await holds(hosts.east, again, 1, first);
+    await holds(hosts.east, again, 20, second);
+    return back.died;
+  } finally {
+    await engine.kill();
+  }
+}
+
+for (const kind of ["failover", "swap", "failback", "drill"] as const) {
+  test(`${kind} with a disk: killed at its durable steps`, { timeout: 900_000 }, async (t) => {
+    let killAt = 1;
+    for (; await story(kind, killAt); killAt += stride) assert.ok(killAt < most, "a run's steps are bounded");
+    t.diagnostic(`killed at every ${stride}. of ${killAt} durable steps`);
+    assert.ok(killAt > 10, "a run has more than a handful of durable steps");
+  });
+}
