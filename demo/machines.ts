@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import type { Json } from "#kernel/json.ts";
 import type { EnvironmentStatus, PointsView, RunView } from "#takeover/control.ts";
 import {
   buildDatabase,
@@ -167,15 +168,15 @@ async function holdings(
 }
 
 /** Every write reaches the vault before the guest is told, and moments are offered. */
-async function captured({ room, command }: MachineStage, site: string): Promise<EnvironmentStatus> {
-  return room.follow(
+async function captured(stage: MachineStage, site: string): Promise<EnvironmentStatus> {
+  return stage.room.follow(
     `the capture in ${site}`,
-    () => room.status(),
+    () => stage.room.status(),
     ({ disks, servingSite }) =>
       servingSite === site &&
       disks.length > 0 &&
       disks.every(({ capture }) => capture?.state === "continuous") &&
-      (command(["point", "list", "shop"]) as PointsView).group?.volumes.every(
+      (stage.command(["point", "list", "shop"]) as PointsView).group?.volumes.every(
         ({ state }) => state === "continuous",
       ) === true,
     120_000,
@@ -199,19 +200,19 @@ async function ended({ room }: MachineStage, kind: RunView["kind"]): Promise<Run
   return run;
 }
 
-function resultOf<T>(run: RunView, step: string): T | null {
-  return (run.steps.find(({ name }) => name === step)?.result ?? null) as T | null;
+function resultOf(run: RunView, step: string): Json {
+  return run.steps.find(({ name }) => name === step)?.result ?? null;
 }
 
 /** When the last write that the copy has was captured, in milliseconds since the epoch. */
 function momentOf(run: RunView): number {
-  return resultOf<{ moment: { at: number } | null }>(run, "choose-moment")?.moment?.at ?? 0;
+  return (resultOf(run, "choose-moment") as { moment: { at: number } | null } | null)?.moment?.at ?? 0;
 }
 
 function bytesOf(run: RunView): number {
   const steps = ["restore-disks", "restore-last-writes"];
   return steps.reduce(
-    (sum, step) => sum + (resultOf<{ writtenBytes: number }>(run, step)?.writtenBytes ?? 0),
+    (sum, step) => sum + ((resultOf(run, step) as { writtenBytes: number } | null)?.writtenBytes ?? 0),
     0,
   );
 }
@@ -225,12 +226,12 @@ async function copyState(stage: MachineStage): Promise<string> {
 }
 
 /** A machine that goes takes its console along: it is read while it is there. Ends with the last record that anybody was told of. */
-function watchAcknowledged({ consoles }: MachineStage, side: Side): () => Promise<number> {
+function watchAcknowledged(stage: MachineStage, side: Side): () => Promise<number> {
   const stop = new AbortController();
   let last = 0;
   const watching = (async () => {
     while (!stop.signal.aborted) {
-      last = Math.max(last, lastAcknowledged(consoles(side)));
+      last = Math.max(last, lastAcknowledged(stage.consoles(side)));
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   })();

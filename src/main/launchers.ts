@@ -9,6 +9,7 @@ import type {
   WitnessFlags,
 } from "#cli/command-context.ts";
 import type { Terminal } from "#cli/terminal.ts";
+import type { VaultTools } from "#cli/vault-tools.ts";
 import { createApiClient, findTarget } from "#cli/api-client.ts";
 import type { Probe } from "#health/probe.ts";
 import { systemClock } from "#kernel/clock.ts";
@@ -16,7 +17,6 @@ import { OperationalError } from "#kernel/errors.ts";
 import { environmentId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
-import { createVaultTools } from "#main/vault-tools.ts";
 import { makeDataFolder } from "#main/operator-token.ts";
 
 export interface LauncherPorts {
@@ -33,12 +33,30 @@ export function createLaunchers(ports: LauncherPorts): Launchers {
     witness: async (flags, signal) => witness(ports, await openLog(), flags, signal),
     verifyCloud: async (flags, signal) => verifyCloud(ports, await openLog(), flags, signal),
     keys: createKeyStore(),
-    vault: createVaultTools(ports.terminal, openLog),
+    vault: whenAsked(async () => {
+      const { createVaultTools } = await import("#main/vault-tools.ts");
+      return createVaultTools(ports.terminal, openLog);
+    }),
     exportDisk: async (wanted, signal) => {
       const { exportDisk } = await import("#main/export-disk.ts");
       return exportDisk(ports.terminal, await openLog(), wanted, signal);
     },
   };
+}
+
+/** Tools whose parts are loaded with the first call of any of them. Every one of them must answer with a promise. */
+function whenAsked(load: () => Promise<VaultTools>): VaultTools {
+  let loaded: Promise<VaultTools> | undefined;
+  return new Proxy({} as VaultTools, {
+    get:
+      (_tools, name) =>
+      async (...given: readonly unknown[]): Promise<unknown> => {
+        loaded ??= load();
+        const tools = await loaded;
+        const tool = tools[name as keyof VaultTools] as (...args: readonly unknown[]) => Promise<unknown>;
+        return tool.apply(tools, given as unknown[]);
+      },
+  });
 }
 
 const logLevels = ["debug", "info", "warn", "error", "silent"];

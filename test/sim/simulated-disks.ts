@@ -1,19 +1,30 @@
 // Contents of disks in a simulated world: a number that guests raise, a vault that keeps each one, and the mover between both. What a
 // guest finds on a disk is checked whenever it writes: nobody may run on a disk that is not his.
 import assert from "node:assert/strict";
+import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
+import type { Random } from "#kernel/random.ts";
 import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { Tags } from "#model/resource.ts";
 import type { DiskContext, DiskMoment, DiskMover, MovedDisk, RestoreReport } from "#recovery/disk-mover.ts";
-import { siteNames, type SimulatedWorld, type SiteName } from "./simulated-world.ts";
+import type { EnvironmentRuntime } from "#takeover/environment-runtime.ts";
+import { type SimulatedSite, siteNames, type SiteName } from "./simulated-sites.ts";
 
 /** What a guest that nobody asks any more adds: told from any number of honest writes. */
 const stray = 1_000_000;
 
 export const keptTags: Tags = { keep: "vault" };
 
+/** What disks need of the world that they are in. */
+export interface WorldOfDisks {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly sites: Readonly<Record<SiteName, SimulatedSite>>;
+  readonly runtime: Pick<EnvironmentRuntime, "record" | "state">;
+}
+
 export class SimulatedDisks {
-  readonly #world: SimulatedWorld;
+  readonly #world: WorldOfDisks;
   /** `site/volume` -> what it holds; absent: nothing was ever written. */
   readonly #contents = new Map<string, number>();
   /** `site/volume` -> the id that it was first captured under. */
@@ -27,7 +38,7 @@ export class SimulatedDisks {
   /** Guests that wrote, restores that changed something: a simulation without them shows nothing. */
   readonly met = { writes: 0, strays: 0, seeds: 0, restores: 0 };
 
-  constructor(world: SimulatedWorld) {
+  constructor(world: WorldOfDisks) {
     this.#world = world;
   }
 

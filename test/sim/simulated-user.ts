@@ -8,7 +8,8 @@ import type { ResourceKind, ResourceOf, ResourceSpecs, ServerSpec, Tags } from "
 import { volumeAttachmentId } from "#model/resource.ts";
 import { readEnvironment } from "#takeover/environment-record.ts";
 import { keptTags } from "./simulated-disks.ts";
-import { environment, type SimulatedWorld, type SiteName } from "./simulated-world.ts";
+import type { SiteName } from "./simulated-sites.ts";
+import { environment, type SimulatedWorld } from "./simulated-world.ts";
 
 export interface ExpectedServer {
   readonly type: string;

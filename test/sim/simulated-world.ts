@@ -1,7 +1,7 @@
 // A whole system on one clock: two clouds, a user, three witnesses, traffic, and the real runtime over a real store. Everything
 // that happens is drawn from one seed, so that a failure happens again.
 import type { Cloud } from "#cloud/contract.ts";
-import { createMemoryCloud, type MemoryCloud } from "#drivers/memory/memory-cloud.ts";
+import { createMemoryCloud } from "#drivers/memory/memory-cloud.ts";
 import { createNoticeBoard, type NoticeBoard } from "#health/notice-board.ts";
 import type { Journal } from "#journal/contract.ts";
 import { openJournal } from "#journal/open-journal.ts";
@@ -23,18 +23,10 @@ import { createVirtualClock, type VirtualClock } from "#testing/virtual-clock.ts
 import type { Backend, RouteTarget, TrafficSwitch } from "#traffic/traffic-switch.ts";
 
 import { keptTags, SimulatedDisks } from "./simulated-disks.ts";
+import { type SimulatedSite, siteNames, type SiteName } from "./simulated-sites.ts";
 
 export const environment = environmentId("shop");
-export const siteNames = ["east", "west"] as const;
-export type SiteName = (typeof siteNames)[number];
 const witnesses = ["one", "two", "three"];
-
-export interface SimulatedSite {
-  readonly cloud: MemoryCloud;
-  readonly site: Site;
-  /** Nothing answers there. */
-  down: boolean;
-}
 
 /** A switch that remembers everything that was asked of it, and refuses what a real one refuses. */
 class RecordingSwitch implements TrafficSwitch {

@@ -7,7 +7,8 @@ import type { RunKind } from "#model/run.ts";
 import { openRunLedger } from "#takeover/run-ledger.ts";
 import { reserveSize } from "#standby/select-reserve.ts";
 import { SimulatedUser } from "./simulated-user.ts";
-import { environment, siteNames, SimulatedWorld, type SiteName } from "./simulated-world.ts";
+import { siteNames, type SiteName } from "./simulated-sites.ts";
+import { environment, SimulatedWorld } from "./simulated-world.ts";
 
 const seeds = Number(process.env["SIM_SEEDS"] ?? 300);
 const firstSeed = Number(process.env["SIM_FIRST_SEED"] ?? 1);

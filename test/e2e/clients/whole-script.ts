@@ -18,6 +18,9 @@ import { buildShop, clearShop } from "./shop-life.ts";
 import { assertSame, Session } from "./transcript.ts";
 import { startTwoWays } from "./two-ways.ts";
 
+/** Only a cloud whose servers are guests runs out of room for them: test/e2e/devcloud-qemu provokes it. */
+const onlyWithGuests: ReadonlySet<string> = new Set(["InsufficientInstanceCapacity"]);
+
 const noQuotas = {
   servers: 2000,
   vcpus: 8000,
@@ -97,5 +100,6 @@ export async function tellsTheSame(t: TestContext, open: (endpoint: Endpoint) =>
   assertRecorded(through.lines, await ways.journal());
 
   const provoked = new Set(through.lines.flatMap(({ answered }) => answered.code ?? []));
-  assert.deepEqual([...allCodes()].filter((code) => !provoked.has(code)).toSorted(), []);
+  const missed = [...allCodes()].filter((code) => !provoked.has(code) && !onlyWithGuests.has(code));
+  assert.deepEqual(missed.toSorted(), []);
 }
