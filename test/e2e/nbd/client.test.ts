@@ -8,7 +8,16 @@ import type { NbdClientOptions } from "#nbd/client-pool.ts";
 import { loadClientTls } from "#nbd/load-client-tls.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 import { freePorts, needs, startPeer } from "../traffic/peer-process.ts";
-import { debian, makeCertificates, makePsk, patternedDisk, ports, succeed, workFolder } from "./nbd-peers.ts";
+import {
+  debian,
+  isListening,
+  makeCertificates,
+  makePsk,
+  patternedDisk,
+  ports,
+  succeed,
+  workFolder,
+} from "./nbd-peers.ts";
 
 const sizeBytes = 8 * 1024 * 1024;
 
@@ -16,7 +25,7 @@ function toUnix(path: string, options: Partial<NbdClientOptions> = {}): NbdClien
   return { address: { kind: "unix", path }, exportName: "", ...ports, ...options };
 }
 
-const listening = (path: string) => async (): Promise<boolean> => existsSync(path);
+const listening = (path: string) => (): Promise<boolean> => isListening(path);
 
 /** Every kind of request, at places that are on no boundary, against a buffer that is what the disk should be. */
 async function exercise(client: NbdClient, shadow: Buffer): Promise<void> {
@@ -175,7 +184,7 @@ suite("our client on servers of others", { concurrency: 1, ...needs(debian) }, (
         `--tls-psk=${psk.file}`,
         ...file,
       ];
-      await using _peer = await startPeer("nbdkit", args, listening(folder.file("pid")));
+      await using _peer = await startPeer("nbdkit", args, async () => existsSync(folder.file("pid")));
       await using client = await openNbdClient(toUnix("", { address, ...keyed }));
       await exercise(client, patternedDisk(sizeBytes));
       await assert.rejects(
@@ -201,7 +210,7 @@ suite("our client on servers of others", { concurrency: 1, ...needs(debian) }, (
       "t",
       folder.file("disk"),
     ];
-    await using _peer = await startPeer("qemu-nbd", args, listening(folder.file("pid2")));
+    await using _peer = await startPeer("qemu-nbd", args, async () => existsSync(folder.file("pid2")));
     await using client = await openNbdClient(
       toUnix("", { address: { kind: "tcp", host: "localhost", port }, ...certified }),
     );

@@ -1,7 +1,7 @@
 // Peers that mean harm, against a server in a process of its own: it stays up, serves others meanwhile, and its memory has a bound.
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { type Socket, connect } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -10,7 +10,7 @@ import { encodeClientFlags, encodeInfoRequest, encodeOption } from "#wire/nbd/ha
 import { nbdCommand, nbdOption } from "#wire/nbd/protocol.ts";
 import { encodeRequest } from "#wire/nbd/transmission.ts";
 import { startPeer } from "../traffic/peer-process.ts";
-import { ports, workFolder } from "./nbd-peers.ts";
+import { isListening, ports, workFolder } from "./nbd-peers.ts";
 
 const mebibyte = 1024 * 1024;
 
@@ -26,7 +26,7 @@ async function attacked(
   context.after(() => folder[Symbol.dispose]());
   const path = folder.file("s");
   const script = join(import.meta.dirname, "hostile-server.ts");
-  await using peer = await startPeer(process.execPath, [script, path], async () => existsSync(path));
+  await using peer = await startPeer(process.execPath, [script, path], () => isListening(path));
   const options = { address: { kind: "unix", path }, exportName: "disk", ...ports, reconnectMs: 0 } as const;
   await using honest = await openNbdClient(options);
   await honest.write(0, Buffer.alloc(mebibyte, 1));

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { readFile } from "node:fs/promises";
 import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
@@ -137,4 +138,15 @@ export function patternedDisk(sizeBytes: number): Buffer {
   for (let at = 0; at + 8 <= sizeBytes; at += 8)
     if (Math.floor(at / 262_144) % 3 !== 1) disk.writeBigUInt64LE(BigInt(at) * 2_654_435_761n + 1n, at);
   return disk;
+}
+
+/**
+ * Whether the server takes connections: its socket's file is there a moment earlier than that. The kernel's own list tells, since a
+ * connection made to find out would be a client's for some servers. https://docs.kernel.org/networking/af_unix: state 01, flag 00010000.
+ */
+export async function isListening(path: string): Promise<boolean> {
+  const sockets = await readFile("/proc/net/unix", "utf8");
+  return sockets
+    .split("\n")
+    .some((line) => line.endsWith(` ${path}`) && line.split(/\s+/u)[3] === "00010000");
 }

@@ -1,13 +1,13 @@
 // A server of an overlay, killed at any moment: what was flushed is there afterwards, and nothing is there that was never written.
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { existsSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { type NbdClient, openNbdClient } from "#nbd/nbd-client.ts";
 import { type Fraction, seededFraction } from "#wire/aws/shape-sample.ts";
 import { startPeer } from "../traffic/peer-process.ts";
-import { patternedDisk, ports, workFolder } from "./nbd-peers.ts";
+import { isListening, patternedDisk, ports, workFolder } from "./nbd-peers.ts";
 
 const rounds = Number(process.env["KILL_ROUNDS"] ?? 5);
 const firstSeed = Number(process.env["KILL_SEED"] ?? 1);
@@ -136,7 +136,7 @@ test("an overlay's server is killed again and again, and no flushed write is mis
       folder.file("overlay"),
       folder.file("base"),
     ];
-    await using peer = await startPeer(process.execPath, args, async () => existsSync(socket));
+    await using peer = await startPeer(process.execPath, args, () => isListening(socket));
     const options = {
       address: { kind: "unix", path: socket },
       exportName: "disk",
