@@ -60,12 +60,13 @@ async function atRest(engine: EngineUnderTest, site: Side): Promise<string> {
   return status.disks[0]?.volumeId ?? "";
 }
 
+interface Played {
+  readonly engine: EngineUnderTest;
+  readonly died: boolean;
+}
+
 /** Ends when the run has; dies on the way where it was told to, and is started again. Answers with the engine that lives. */
-async function play(
-  engine: EngineUnderTest,
-  kind: RunKind,
-  killAt: number,
-): Promise<{ engine: EngineUnderTest; died: boolean }> {
+async function play(engine: EngineUnderTest, kind: RunKind, killAt: number): Promise<Played> {
   await engine.arm(killAt);
   if (await ended(engine, kind, true)) return { engine, died: false };
   const next = await clouds.mustStartEngine();
@@ -94,12 +95,30 @@ async function ended(engine: EngineUnderTest, kind: RunKind, begin: boolean): Pr
     assert.equal(run?.state, "succeeded", `${kind}: ${run?.error ?? ""}`);
     return true;
   } catch (error) {
-    const gone = await Promise.race([
-      engine.exited,
-      new Promise((resolve) => setTimeout(resolve, 1000, null)),
-    ]);
-    if (gone !== null) return false;
+    if (await isGone(engine)) return false;
     throw error;
+  }
+}
+
+/** A connection that breaks is told of before the process's end is. */
+async function isGone(engine: EngineUnderTest): Promise<boolean> {
+  const wait = new Promise<"alive">((resolve) => {
+    setTimeout(resolve, 1000, "alive");
+  });
+  return (await Promise.race([engine.exited, wait])) !== "alive";
+}
+
+/** As `atRest`; an engine whose last durable steps came after the run's end may die only now, and is started again. */
+async function restAfter(
+  played: Played,
+  site: Side,
+): Promise<{ readonly engine: EngineUnderTest; readonly died: boolean; readonly volumeId: string }> {
+  try {
+    return { ...played, volumeId: await atRest(played.engine, site) };
+  } catch (error) {
+    if (!(await isGone(played.engine))) throw error;
+    const engine = await clouds.mustStartEngine();
+    return { engine, died: true, volumeId: await atRest(engine, site) };
   }
 }
 
@@ -156,18 +175,19 @@ async function story(kind: "failover" | "swap" | "drill" | "failback", killAt: n
       await clouds.stop("east");
       await hosts.east.stop();
     }
-    const moved = await play(engine, kind === "swap" ? "swap" : "failover", kind === "failback" ? 0 : killAt);
+    const [run, at] = kind === "failback" ? (["failover", 0] as const) : ([kind, killAt] as const);
+    const moved = await restAfter(await play(engine, run, at), "west");
     engine = moved.engine;
-    const away = await atRest(engine, "west");
+    const away = moved.volumeId;
     await holds(hosts.west, away, 1, first);
     if (kind !== "failback") return moved.died;
     await pointsOf(engine);
     const second = await writeBlocks(hosts.west, away, 20);
     await clouds.start("east");
     await hosts.east.start();
-    const back = await play(engine, "failback", killAt);
+    const back = await restAfter(await play(engine, "failback", killAt), "east");
     engine = back.engine;
-    const again = await atRest(engine, "east");
+    const again = back.volumeId;
     await holds(hosts.east, again, 1, first);
     await holds(hosts.east, again, 20, second);
     return back.died;
