@@ -424,6 +424,8 @@ export class Machine implements MachineView {
     const identity = qemu?.identity ?? (await findQemu(this.folder, this.#record.uuid));
     if (qemu !== null && !qemu.qmp.isClosed) {
       if (graceMs > 0) await this.#askOff(qemu.qmp, graceMs, signal);
+      // A guest that was not asked, or did not listen, still runs: what it wrote after its captures ended nobody would have.
+      await qemu.qmp.execute("stop", undefined, AbortSignal.timeout(QUIT_LIMIT_MS)).catch(() => {});
       for (const attendant of this.#attendants) await attendant.detached();
       // Orderly, so that bitmaps are written; a monitor stuck on a dead target is not waited for.
       const limit = AbortSignal.timeout(QUIT_LIMIT_MS);
