@@ -1,6 +1,6 @@
 /**
- * What a cloud's API does not offer for the content of volumes (cloud/disk-host.ts), over the machines and files of this cloud.
- * Wishes are durable first; whoever brings machines and disks to the records (qemu-compute.ts) brings them to the wishes too.
+ * What a cloud's API does not offer for the content of volumes (cloud/disk-host.ts), over the machines and files of this host.
+ * Wishes are durable first; whoever brings machines and disks to the records (guest-keeper.ts) brings them to the wishes too.
  */
 import type {
   CaptureRequest,
@@ -10,8 +10,6 @@ import type {
   SeedRequest,
   SeedStatus,
 } from "#cloud/disk-host.ts";
-import type { Cloud } from "#devcloud/core/cloud.ts";
-import type { VolumeRecord } from "#devcloud/core/records.ts";
 import { attachedDisks } from "#hypervisor/hot-disk.ts";
 import type { DiskSpecInput, NbdLocation } from "#hypervisor/machine-spec.ts";
 import type { Machine } from "#hypervisor/machine.ts";
@@ -19,13 +17,14 @@ import type { HypervisorHost } from "#hypervisor/open-host.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
-import { behindItsSeed, viewCapture } from "./qemu-capture-view.ts";
-import type { CaptureWish, DiskLedger, SeedRecord } from "./qemu-disk-records.ts";
-import { endExport, type ExportedFile, exportUri, startExport } from "./qemu-export.ts";
-import { diskIdOf, GIB, type VolumeFiles } from "./qemu-volumes.ts";
+import { behindItsSeed, viewCapture } from "./capture-view.ts";
+import type { CaptureWish, DiskLedger, SeedRecord } from "./disk-ledger.ts";
+import { endExport, type ExportedFile, exportUri, startExport } from "./volume-export.ts";
+import type { GuestWishes, VolumeWish } from "./guest-wishes.ts";
+import { diskIdOf, GIB, type VolumeFiles } from "./volume-files.ts";
 
 export interface DiskHostParts {
-  readonly cloud: Cloud;
+  readonly wishes: GuestWishes;
   readonly host: HypervisorHost;
   readonly files: VolumeFiles;
   readonly ledger: DiskLedger;
@@ -38,7 +37,7 @@ export interface DiskHostParts {
   readonly reconcile: () => void;
 }
 
-export class QemuDiskHost implements DiskHost {
+export class GuestDisks implements DiskHost {
   readonly #parts: DiskHostParts;
   /** Since when each capture is in the state that was seen last. */
   readonly #seen = new Map<string, { readonly state: CaptureState; readonly since: number }>();
@@ -53,7 +52,7 @@ export class QemuDiskHost implements DiskHost {
   // What those ask who bring machines to the records. Within a turn.
 
   /** The volume's file is there, with the content that it is to have. Gives its size in bytes. */
-  async ensureFile(volume: VolumeRecord, signal: AbortSignal): Promise<number> {
+  async ensureFile(volume: VolumeWish, signal: AbortSignal): Promise<number> {
     const { files, ledger } = this.#parts;
     const seed = ledger.records.seeds[volume.id];
     if (seed?.phase === "making") {
@@ -63,7 +62,7 @@ export class QemuDiskHost implements DiskHost {
     return files.ensure(volume.id, volume.sizeGiB * GIB, signal);
   }
 
-  diskOf({ id }: VolumeRecord): DiskSpecInput {
+  diskOf({ id }: VolumeWish): DiskSpecInput {
     const { files, ledger } = this.#parts;
     const seed = ledger.records.seeds[id];
     const path = files.path(id);
@@ -83,7 +82,7 @@ export class QemuDiskHost implements DiskHost {
   }
 
   /** What goes on for disks that are in a machine: captures and background copies, as wished. */
-  async follow(machine: Machine, volumes: readonly VolumeRecord[], signal: AbortSignal): Promise<void> {
+  async follow(machine: Machine, volumes: readonly VolumeWish[], signal: AbortSignal): Promise<void> {
     const { host, ledger } = this.#parts;
     const { captures, seeds } = ledger.records;
     const services = host.disksOf(machine.id);
@@ -256,8 +255,8 @@ export class QemuDiskHost implements DiskHost {
     return { folder: this.#parts.files.folder, name: volumeId };
   }
 
-  #volume(id: string): VolumeRecord {
-    const found = this.#parts.cloud.data.tables.volume.get(id);
+  #volume(id: string): VolumeWish {
+    const found = this.#parts.wishes.volume(id);
     if (found !== undefined) return found;
     throw new OperationalError("not_found", `there is no volume ${id}`);
   }

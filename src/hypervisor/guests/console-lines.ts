@@ -1,4 +1,4 @@
-/** A guest's console: the file that QEMU appends to, and the cloud's own lines among what the guest prints. */
+/** A guest's console: the file that QEMU appends to, and lines of those who keep it among what the guest prints. */
 import { appendFileSync, closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import type { Machine } from "#hypervisor/machine.ts";
@@ -10,9 +10,9 @@ function consoleOf(machine: Machine): string {
   return join(machine.folder, machineFiles.consoleLog);
 }
 
-/** A line of the cloud's own among what the guest prints: QEMU appends to the same file. */
-export function tell(machine: Machine, text: string): void {
-  appendFileSync(consoleOf(machine), `[devcloud] ${text}\n`, { mode: 0o600 });
+/** A line of the speaker's own among what the guest prints: QEMU appends to the same file. */
+export function tell(machine: Machine, speaker: string, text: string): void {
+  appendFileSync(consoleOf(machine), `[${speaker}] ${text}\n`, { mode: 0o600 });
 }
 
 /** The end of it. */

@@ -1,32 +1,16 @@
-/** What a guest becomes, from the records alone. */
+/** What a guest becomes, from what is on record alone. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ServerLaunch } from "#devcloud/core/compute.ts";
-import type { RuleRecord } from "#devcloud/core/records.ts";
 import type { CaptureStatus } from "#hypervisor/capture.ts";
 import { decodeDiskSpec, decodeMachineSpec } from "#hypervisor/machine-spec.ts";
-import { bearsGuests, bearsTypes } from "./host-capacity.ts";
-import { viewCapture } from "./qemu-capture-view.ts";
-import { LARGEST_RANGE, parseForwards, planForwards } from "./qemu-forwards.ts";
-import { guestMemoryMiB, planGuest } from "./qemu-guest-spec.ts";
-import { diskIdOf } from "./qemu-volumes.ts";
+import { viewCapture } from "./capture-view.ts";
+import { type ForwardRule, LARGEST_RANGE, parseForwards, planForwards } from "./forwards.ts";
+import { type GuestServer, planGuest } from "./guest-plan.ts";
+import { bearsGuests } from "./host-capacity.ts";
+import { diskIdOf } from "./volume-files.ts";
 
-function rule(part: Partial<RuleRecord>): RuleRecord {
-  return {
-    id: "r",
-    name: "",
-    createdAt: 0,
-    tags: {},
-    extra: {},
-    groupId: "g",
-    direction: "ingress",
-    protocol: "tcp",
-    fromPort: 80,
-    toPort: 80,
-    peer: { kind: "cidr4", cidr: "0.0.0.0/0" },
-    description: null,
-    ...part,
-  };
+function rule(part: Partial<ForwardRule>): ForwardRule {
+  return { groupId: "g", direction: "ingress", protocol: "tcp", fromPort: 80, toPort: 80, ...part };
 }
 
 void test("single ports and small ranges are forwarded; the rest is said", () => {
@@ -35,16 +19,18 @@ void test("single ports and small ranges are forwarded; the rest is said", () =>
     rule({ fromPort: 8000, toPort: 8000 + LARGEST_RANGE - 1 }),
     rule({ fromPort: 9000, toPort: 9000 + LARGEST_RANGE }),
     rule({ protocol: "udp", fromPort: 53, toPort: 53 }),
+    rule({ protocol: "icmp", fromPort: null, toPort: null }),
     rule({ protocol: "all", fromPort: null, toPort: null }),
     rule({ direction: "egress", fromPort: 443, toPort: 443 }),
     rule({ fromPort: 80, toPort: 81 }),
   ]);
-  const range = Array.from({ length: LARGEST_RANGE }, (_, index) => 8000 + index);
-  assert.deepEqual(ports, [80, ...range, 81]);
+  const tcp = (port: number) => ({ protocol: "tcp", port });
+  const range = Array.from({ length: LARGEST_RANGE }, (_, index) => tcp(8000 + index));
+  assert.deepEqual(ports, [tcp(80), ...range, { protocol: "udp", port: 53 }, tcp(81)]);
   assert.equal(remarks.length, 3);
   assert.match(remarks[0] ?? "", /^g lets in tcp \(9000-9032\).*name the ports$/);
-  assert.match(remarks[1] ?? "", /udp \(port 53\).*only TCP/);
-  assert.match(remarks[2] ?? "", /all \(all ports\).*only TCP/);
+  assert.match(remarks[1] ?? "", /icmp \(all ports\).*only TCP and UDP/);
+  assert.match(remarks[2] ?? "", /all \(all ports\).*only TCP and UDP/);
 });
 
 void test("more ports than a guest gets listeners are cut, and that is said", () => {
@@ -66,11 +52,7 @@ void test("what QEMU says that it forwards", () => {
     "  UDP[HOST_FORWARD]  23      127.40.0.2    53       10.0.2.15    53     0     0",
     "",
   ].join("\r\n");
-  assert.deepEqual(parseForwards(answer, "127.40.0.2"), [80]);
-});
-
-void test("a guest's memory follows its type between what it boots in and what a laptop bears", () => {
-  assert.deepEqual([256, 512, 1024, 2048, 4096, 1 << 20].map(guestMemoryMiB), [96, 96, 96, 128, 256, 256]);
+  assert.deepEqual(parseForwards(answer), ["tcp:127.40.0.2:80", "tcp:127.40.0.3:443", "udp:127.40.0.2:53"]);
 });
 
 void test("the host bears guests up to its memory and its number, and not one more", () => {
@@ -78,9 +60,6 @@ void test("the host bears guests up to its memory and its number, and not one mo
   assert.ok(bearsGuests(limits, [96, 96]));
   assert.ok(!bearsGuests(limits, [96, 97]));
   assert.ok(!bearsGuests({ memoryMiB: 1 << 20, guests: 2 }, [96, 96, 96]));
-  const nano = { id: "", name: "", vcpus: 1, memoryMiB: 512, diskGiB: 0, architecture: "" };
-  assert.ok(bearsTypes(limits, [nano], [nano]));
-  assert.ok(!bearsTypes(limits, [nano, nano], [nano]));
 });
 
 void test("a disk is found by a serial number of what virtio takes", () => {
@@ -91,49 +70,32 @@ void test("a disk is found by a serial number of what virtio takes", () => {
   }
 });
 
-const launch: ServerLaunch = {
+const server: GuestServer = {
   id: "i-0123456789abcdef0",
   name: "My Web_Server!",
-  address: "127.40.0.2",
-  privateIp: null,
-  publicIp: null,
-  imageId: "ami",
-  type: "t3.nano",
-  vcpus: 8,
+  cpus: 2,
   memoryMiB: 512,
-  boot: 1,
-  zone: "z",
-  region: "r",
-  macs: ["0a:00:00:00:00:01", "0a:00:00:00:00:02"],
-  groupNames: [],
-  keyName: null,
-  publicKey: null,
+  boot: { kind: "kernel", kernelPath: "/k" },
   userData: null,
-  tags: {},
+  readyLine: "ready",
+  outbound: false,
 };
-const image = { kernelPath: "/k", initrdPath: "/i", kernelVersion: "", digest: "" };
 
-void test("a server's guest: its name, its address, its user data", () => {
+void test("a server's guest: its name, its user data", () => {
   const userData = Buffer.from("#!/bin/sh\necho grün\n").toString("base64");
-  const { spec, remarks } = planGuest({ ...launch, userData }, image, []);
+  const { spec, remarks } = planGuest({ ...server, userData }, []);
   assert.deepEqual(remarks, []);
   const machine = decodeMachineSpec(spec);
   assert.equal(machine.hostname, "my-web-server");
-  assert.equal(machine.cpus, 2);
   assert.equal(machine.userData, "#!/bin/sh\necho grün\n");
-  assert.equal(machine.networks[0]?.mac, "0a:00:00:00:00:01");
-  assert.equal(planGuest({ ...launch, name: "***" }, image, []).spec.hostname, "server");
+  assert.equal(planGuest({ ...server, name: "***" }, []).spec.hostname, "server");
 });
 
 void test("user data that no guest can be given is left out, and that is said", () => {
-  const bytes = planGuest(
-    { ...launch, userData: Buffer.from([0x1f, 0x8b, 8]).toString("base64") },
-    image,
-    [],
-  );
+  const bytes = planGuest({ ...server, userData: Buffer.from([0x1f, 0x8b, 8]).toString("base64") }, []);
   assert.equal(bytes.spec.userData, undefined);
   assert.match(bytes.remarks[0] ?? "", /not text/);
-  const long = planGuest({ ...launch, userData: Buffer.alloc(65_537, "x").toString("base64") }, image, []);
+  const long = planGuest({ ...server, userData: Buffer.alloc(65_537, "x").toString("base64") }, []);
   assert.equal(long.spec.userData, undefined);
   assert.match(long.remarks[0] ?? "", /65536/);
 });

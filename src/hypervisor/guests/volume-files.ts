@@ -1,4 +1,4 @@
-/** The files of volumes: one qcow2 image each, whole when it has its name. The cloud's records say which there are to be. */
+/** The files of volumes: one qcow2 image each, whole when it has its name. The records say which there are to be. */
 import { access, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { qemuImg } from "#hypervisor/create-disk.ts";
