@@ -11,6 +11,8 @@ import type {
   Observed,
   ResourceStatus,
 } from "#cloud/contract.ts";
+import { formatIpv4 } from "#cloud/ipv4-range.ts";
+import { type BookQuotas, type BookRecord, refuse, ResourceBook } from "#cloud/resource-book.ts";
 import type { Clock } from "#kernel/clock.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import { canonicalJson } from "#kernel/json.ts";
@@ -18,8 +20,15 @@ import type { Random } from "#kernel/random.ts";
 import type { Resource, ResourceKind } from "#model/resource.ts";
 import { resourceKinds, securityGroupRuleId, volumeAttachmentId } from "#model/resource.ts";
 import { memoryCatalogue } from "./memory-catalogue.ts";
-import type { MemoryQuotas, MemoryRecord } from "./memory-store.ts";
-import { MemoryStore, refuse } from "./memory-store.ts";
+
+interface MemoryRecord extends BookRecord {
+  /** Servers: pending until then, in the clock's milliseconds. */
+  readyAt: number;
+  fault: string | null;
+}
+
+/** The benchmark range 198.18.0.0/15 (RFC 2544): never anyone's. */
+const publicRange = 0xc6_12_00_00;
 
 export interface MemoryCloudOptions {
   readonly clock: Clock;
@@ -30,7 +39,7 @@ export interface MemoryCloudOptions {
   readonly callsPerSecond?: number;
   /** Calls that may come at once before the rate binds; default a tenth of a second's worth. */
   readonly burst?: number;
-  readonly quotas?: MemoryQuotas;
+  readonly quotas?: BookQuotas;
   readonly catalogue?: Catalogue;
   /** Servers are `pending` for so long after create, start and resize. */
   readonly readyMs?: number;
@@ -104,7 +113,13 @@ function isSameLink(held: Resource, asked: Resource): boolean {
 export function createMemoryCloud(options: MemoryCloudOptions): MemoryCloud {
   const { clock, random } = options;
   const catalogue = options.catalogue ?? memoryCatalogue;
-  const store = new MemoryStore(catalogue, options.quotas ?? {});
+  let publicAddresses = 0;
+  const store = new ResourceBook<MemoryRecord>({
+    cloud: "the simulated cloud",
+    catalogue,
+    quotas: options.quotas ?? {},
+    takePublicAddress: () => formatIpv4(publicRange + ++publicAddresses),
+  });
   const facts = memoryFacts(options);
   const overLimit = createRateLimit(options);
   const halfMs = (options.latencyMs ?? 0) / 2;

@@ -1,4 +1,7 @@
-/** What a simulated cloud holds, and its own rules about it: references, duplicates, dependants, quotas. */
+/**
+ * What a cloud of our own holds, and the rules that every cloud has about it: references, duplicates, dependants, quotas. The
+ * simulated cloud and the site of a bare host keep one; what they do about it (nothing, machines) is theirs.
+ */
 import type { Catalogue } from "#cloud/contract.ts";
 import type { ErrorCode, OperationalErrorOptions } from "#kernel/errors.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -7,18 +10,25 @@ import type { Resource, ResourceKind, ResourceOf } from "#model/resource.ts";
 import { referencesOf } from "#model/resource.ts";
 import { contains, formatIpv4, holdsAddress, overlaps, parseIpv4Range } from "./ipv4-range.ts";
 
-export interface MemoryRecord {
+export interface BookRecord {
   resource: Resource;
   readonly scope: string;
   readonly token: string;
-  /** Servers: pending until then, in the clock's milliseconds. */
-  readyAt: number;
-  fault: string | null;
+  /** A server's; null when it is inserted: a free one of its subnet. */
   privateIp: string | null;
   publicIp: string | null;
 }
 
-export type MemoryQuotas = Readonly<Partial<Record<ResourceKind | "vcpus", number>>>;
+export type BookQuotas = Readonly<Partial<Record<ResourceKind | "vcpus", number>>>;
+
+export interface BookOptions {
+  /** Begins sentences: `the simulated cloud`. */
+  readonly cloud: string;
+  readonly catalogue: Catalogue;
+  readonly quotas: BookQuotas;
+  /** One that nobody has; errors are thrown by the insert. */
+  readonly takePublicAddress: () => string;
+}
 
 export function refuse(
   code: ErrorCode,
@@ -29,12 +39,6 @@ export function refuse(
   return new OperationalError(code, message, { ...options, remoteCode });
 }
 
-const duplicate = (what: string): OperationalError =>
-  refuse("cloud.conflict", "Duplicate", `the simulated cloud already has ${what}`, { retry: "never" });
-
-const invalid = (what: string): OperationalError =>
-  refuse("cloud.refused", "InvalidParameter", `the simulated cloud refused the request: ${what}`);
-
 /** Kinds that end with what they refer to, rather than keep it from being deleted. */
 const linkKinds: ReadonlySet<ResourceKind> = new Set([
   "securityGroupRule",
@@ -44,58 +48,63 @@ const linkKinds: ReadonlySet<ResourceKind> = new Set([
 
 const keyOf = (kind: ResourceKind, id: string): string => `${kind}:${id}`;
 
-export class MemoryStore {
-  readonly #records = new Map<string, MemoryRecord>();
-  readonly #byKind = new Map<ResourceKind, Map<string, MemoryRecord>>();
+export class ResourceBook<Record extends BookRecord> {
+  readonly #records = new Map<string, Record>();
+  readonly #byKind = new Map<ResourceKind, Map<string, Record>>();
   /** Key of a resource -> keys of what refers to it. */
   readonly #dependants = new Map<string, Set<string>>();
-  readonly #byToken = new Map<string, MemoryRecord>();
+  readonly #byToken = new Map<string, Record>();
   readonly #usedIps = new Set<string>();
   readonly #nextHost = new Map<string, number>();
-  readonly #catalogue: Catalogue;
-  readonly #quotas: MemoryQuotas;
-  #nextPublic = 0;
+  readonly #options: BookOptions;
   #vcpus = 0;
 
-  constructor(catalogue: Catalogue, quotas: MemoryQuotas) {
-    this.#catalogue = catalogue;
-    this.#quotas = quotas;
+  constructor(options: BookOptions) {
+    this.#options = options;
   }
 
-  get(kind: ResourceKind, id: string): MemoryRecord | undefined {
+  get(kind: ResourceKind, id: string): Record | undefined {
     return this.#records.get(keyOf(kind, id));
   }
 
-  byToken(token: string): MemoryRecord | undefined {
+  byToken(token: string): Record | undefined {
     return this.#byToken.get(token);
   }
 
-  *records(kind?: ResourceKind): Iterable<MemoryRecord> {
+  *records(kind?: ResourceKind): Iterable<Record> {
     yield* kind === undefined ? this.#records.values() : (this.#byKind.get(kind)?.values() ?? []);
   }
 
   /** Adds what passed `check`; hands out addresses. */
-  insert(record: MemoryRecord): void {
+  insert(record: Record): void {
     const { resource } = record;
+    if (resource.kind === "server") {
+      record.privateIp ??= this.#allocatePrivate(resource);
+      if (resource.spec.publicAddress) record.publicIp ??= this.#options.takePublicAddress();
+    }
+    if (resource.kind === "address") {
+      record.publicIp ??= this.#options.takePublicAddress();
+      record.resource = { ...resource, spec: { ...resource.spec, publicIp: record.publicIp } };
+    }
+    this.restore(record);
+  }
+
+  /** Adds what was held before, as it was. */
+  restore(record: Record): void {
+    const { resource, privateIp } = record;
     const key = keyOf(resource.kind, resource.id);
     this.#records.set(key, record);
-    const sameKind = this.#byKind.get(resource.kind) ?? new Map<string, MemoryRecord>();
+    const sameKind = this.#byKind.get(resource.kind) ?? new Map<string, Record>();
     sameKind.set(key, record);
     this.#byKind.set(resource.kind, sameKind);
     this.#byToken.set(record.token, record);
     this.#link(resource, key);
-    if (resource.kind === "server") {
-      this.#vcpus += this.#vcpusOf(resource.spec.type);
-      record.privateIp = this.#allocatePrivate(resource);
-      if (resource.spec.publicAddress) record.publicIp = this.#allocatePublic();
-    }
-    if (resource.kind === "address") {
-      record.publicIp = this.#allocatePublic();
-      record.resource = { ...resource, spec: { ...resource.spec, publicIp: record.publicIp } };
-    }
+    if (resource.kind !== "server") return;
+    this.#vcpus += this.#vcpusOf(resource.spec.type);
+    this.#usedIps.add(`${resource.spec.subnetId ?? ""}/${privateIp ?? ""}`);
   }
 
-  replace(record: MemoryRecord, next: Resource): void {
+  replace(record: Record, next: Resource): void {
     const key = keyOf(next.kind, next.id);
     this.#unlink(record.resource, key);
     if (record.resource.kind === "server" && next.kind === "server") {
@@ -128,7 +137,7 @@ export class MemoryStore {
     this.#drop(record);
   }
 
-  dependants(kind: ResourceKind, id: string): MemoryRecord[] {
+  dependants(kind: ResourceKind, id: string): Record[] {
     return [...(this.#dependants.get(keyOf(kind, id)) ?? [])].flatMap((key) => this.#records.get(key) ?? []);
   }
 
@@ -142,7 +151,7 @@ export class MemoryStore {
     switch (resource.kind) {
       case "network":
         if (resource.spec.cidr !== undefined && parseIpv4Range(resource.spec.cidr) === undefined) {
-          throw invalid(`${resource.spec.cidr} is not an IPv4 prefix`);
+          throw this.#invalid(`${resource.spec.cidr} is not an IPv4 prefix`);
         }
         return;
       case "subnet":
@@ -152,14 +161,16 @@ export class MemoryStore {
           "securityGroup",
           ({ spec }) => spec.name === resource.spec.name && spec.networkId === resource.spec.networkId,
         );
-        if (twin !== undefined) throw duplicate(`a security group ${resource.spec.name} in that network`);
+        if (twin !== undefined)
+          throw this.#duplicate(`a security group ${resource.spec.name} in that network`);
         return;
       }
       case "keyPair":
-        if (this.get("keyPair", resource.spec.name)) throw duplicate(`a key pair ${resource.spec.name}`);
+        if (this.get("keyPair", resource.spec.name))
+          throw this.#duplicate(`a key pair ${resource.spec.name}`);
         return;
       case "volume":
-        if (!(resource.spec.sizeGiB > 0)) throw invalid("a volume needs a size");
+        if (!(resource.spec.sizeGiB > 0)) throw this.#invalid("a volume needs a size");
         return;
       case "server":
         return this.checkServer(resource);
@@ -168,7 +179,7 @@ export class MemoryStore {
       case "addressAssociation": {
         const { addressId } = resource.spec;
         const twin = this.#find("addressAssociation", ({ spec }) => spec.addressId === addressId);
-        if (twin !== undefined) throw duplicate(`an association of ${addressId}`);
+        if (twin !== undefined) throw this.#duplicate(`an association of ${addressId}`);
         return;
       }
       case "securityGroupRule":
@@ -180,65 +191,63 @@ export class MemoryStore {
   }
 
   checkServer({ spec }: ResourceOf<"server">): void {
-    if (!this.#catalogue.images.some(({ id }) => id === spec.imageId)) {
+    if (!this.#options.catalogue.images.some(({ id }) => id === spec.imageId)) {
       throw refuse("cloud.not_found", "InvalidImage.NotFound", `there is no image ${spec.imageId}`);
     }
-    if (!this.#catalogue.types.some(({ name }) => name === spec.type)) {
-      throw invalid(`there is no server type ${spec.type}`);
+    if (!this.#options.catalogue.types.some(({ name }) => name === spec.type)) {
+      throw this.#invalid(`there is no server type ${spec.type}`);
     }
     const subnet = spec.subnetId === undefined ? undefined : this.get("subnet", spec.subnetId)?.resource;
     const networkId = subnet?.kind === "subnet" ? subnet.spec.networkId : undefined;
     for (const id of spec.groupIds) {
       const group = this.get("securityGroup", id)?.resource;
       if (group?.kind !== "securityGroup" || networkId === undefined) continue;
-      if (group.spec.networkId !== networkId) throw invalid(`security group ${id} is of another network`);
+      if (group.spec.networkId !== networkId)
+        throw this.#invalid(`security group ${id} is of another network`);
     }
     const range = subnet?.kind === "subnet" ? parseIpv4Range(subnet.spec.cidr) : undefined;
     if (spec.privateIp === undefined || range === undefined) return;
-    if (!holdsAddress(range, spec.privateIp)) throw invalid(`${spec.privateIp} is outside the subnet`);
+    if (!holdsAddress(range, spec.privateIp)) throw this.#invalid(`${spec.privateIp} is outside the subnet`);
     if (this.#usedIps.has(`${spec.subnetId ?? ""}/${spec.privateIp}`)) {
-      throw duplicate(`a server with the address ${spec.privateIp}`);
+      throw this.#duplicate(`a server with the address ${spec.privateIp}`);
     }
   }
 
   #checkSubnet(resource: ResourceOf<"subnet">): void {
     const range = parseIpv4Range(resource.spec.cidr);
-    if (range === undefined) throw invalid(`${resource.spec.cidr} is not an IPv4 prefix`);
+    if (range === undefined) throw this.#invalid(`${resource.spec.cidr} is not an IPv4 prefix`);
     const network = this.get("network", resource.spec.networkId)?.resource;
     const outer = network?.kind === "network" && parseIpv4Range(network.spec.cidr ?? "0.0.0.0/0");
-    if (outer && !contains(outer, range)) throw invalid(`${resource.spec.cidr} is outside the network`);
+    if (outer && !contains(outer, range)) throw this.#invalid(`${resource.spec.cidr} is outside the network`);
     const twin = this.#find("subnet", ({ spec }) => {
       const other = parseIpv4Range(spec.cidr);
       return spec.networkId === resource.spec.networkId && other !== undefined && overlaps(other, range);
     });
-    if (twin !== undefined) throw duplicate(`a subnet that overlaps ${resource.spec.cidr}`);
+    if (twin !== undefined) throw this.#duplicate(`a subnet that overlaps ${resource.spec.cidr}`);
   }
 
   #checkAttachment({ spec }: ResourceOf<"volumeAttachment">): void {
     const ofVolume = this.dependants("volume", spec.volumeId);
-    if (ofVolume.length > 0) throw duplicate(`an attachment of volume ${spec.volumeId}`);
+    if (ofVolume.length > 0) throw this.#duplicate(`an attachment of volume ${spec.volumeId}`);
     const sameDevice = this.dependants("server", spec.serverId).some(
       ({ resource }) => resource.kind === "volumeAttachment" && resource.spec.device === spec.device,
     );
-    if (sameDevice) throw duplicate(`a volume at ${spec.device} of server ${spec.serverId}`);
+    if (sameDevice) throw this.#duplicate(`a volume at ${spec.device} of server ${spec.serverId}`);
   }
 
   #checkQuota(resource: Resource): void {
     const count = this.#byKind.get(resource.kind)?.size ?? 0;
-    const limit = this.#quotas[resource.kind];
+    const limit = this.#options.quotas[resource.kind];
     const vcpus = resource.kind === "server" ? this.#vcpus + this.#vcpusOf(resource.spec.type) : 0;
-    if ((limit === undefined || count < limit) && vcpus <= (this.#quotas.vcpus ?? Infinity)) return;
+    if ((limit === undefined || count < limit) && vcpus <= (this.#options.quotas.vcpus ?? Infinity)) return;
     throw refuse(
       "cloud.quota",
       "QuotaExceeded",
-      `the simulated cloud's quota of ${resource.kind} resources is used up: raise it or delete some`,
+      `${this.#options.cloud}'s quota of ${resource.kind} resources is used up: raise it or delete some`,
     );
   }
 
-  #find<K extends ResourceKind>(
-    kind: K,
-    match: (resource: ResourceOf<K>) => boolean,
-  ): MemoryRecord | undefined {
+  #find<K extends ResourceKind>(kind: K, match: (resource: ResourceOf<K>) => boolean): Record | undefined {
     for (const record of this.records(kind)) {
       if (match(record.resource as unknown as ResourceOf<K>)) return record;
     }
@@ -246,7 +255,7 @@ export class MemoryStore {
   }
 
   #vcpusOf(type: string): number {
-    return this.#catalogue.types.find(({ name }) => name === type)?.vcpus ?? 0;
+    return this.#options.catalogue.types.find(({ name }) => name === type)?.vcpus ?? 0;
   }
 
   #link(resource: Resource, key: string): void {
@@ -262,7 +271,7 @@ export class MemoryStore {
     for (const end of referencesOf(resource)) this.#dependants.get(keyOf(end.kind, end.id))?.delete(key);
   }
 
-  #drop(record: MemoryRecord): void {
+  #drop(record: Record): void {
     const { resource } = record;
     const key = keyOf(resource.kind, resource.id);
     this.#unlink(resource, key);
@@ -284,19 +293,21 @@ export class MemoryStore {
     let host = this.#nextHost.get(subnetKey) ?? first;
     let address = spec.privateIp;
     while (address === undefined) {
-      if (host > last) throw invalid(`subnet ${subnetKey} has no free address`);
+      if (host > last) throw this.#invalid(`subnet ${subnetKey} has no free address`);
       const candidate = formatIpv4(host);
       host += 1;
       if (!this.#usedIps.has(`${subnetKey}/${candidate}`)) address = candidate;
     }
     this.#nextHost.set(subnetKey, host > last ? first : host);
-    this.#usedIps.add(`${subnetKey}/${address}`);
     return address;
   }
 
-  /** TEST-NET-3 and then the benchmark range 198.18.0.0/15 (RFC 5737, RFC 2544): never anyone's. */
-  #allocatePublic(): string {
-    this.#nextPublic += 1;
-    return formatIpv4(0xc6_12_00_00 + this.#nextPublic);
+  #duplicate(what: string): OperationalError {
+    const message = `${this.#options.cloud} already has ${what}`;
+    return refuse("cloud.conflict", "Duplicate", message, { retry: "never" });
+  }
+
+  #invalid(what: string): OperationalError {
+    return refuse("cloud.refused", "InvalidParameter", `${this.#options.cloud} refused the request: ${what}`);
   }
 }
