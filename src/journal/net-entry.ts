@@ -11,6 +11,21 @@ export interface Span {
   readonly last: number;
 }
 
+interface Created {
+  readonly tick: number;
+  resource: Resource;
+  readonly aliases: Set<ResourceId>;
+  /** When it was last said what it refers to. */
+  referred: number;
+}
+
+interface Updated {
+  set: Record<string, unknown>;
+  tick: number;
+  /** When references were set first and last; absent where the update sets none. */
+  references: { readonly first: number; readonly last: number } | undefined;
+}
+
 /**
  * A resource that the queue touches. `tick`s order events within the queue. The parts happen in the order in which
  * they stand here; absent ones did not happen, or cancelled each other out.
@@ -22,11 +37,9 @@ export interface NetEntry {
   /** It was there before the queue, and the queue deletes it. */
   deleted: { readonly tick: number } | undefined;
   /** The queue creates it; later updates and tags are part of the resource here. */
-  created: { readonly tick: number; resource: Resource; readonly aliases: Set<ResourceId> } | undefined;
+  created: Created | undefined;
   /** It was there before the queue, which changes it. */
-  updated:
-    | { set: Record<string, unknown>; tick: number; readonly references: number | undefined }
-    | undefined;
+  updated: Updated | undefined;
   /** Tag key -> new value, or null for removal. */
   tagged: { readonly keys: Map<string, string | null>; tick: number } | undefined;
   /** Created and deleted by the queue, but something that stays was made with it (a server with its key pair). */

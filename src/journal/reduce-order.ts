@@ -12,6 +12,8 @@ interface Part {
   readonly from: Span;
   /** Keys of resources that must have been created before, if this list creates them. */
   readonly needs: readonly string[];
+  /** When `needs` was said last: a name may stand for one thing before and for another after. */
+  readonly referred?: number | undefined;
   /** For a delete: the key of what goes. */
   readonly ends?: string;
   /** For an update: the tick of the first change of it that moved references. */
@@ -38,7 +40,7 @@ function deletePart(key: string, entry: NetEntry, tick: number, after?: Part): P
 
 function createPart(entry: NetEntry, after: Part | undefined): Part | undefined {
   if (entry.created === undefined) return undefined;
-  const { resource, aliases, tick } = entry.created;
+  const { resource, aliases, tick, referred } = entry.created;
   const named = aliases.size === 0 ? {} : { aliases: [...aliases] };
   const change = { type: "create", ...resource, ...named } as Change;
   return {
@@ -46,6 +48,7 @@ function createPart(entry: NetEntry, after: Part | undefined): Part | undefined 
     change,
     from: entry.span,
     needs: referenceKeys(resource),
+    referred,
     after,
     placed: false,
   };
@@ -58,7 +61,8 @@ function changeParts(entry: NetEntry): Part[] {
     const { set, tick, references } = entry.updated;
     const change = { type: "update", kind, id, set } as Change;
     const needs = referenceKeysSet(kind, id, set);
-    parts.push({ tick, change, from, needs, moved: references, placed: false });
+    const { first: moved, last: referred } = references ?? {};
+    parts.push({ tick, change, from, needs, referred, moved, placed: false });
   }
   if (entry.tagged !== undefined) {
     const keys = [...entry.tagged.keys];
@@ -109,7 +113,12 @@ export function orderedChanges(source: Source): { change: Change; from: Span }[]
     if (part === undefined || part.placed) return;
     part.placed = true;
     place(part.after);
-    for (const key of part.needs) place(creates.get(key));
+    for (const key of part.needs) {
+      const create = creates.get(key);
+      // The one that the list deletes was meant, not its successor of the same name: that stands already.
+      const predecessor = create?.after;
+      if (predecessor === undefined || (part.referred ?? 0) > predecessor.tick) place(create);
+    }
     if (part.ends !== undefined) {
       placeMoversBefore(part.tick);
       // What is created with it must be there before it goes; what is created with its successor comes later.

@@ -190,3 +190,32 @@ test("a server that moved to a new group does so before its old group goes", () 
     dropOld,
   ]);
 });
+
+test("a server that was made with a key pair that is replaced is made before the replacement", () => {
+  const name = resourceId("deploy");
+  const pair = (publicKey: string): Change => ({
+    type: "create",
+    kind: "keyPair",
+    id: name,
+    spec: { name, publicKey },
+    tags: {},
+  });
+  const made = (id: string): Change => ({
+    type: "create",
+    kind: "server",
+    id: resourceId(id),
+    spec: { ...spec, keyName: name },
+    tags: {},
+  });
+  const before = new EnvironmentState();
+  before.apply(pair("ssh old"));
+  const queue = [
+    made("i-1"),
+    made("i-2"),
+    { type: "delete", kind: "keyPair", id: name } as const,
+    pair("ssh new"),
+    made("i-3"),
+  ];
+  const once = reduced(queue, before).changes.map(({ change }) => change);
+  assert.deepEqual(once, queue);
+});

@@ -115,7 +115,8 @@ class Reduction {
     const entry = this.#entry(key, change.kind);
     const former = entry.created?.resource;
     const known = entry.created?.aliases ?? new Set<ResourceId>();
-    entry.created = { tick: this.#tick, resource: resource as Resource, aliases: known };
+    const tick = this.#tick;
+    entry.created = { tick, resource: resource as Resource, aliases: known, referred: tick };
     entry.updated = undefined;
     entry.tagged = undefined;
     entry.spent = undefined;
@@ -131,16 +132,20 @@ class Reduction {
     const known = this.entries.get(key);
     if (isGone(known) || Object.keys(change.set).length === 0) return;
     const entry = this.#entry(key, change.kind, known);
+    const tick = this.#tick;
+    const refers = setsReferences(change.set);
     if (entry.created !== undefined) {
       const { resource } = entry.created;
       entry.created.resource = { ...resource, spec: { ...resource.spec, ...change.set } } as Resource;
+      if (refers) entry.created.referred = tick;
       this.#refer(key, resource, entry.created.resource);
       return;
     }
+    const former = entry.updated?.references;
     entry.updated = {
       set: { ...entry.updated?.set, ...change.set },
-      tick: this.#tick,
-      references: entry.updated?.references ?? (setsReferences(change.set) ? this.#tick : undefined),
+      tick,
+      references: refers ? { first: former?.first ?? tick, last: tick } : former,
     };
   }
 
