@@ -2,6 +2,7 @@
 import { type Dispatcher, Pool } from "undici";
 import { OperationalError } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
+import { hopByHop } from "#wire/http/hop-by-hop.ts";
 import type { CloudAnswer, FlatHeaders, SignedRequest, UpstreamService } from "./dialect.ts";
 
 /** `sent: false`: nothing left this process, so nothing can have been changed. */
@@ -31,19 +32,6 @@ export interface UpstreamLimits {
   /** Between sending a request and the answer's head, and between two pieces of its body. */
   readonly answerTimeoutMs: number;
 }
-
-/** Of one hop only (RFC 9110, 7.6.1), or set anew by whoever sends. */
-const perHop: ReadonlySet<string> = new Set([
-  "connection",
-  "keep-alive",
-  "proxy-authenticate",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-]);
 
 export class UpstreamConnections {
   readonly #options: Pool.Options;
@@ -235,7 +223,7 @@ function endToEnd(raw: Dispatcher.DispatchController["rawHeaders"]): FlatHeaders
   const kept: string[] = [];
   for (let at = 0; at + 1 < raw.length; at += 2) {
     const name = String(raw[at]);
-    if (!perHop.has(name.toLowerCase())) kept.push(name, latin1(raw[at + 1]));
+    if (!hopByHop.has(name.toLowerCase())) kept.push(name, latin1(raw[at + 1]));
   }
   return kept;
 }

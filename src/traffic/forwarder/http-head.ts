@@ -1,17 +1,6 @@
 /** What a proxy does to a message's head: RFC 9110 section 7.6, RFC 9112 sections 3.2 and 6. Pure. */
+import { hopByHop } from "#wire/http/hop-by-hop.ts";
 
-/** Never forwarded (RFC 9110, 7.6.1); the node HTTP layer writes its own framing and connection fields. */
-const HOP_BY_HOP = new Set([
-  "connection",
-  "keep-alive",
-  "proxy-authenticate",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-]);
 /** Fields that a `Connection` field must not be able to remove on their way through. */
 const END_TO_END = new Set([
   "content-length",
@@ -53,7 +42,7 @@ export function endToEnd(raw: readonly string[], leaveOut: ReadonlySet<string> =
   const kept: string[] = [];
   for (const [name, value] of pairs(raw)) {
     const key = name.toLowerCase();
-    if (!HOP_BY_HOP.has(key) && !options.has(key) && !leaveOut.has(key)) kept.push(name, value);
+    if (!hopByHop.has(key) && !options.has(key) && !leaveOut.has(key)) kept.push(name, value);
   }
   return kept;
 }

@@ -1,12 +1,10 @@
 // The window between intent and outcome, with a cloud whose API has no idempotency tokens: the gateway dies (SIGKILL) at each durable
 // step of a workload, with the cloud losing answers too. Afterwards journal and cloud agree exactly.
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
+import type { ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Devcloud, startDevcloud } from "#devcloud/start-devcloud.ts";
@@ -16,7 +14,8 @@ import { systemClock } from "#kernel/clock.ts";
 import { environmentId } from "#kernel/ids.ts";
 import { EnvironmentState } from "#model/environment-state.ts";
 import { openSqliteStore } from "#store/open-sqlite-store.ts";
-import type { ChildOptions } from "./gateway-child.ts";
+import { startGatewayChild, stopGatewayChild } from "../gateway/gateway-child.ts";
+import type { OpenstackChildOptions } from "./openstack-child.ts";
 
 interface Client {
   call(method: string, path: string, body?: unknown): Promise<Record<string, unknown>>;
@@ -51,23 +50,11 @@ async function login(address: string, user: string, password: string, project?: 
   };
 }
 
-async function startChild(options: ChildOptions): Promise<Running | undefined> {
-  const child = spawn(process.execPath, [new URL("./gateway-child.ts", import.meta.url).pathname], {
-    stdio: ["pipe", "pipe", "inherit"],
-    env: { ...process.env, GATEWAY_CHILD: JSON.stringify(options) },
-  });
-  const line = await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next();
-  // Killed while it resolved what an earlier one left: also a durable step.
-  if (line.done === true) return undefined;
-  const { address, id, secret } = JSON.parse(line.value) as Record<"address" | "id" | "secret", string>;
-  return { process: child, client: await login(address, id, secret) };
-}
-
-async function stopChild({ process: child }: Running): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const gone = once(child, "exit");
-  child.stdin?.end();
-  await gone;
+async function startChild(options: OpenstackChildOptions): Promise<Running | undefined> {
+  const started = await startGatewayChild(new URL("./openstack-child.ts", import.meta.url), options);
+  if (started === undefined) return undefined;
+  const { address, id, secret } = started.at;
+  return { process: started.process, client: await login(address, id, secret) };
 }
 
 /** A user's tool that looks before it repeats what was not answered. */
@@ -187,7 +174,7 @@ async function runScenario(scenario: Scenario): Promise<boolean> {
     body: JSON.stringify(faults),
   });
   assert.equal(put.status, 200);
-  const options: ChildOptions = {
+  const options: OpenstackChildOptions = {
     folder,
     authUrl: `${cloud.endpoint}/identity`,
     region: cloud.region,
@@ -199,7 +186,7 @@ async function runScenario(scenario: Scenario): Promise<boolean> {
   let running = await startChild(options);
   assert.ok(running !== undefined, "the first start has no open commands to resolve");
   const revive = async (): Promise<Client> => {
-    if (running !== undefined) await stopChild(running);
+    if (running !== undefined) await stopGatewayChild(running.process);
     running = await startChild({ ...options, killAt: 0 });
     assert.ok(running !== undefined);
     return running.client;
@@ -226,7 +213,7 @@ async function runScenario(scenario: Scenario): Promise<boolean> {
     assert.deepEqual(await there(`/volume/v3/${project}/volumes/detail`, "volumes"), []);
     return tool.restarts > 0;
   } finally {
-    if (running !== undefined) await stopChild(running);
+    if (running !== undefined) await stopGatewayChild(running.process);
     await rm(folder, { recursive: true });
   }
 }

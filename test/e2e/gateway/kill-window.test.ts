@@ -1,12 +1,10 @@
 // The window between intent and outcome: the gateway dies (SIGKILL) at each durable step of a workload, with the cloud losing
 // answers too. Afterwards journal and cloud agree exactly: nothing doubled, no acknowledged command lost.
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
+import type { ChildProcess } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
@@ -29,24 +27,20 @@ import { systemClock } from "#kernel/clock.ts";
 import { environmentId } from "#kernel/ids.ts";
 import { EnvironmentState } from "#model/environment-state.ts";
 import { openSqliteStore } from "#store/open-sqlite-store.ts";
-import type { ChildOptions } from "./gateway-child.ts";
+import type { Ec2ChildOptions } from "./ec2-child.ts";
+import { startGatewayChild, stopGatewayChild } from "./gateway-child.ts";
 
 interface Running {
   readonly process: ChildProcess;
   readonly client: EC2Client;
 }
 
-async function startChild(options: ChildOptions): Promise<Running | undefined> {
-  const child = spawn(process.execPath, [new URL("./gateway-child.ts", import.meta.url).pathname], {
-    stdio: ["pipe", "pipe", "inherit"],
-    env: { ...process.env, GATEWAY_CHILD: JSON.stringify(options) },
-  });
-  const line = await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next();
-  // Killed while it resolved what an earlier one left: also a durable step.
-  if (line.done === true) return undefined;
-  const { address, id, secret } = JSON.parse(line.value) as Record<"address" | "id" | "secret", string>;
+async function startChild(options: Ec2ChildOptions): Promise<Running | undefined> {
+  const started = await startGatewayChild(new URL("./ec2-child.ts", import.meta.url), options);
+  if (started === undefined) return undefined;
+  const { address, id, secret } = started.at;
   return {
-    process: child,
+    process: started.process,
     client: new EC2Client({
       endpoint: address,
       region: options.region,
@@ -58,10 +52,7 @@ async function startChild(options: ChildOptions): Promise<Running | undefined> {
 
 async function stopChild({ process: child, client }: Running): Promise<void> {
   client.destroy();
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const gone = once(child, "exit");
-  child.stdin?.end();
-  await gone;
+  await stopGatewayChild(child);
 }
 
 /** A user's tool that repeats what was not answered, with its token, and looks first where there is none. */
@@ -193,7 +184,7 @@ async function runScenario(scenario: Scenario): Promise<boolean> {
   });
   assert.equal(put.status, 200);
   const { endpoint, region, accessKeyId, secretAccessKey } = cloud;
-  const options: ChildOptions = {
+  const options: Ec2ChildOptions = {
     folder,
     endpoint,
     region,
