@@ -39,8 +39,12 @@ export const startRunBody = z.strictObject({
   at: z.number().nonnegative().optional(),
   /** With `at`, the very moment: a recovery point's write. */
   sequence: z.number().int().nonnegative().optional(),
-  /** A restore only: the volume, by its id where the environment is served. */
-  volume: z.string().min(1).max(100).optional(),
+  /** A restore or a drill of a part: volumes by their ids where the environment is served. */
+  volumes: z.array(z.string().min(1).max(100)).min(1).max(1000).optional(),
+  /** The same, by their servers' ids or names. */
+  servers: z.array(z.string().min(1).max(255)).min(1).max(1000).optional(),
+  /** A restore only: the disks are replaced at once, and their content comes over while their servers run. */
+  live: z.boolean().optional(),
   /** A drill stands so long to be looked at, in milliseconds; at most a day. */
   holdMs: z.number().int().min(0).max(86_400_000).optional(),
 });

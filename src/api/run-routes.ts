@@ -8,7 +8,7 @@ export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): vo
     "/v1/environments/:environment/runs",
     {
       schema: {
-        summary: "Begin a failover, failback, swap, drill or restore",
+        summary: "Begin a failover, failback, migration, swap, drill or restore",
         params: environmentParams,
         body: startRunBody,
       },
@@ -23,7 +23,9 @@ export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): vo
         force: request.body.force,
         ...(request.body.at === undefined ? {} : { at: request.body.at }),
         ...(request.body.sequence === undefined ? {} : { sequence: request.body.sequence }),
-        ...(request.body.volume === undefined ? {} : { volume: request.body.volume }),
+        ...(request.body.volumes === undefined ? {} : { volumes: request.body.volumes }),
+        ...(request.body.servers === undefined ? {} : { servers: request.body.servers }),
+        ...(request.body.live === undefined ? {} : { live: request.body.live }),
         ...(request.body.holdMs === undefined ? {} : { holdMs: request.body.holdMs }),
       });
       return reply.status(202).send(run);

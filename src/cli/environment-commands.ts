@@ -8,6 +8,7 @@ import { OperationalError } from "#kernel/errors.ts";
 import type { JournalEntry } from "#model/command.ts";
 import type { Gap } from "#model/gap.ts";
 import type { ResourceKind, Tags } from "#model/resource.ts";
+import { copyShare } from "#cli/follow-copies.ts";
 import type { EnvironmentStatus, PairingView } from "#takeover/control.ts";
 
 /** The environment named on the line, or the only one there is. */
@@ -73,7 +74,7 @@ export function describeStatus(status: EnvironmentStatus): string {
     ),
     ...status.disks.map(
       (disk) =>
-        `  disk       ${disk.volumeId} at ${disk.site}: ${disk.problem ?? disk.capture?.state ?? "not captured"}`,
+        `  disk       ${disk.volumeId} at ${disk.site}: ${disk.problem ?? disk.capture?.state ?? "not captured"}${describeCopy(disk)}`,
     ),
     ...status.witnesses
       .filter((one) => one.raised)
@@ -87,6 +88,11 @@ export function describeStatus(status: EnvironmentStatus): string {
       : [`  run        ${status.run.kind} is under way: understudy run show ${status.run.id}`]),
   ];
   return lines.join("\n");
+}
+
+function describeCopy({ copy }: EnvironmentStatus["disks"][number]): string {
+  if (copy === null || copy.state === "done") return "";
+  return `; live, ${copyShare(copy)}${copy.state === "waiting" ? ", the vault does not answer" : ""}`;
 }
 
 interface ResourceRow {

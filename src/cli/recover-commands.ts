@@ -4,31 +4,19 @@ import type { ApiClient } from "#cli/api-client.ts";
 import { confirmTyped, openApi, type CommandContext } from "#cli/command-context.ts";
 import { chooseEnvironment, environmentPath } from "#cli/environment-commands.ts";
 import { examples, globalFlags, wholeNumber } from "#cli/global-flags.ts";
-import { parseMoment } from "#cli/parse-moment.ts";
-import { noSuchPoint } from "#cli/point-commands.ts";
+import {
+  describeMoment,
+  momentOf,
+  type MomentFlags,
+  type RunFlags,
+  withMoment,
+  withRun,
+} from "#cli/moment-flags.ts";
+import { addRecover } from "#cli/recover-command.ts";
 import { beginRun } from "#cli/run-commands.ts";
 import { formatBytes, formatTime } from "#cli/table.ts";
 import { OperationalError } from "#kernel/errors.ts";
-import type { EnvironmentStatus, PointsView } from "#takeover/control.ts";
-
-interface MomentFlags {
-  readonly at?: string;
-  readonly point?: string;
-}
-
-interface RunFlags extends MomentFlags {
-  readonly reason?: string;
-  readonly confirm?: string;
-  readonly wait: boolean;
-}
-
-/** What the API is told: a point is its write, not its millisecond. */
-interface NamedMoment {
-  readonly at?: number;
-  readonly sequence?: number;
-}
-
-const momentHelp = 'as they were then: 2026-03-01T12:00:00Z, or "20s ago"';
+import type { EnvironmentStatus } from "#takeover/control.ts";
 
 export function addRecoverCommands(program: Command, context: CommandContext): void {
   addRecover(program, context);
@@ -36,69 +24,6 @@ export function addRecoverCommands(program: Command, context: CommandContext): v
   addRestore(program, context);
   addExport(program, context);
   addPointVerify(program, context);
-}
-
-function withMoment(command: Command, what: string): Command {
-  return command
-    .option("--at <time>", `${what} ${momentHelp}`)
-    .option("--point <point>", `${what} as at a recovery point: see "understudy point list"`);
-}
-
-function withRun(command: Command): Command {
-  return command.option("--reason <text>", "kept with the run").option("--no-wait", "begin it and return");
-}
-
-/** Errors: `input.invalid` for both or, where one is needed, neither; `not_found`. */
-async function momentOf(
-  api: ApiClient,
-  environment: string,
-  { at, point }: MomentFlags,
-  needed: boolean,
-): Promise<NamedMoment> {
-  if (at !== undefined && point !== undefined) {
-    throw new OperationalError("input.invalid", "--at and --point both name a moment: give one of them");
-  }
-  if (at !== undefined) return { at: parseMoment(at, Date.now()) };
-  if (point === undefined) {
-    if (!needed) return {};
-    throw new OperationalError("input.invalid", "name the moment with --at, or with --point");
-  }
-  const { points } = await api.get<PointsView>(environmentPath(environment, "/points"));
-  const found = points.find(({ id }) => id === point);
-  if (found === undefined) throw noSuchPoint(environment, point);
-  return { at: found.at, sequence: found.sequence };
-}
-
-function addRecover(program: Command, context: CommandContext): void {
-  const command = program
-    .command("recover [environment]")
-    .description(
-      "move the environment to its standby site, its disks as at a named moment: a failover to a moment",
-    )
-    .addHelpText(
-      "after",
-      examples('understudy recover shop --at "20s ago"', "understudy recover shop --point point-1a2b3c4d"),
-    )
-    .option("--confirm <environment>", "instead of typing the environment's name")
-    .option("--force", "go on although the active site answers and cannot be fenced; needs --reason");
-  withRun(withMoment(command, "protected disks")).action(
-    async (name: string | undefined, options: RunFlags & { readonly force?: boolean }, self: Command) => {
-      const flags = globalFlags(self);
-      if (options.force === true && options.reason === undefined) {
-        throw new OperationalError("input.invalid", "--force needs --reason: why is kept with the run");
-      }
-      const api = await openApi(context, flags);
-      const environment = await chooseEnvironment(api, name);
-      const moment = await momentOf(api, environment, options, true);
-      const what = `The environment goes back to ${describe(moment)}: what its disks were given since is not in it, and all users are moved.`;
-      await confirmTyped(context, environment, what, options.confirm);
-      await beginRun(context, api, environment, {
-        body: { kind: "failover", reason: options.reason, force: options.force ?? false, ...moment },
-        wait: options.wait,
-        json: flags.json,
-      });
-    },
-  );
 }
 
 function addInstantiate(program: Command, context: CommandContext): void {
@@ -178,10 +103,10 @@ function addRestore(program: Command, context: CommandContext): void {
       const api = await openApi(context, flags);
       const environment = await chooseEnvironment(api, name);
       const moment = await momentOf(api, environment, options, true);
-      const what = `${volume} is written over with its content of ${describe(moment)}, and its servers are stopped for it.`;
+      const what = `${volume} is written over with its content of ${describeMoment(moment)}, and its servers are stopped for it.`;
       await confirmTyped(context, volume, what, options.confirm);
       await beginRun(context, api, environment, {
-        body: { kind: "restore", reason: options.reason, volume, ...moment },
+        body: { kind: "restore", reason: options.reason, volumes: [volume], ...moment },
         wait: options.wait,
         json: flags.json,
       });
@@ -232,9 +157,4 @@ async function lineageOf(api: ApiClient, environment: string, volume: string): P
     "not_found",
     `"${volume}" is no volume of "${environment}" whose content is kept; those are: ${names === "" ? "none" : names}`,
   );
-}
-
-function describe({ at, sequence }: NamedMoment): string {
-  const time = at === undefined ? "the last moment" : new Date(at).toISOString();
-  return sequence === undefined ? time : `${time} (write ${sequence})`;
 }

@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import type { ApiClient } from "#cli/api-client.ts";
 import { confirmTyped, openApi, type CommandContext } from "#cli/command-context.ts";
 import { chooseEnvironment, environmentPath } from "#cli/environment-commands.ts";
+import { followCopies } from "#cli/follow-copies.ts";
 import { examples, globalFlags, wholeNumber } from "#cli/global-flags.ts";
 import { parseMoment } from "#cli/parse-moment.ts";
 import { formatDuration, formatTable, formatTime } from "#cli/table.ts";
@@ -33,6 +34,11 @@ const kinds: Readonly<Record<EnvironmentRun, { readonly what: string; readonly w
     what: "bring the environment back to the site it came from",
     warning: "A failback moves all users back and removes what the takeover created beyond the reserve.",
   },
+  migrate: {
+    what: "move the environment for good to its standby site, from one that works: planned, with its disks as last written",
+    warning:
+      "A migration stops the servers with protected disks for as long as it takes to start them at the standby site, moves all users, and scales the site that they leave down to a reserve.",
+  },
   swap: {
     what: "exchange the roles of the two sites",
     warning: "A swap makes the standby site the active one and scales the other down to a reserve.",
@@ -41,7 +47,7 @@ const kinds: Readonly<Record<EnvironmentRun, { readonly what: string; readonly w
 };
 
 export function addRunCommands(program: Command, context: CommandContext): void {
-  for (const kind of ["failover", "failback", "swap", "drill"] as const)
+  for (const kind of ["failover", "failback", "migrate", "swap", "drill"] as const)
     addRunCommand(program, context, kind);
   const run = program.command("run").description("runs: what was or is being done");
   run
@@ -94,6 +100,9 @@ function addRunCommand(program: Command, context: CommandContext, kind: Environm
   if (kind === "failover" || kind === "swap") {
     command.option("--force", "go on although the active site answers and cannot be fenced; needs --reason");
   }
+  if (kind === "migrate") {
+    command.option("--force", "go on although the content of volumes is not kept; needs --reason");
+  }
   if (kind === "failover" || kind === "drill") {
     command.option("--at <time>", 'protected disks as they were then: 2026-03-01T12:00:00Z, or "20s ago"');
   }
@@ -130,6 +139,8 @@ export interface BegunRun {
   >;
   readonly wait: boolean;
   readonly json: boolean;
+  /** Beyond the run's end, until the disks that it made live have all their content. */
+  readonly copies?: boolean;
 }
 
 /** Begins it, and unless told otherwise follows it to its end, which is then the exit code. */
@@ -137,7 +148,7 @@ export async function beginRun(
   context: CommandContext,
   api: ApiClient,
   environment: string,
-  { body, wait, json }: BegunRun,
+  { body, wait, json, copies = false }: BegunRun,
 ): Promise<void> {
   const run = await api.post<Run>(environmentPath(environment, "/runs"), {
     ...body,
@@ -148,7 +159,15 @@ export async function beginRun(
     return;
   }
   const view = await followToEnd(context, api, run);
-  context.terminal.out(json ? JSON.stringify(view) : describeRun(view));
+  const serves = view.state === "succeeded" || view.state === "incomplete";
+  if (!copies || !serves) {
+    context.terminal.out(json ? JSON.stringify(view) : describeRun(view));
+    context.exitWith(exitCodeOf(view));
+    return;
+  }
+  if (!json) context.terminal.out(describeRun(view));
+  const disks = await followCopies(context, api, environmentPath(environment), view.finishedAt ?? 0);
+  context.terminal.out(json ? JSON.stringify({ ...view, disks }) : `${disks.length} disks are whole`);
   context.exitWith(exitCodeOf(view));
 }
 

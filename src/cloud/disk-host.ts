@@ -7,7 +7,7 @@
  * - Each call is idempotent: repeated after a crash of either side, it finishes what was begun and begins nothing twice.
  * - Capture never holds a guest's writes longer than the stall limit: past it, the guest goes on, what it writes is kept track
  *   of on the host, and the state says `interrupted` until the target has caught up.
- * - A seeded disk that a guest has written to is never thrown away, whatever becomes of its source.
+ * - A seeded disk that a guest has written to is never thrown away, whatever becomes of its source, unless it is to be replaced.
  */
 
 /** `synchronising`: the target's content is not one moment of the disk yet. `continuous`: each write reaches it before the guest is told. */
@@ -41,6 +41,11 @@ export interface SeedRequest {
   readonly uri: string;
   /** Of the background copy; absent: as fast as it goes. */
   readonly bytesPerSecond?: number;
+  /**
+   * Also a volume that was written to: what it held is given up for the source's content. The text names this one replacement, so
+   * that said again it does nothing more.
+   */
+  readonly replace?: string;
 }
 
 /** `copying`: live, its content still comes over. `waiting`: live, its source does not answer now. `done`: the source is let go. */
@@ -63,7 +68,7 @@ export interface DiskHost extends AsyncDisposable {
 
   /**
    * Makes the volume's content that of the source, at once: reads go to the source until the background copy has them here. The
-   * volume must not have been written to: one that was is refused with `machine.refused`.
+   * volume must not have been written to, unless it is to be replaced, and no running machine may have it: else `machine.refused`.
    */
   seed(request: SeedRequest, signal: AbortSignal): Promise<SeedStatus>;
   seeds(signal: AbortSignal): Promise<readonly SeedStatus[]>;

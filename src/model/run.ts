@@ -1,8 +1,8 @@
-/** A run is one durable execution of a failover, failback, swap, drill or restore. */
+/** A run is one durable execution of a failover, failback, migration, swap, drill or restore. */
 import type { EnvironmentId, RunId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
 
-export const runKinds = ["failover", "failback", "swap", "drill", "restore"] as const;
+export const runKinds = ["failover", "failback", "migrate", "swap", "drill", "restore"] as const;
 export type RunKind = (typeof runKinds)[number];
 
 /**
@@ -20,7 +20,9 @@ export type EnvironmentPhase =
   /** The roles are exchanged: the former standby is active. The former active site is kept for a return. */
   | "failed_over"
   /** The former active site is being brought up to date; the active site still serves, and takes no commands. */
-  | "failing_back";
+  | "failing_back"
+  /** The standby is being made ready to serve for good; the active site still serves, and takes no commands. */
+  | "migrating";
 
 export interface Run {
   readonly id: RunId;

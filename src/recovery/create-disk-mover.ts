@@ -133,5 +133,13 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
     },
 
     restore,
+
+    async replace(site, disk, { moment, token }, signal) {
+      const host = hostOf(site);
+      const { lineage, uri } = await served(disk, moment, signal);
+      await host.stopCapture(disk.targetId, signal);
+      await host.seed({ volumeId: disk.targetId, uri, replace: token }, signal);
+      await remember(site, disk.targetId, lineage);
+    },
   };
 }

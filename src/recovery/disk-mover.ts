@@ -52,6 +52,19 @@ export interface DiskMover {
 
   /** Writes what differs from the moment into a disk that no server uses now. */
   restore(site: string, disk: MovedDisk, moment: DiskMoment, signal: AbortSignal): Promise<RestoreReport>;
+
+  /**
+   * As `restore`, but at once: the disk is live as at the moment when this returns, and its content comes over while servers
+   * run. What it held is gone from there.
+   */
+  replace(site: string, disk: MovedDisk, as: DiskReplacement, signal: AbortSignal): Promise<void>;
+}
+
+/** A disk's replacement where it is. */
+export interface DiskReplacement {
+  readonly moment: DiskMoment;
+  /** Names this one replacement: said again, nothing more is done. */
+  readonly token: string;
 }
 
 export interface RestoreReport {

@@ -2,7 +2,7 @@
  * Keeps the writes of an environment's disks coming into the vault, from whichever site serves: a loop that compares what is to be
  * captured with what the site's host says is, and brings the host to it. What cannot be captured is a named gap, not a log line.
  */
-import type { CaptureStatus, DiskHost } from "#cloud/disk-host.ts";
+import type { CaptureStatus, DiskHost, SeedStatus } from "#cloud/disk-host.ts";
 import { replaceGaps } from "#environment/gaps.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, publicMessage } from "#kernel/errors.ts";
@@ -39,7 +39,11 @@ export interface ProtectedDisk {
   readonly site: string;
   /** Null: nothing captures it. */
   readonly capture: CaptureStatus | null;
+  /** How much of its content has come over, where it is or was live before that; null: it never was. */
+  readonly copy: SeedStatus | null;
   readonly problem: string | null;
+  /** Milliseconds since the epoch. */
+  readonly seenAt: number;
 }
 
 const everyMs = 1000;
@@ -87,8 +91,9 @@ export class DiskProtection {
     // First the vault, then the host: what the host says is then no older than the session that it is taken for.
     const kept = await this.#options.desk.volumes(context.environment, signal);
     const running = await this.#captures(host, signal);
+    const copies = host === undefined || "problem" in running ? [] : await host.seeds(signal);
     const disks = await Promise.all(
-      volumes.map((volume) => this.#lookAt(volume, { site, epoch, host, running }, signal)),
+      volumes.map((volume) => this.#lookAt(volume, { site, epoch, host, running, copies }, signal)),
     );
     if (context.servingSite() !== site) return;
     await confirmCaptures(this.#options.desk, context.environment, kept, disks, signal);
@@ -132,14 +137,16 @@ export class DiskProtection {
       readonly epoch: number;
       readonly host: DiskHost | undefined;
       readonly running: readonly CaptureStatus[] | { readonly problem: string };
+      readonly copies: readonly SeedStatus[];
     },
     signal: AbortSignal,
   ): Promise<ProtectedDisk> {
     const { context, desk, store, clock, stallLimitMs } = this.#options;
     const { environment } = context;
-    const { site, epoch, host, running } = at;
+    const { site, epoch, host, running, copies } = at;
     const lineage = await lineageOf(store, environment, site, volume.id);
-    const seen = { volumeId: volume.id, lineage, site };
+    const copy = copies.find(({ volumeId }) => volumeId === volume.id) ?? null;
+    const seen = { volumeId: volume.id, lineage, site, copy, seenAt: clock.now() };
     if (host === undefined) {
       const problem = `site "${site}" has no host agent: add its \`host\` to understudy.yaml`;
       return { ...seen, capture: null, problem };

@@ -78,8 +78,12 @@ export interface RunRequest {
   readonly at?: number;
   /** With `at`, the very moment: a recovery point's write. */
   readonly sequence?: number;
-  /** A restore only: the volume, by its id where the environment is served. */
-  readonly volume?: string;
+  /** A restore or a drill of a part: volumes by their ids where the environment is served; with `servers` absent too: all. */
+  readonly volumes?: readonly string[];
+  /** By id or name. */
+  readonly servers?: readonly string[];
+  /** A restore only: the disks are replaced at once, and their content comes over while their servers run. */
+  readonly live?: boolean;
   /** A drill stands for so long after it was verified, to be looked at, in milliseconds. */
   readonly holdMs?: number;
 }

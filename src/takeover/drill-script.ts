@@ -2,6 +2,9 @@
 import { OperationalError } from "#kernel/errors.ts";
 import { environmentId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
+import { type EnvironmentState, resourceKey } from "#model/environment-state.ts";
+import { neededBy } from "#model/needed-resources.ts";
+import type { Resource } from "#model/resource.ts";
 import { markVerified } from "#recovery/recovery-points.ts";
 import type { Statement } from "#store/contract.ts";
 import { findLeftovers, removeLeftovers } from "#standby/remove-leftovers.ts";
@@ -18,7 +21,7 @@ export function drillScope(run: StoredRun): string {
   return run.id;
 }
 
-export function drillScript(stage: Stage): RunScript {
+export function drillScript(stage: Stage, run: StoredRun): RunScript {
   return {
     steps: [
       ...diskSteps(stage),
@@ -29,7 +32,7 @@ export function drillScript(stage: Stage): RunScript {
     ],
     rollback: [{ name: "undo: clean up", execute: (context) => cleanUp(stage, context) }],
     patienceMs: 60_000,
-    conclude: (results, ended) => conclude(stage, results, ended),
+    conclude: (results, ended) => conclude(stage, run, results, ended),
   };
 }
 
@@ -46,25 +49,37 @@ function diskSteps(stage: Stage): readonly Step[] {
     },
     {
       name: "seed-disks",
-      execute: (context) => {
+      execute: async (context) => {
         const { run, results } = context;
         const { from, to } = moveInput(run.input);
         const scope = drillScope(run);
         const moment = momentOf(results, "choose-moment");
         const nameSuffix = `-${run.id}`;
         const converge = { from, to, scope, sizing: "fit" as const, nameSuffix, epoch: run.epoch };
-        return seedDisks(stage, context, { to, scope, moment, converge });
+        const state = await stage.settledState(context.signal);
+        const only = new Set(partOf(state, run).flatMap((one) => (one.kind === "volume" ? [one.id] : [])));
+        return seedDisks(stage, context, { to, scope, moment, converge, only });
       },
     },
   ];
+}
+
+/** What is built: everything, or the named servers with what they need. */
+function partOf(state: EnvironmentState, run: StoredRun): readonly Resource[] {
+  const { servers } = moveInput(run.input);
+  return servers === undefined ? [...state.resources()] : neededBy(state, new Set(servers));
 }
 
 async function build(stage: Stage, { run, results, signal, say }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const state = await stage.settledState(signal);
   // The record goes on following the journal while this builds.
-  const desired = withoutWithheld(state.resources(), results, state);
-  const servers = runningServers(state).map(({ id }) => id);
+  const part = partOf(state, run);
+  const desired = withoutWithheld(part, results, state);
+  const built = new Set(part.map(({ kind, id }) => resourceKey(kind, id)));
+  const servers = runningServers(state).flatMap(({ kind, id }) =>
+    built.has(resourceKey(kind, id)) ? [id] : [],
+  );
   const report = await convergeSite(
     stage,
     {
@@ -150,8 +165,9 @@ async function cleanUp(stage: Stage, { run, signal }: StepContext): Promise<Step
   };
 }
 
-/** Only what was booted and probed is called verified. */
-function verdictOn(stage: Stage, results: ReadonlyMap<string, Json>): readonly Statement[] {
+/** Only what was booted and probed is called verified: all of it. */
+function verdictOn(stage: Stage, run: StoredRun, results: ReadonlyMap<string, Json>): readonly Statement[] {
+  if (moveInput(run.input).servers !== undefined) return [];
   const moment = results.has("choose-moment") ? momentOf(results, "choose-moment") : null;
   if (moment === null) return [];
   const { named } = results.get("verify") as { readonly named: string };
@@ -161,6 +177,7 @@ function verdictOn(stage: Stage, results: ReadonlyMap<string, Json>): readonly S
 
 function conclude(
   stage: Stage,
+  run: StoredRun,
   results: ReadonlyMap<string, Json>,
   ended: "done" | "rolled_back" | "failed",
 ): Conclusion {
@@ -168,7 +185,7 @@ function conclude(
   const built = results.get("build") as { failed: number };
   const verified = results.get("verify") as { bad: number; named: string };
   if (built.failed === 0 && verified.bad === 0) {
-    return { state: "succeeded", error: null, effects: verdictOn(stage, results) };
+    return { state: "succeeded", error: null, effects: verdictOn(stage, run, results) };
   }
   return {
     state: "incomplete",

@@ -23,6 +23,7 @@ export function servingSite(record: EnvironmentRecord): SiteId {
     case "protected":
     case "failed_over":
     case "failing_back":
+    case "migrating":
       return record.activeSite;
   }
 }

@@ -8,7 +8,7 @@ import { openJournalFollower, type JournalFollower } from "#environment/follow-j
 import type { Journal } from "#journal/contract.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
-import { environmentId, resourceId, siteId, type EnvironmentId } from "#kernel/ids.ts";
+import { environmentId, siteId, type EnvironmentId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import type { EnvironmentState } from "#model/environment-state.ts";
@@ -42,7 +42,8 @@ import type { RunLedger, StoredRun } from "#takeover/run-ledger.ts";
 import { scriptOf } from "#takeover/script-of.ts";
 import type { EnvironmentSettings } from "#takeover/settings.ts";
 import type { Site, Stage } from "#takeover/stage.ts";
-import { prepareRun } from "#takeover/start-run.ts";
+import { selectServers, selectVolumes } from "#takeover/select-part.ts";
+import { prepareRun, type RunPart } from "#takeover/start-run.ts";
 import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
 import { fenceSite } from "#takeover/fence.ts";
 import {
@@ -207,13 +208,17 @@ export class EnvironmentRuntime {
     return isAtRest(this.#record) ? this.#ports.site(this.#record.activeSite).cloud : undefined;
   }
 
-  #checkKept(volume: string): void {
-    const kept = keptVolumes(this.#stage, this.#follower.state);
-    if (kept.has(resourceId(volume))) return;
-    const names = kept.size === 0 ? "none" : [...kept].join(", ");
+  /** Errors: `not_found`, `input.invalid`. */
+  #partOf(request: RunRequest): RunPart {
+    const { kind, servers = [], volumes = [] } = request;
+    const { state } = this.#follower;
+    const whole = { environment: this.#id, state, kept: keptVolumes(this.#stage, state) };
+    if (kind === "restore") return { volumes: selectVolumes(whole, { servers, volumes }) };
+    if (servers.length + volumes.length === 0) return {};
+    if (kind === "drill") return { servers: selectServers(whole, { servers, volumes }) ?? [] };
     throw new OperationalError(
-      "not_found",
-      `"${volume}" is no volume of "${this.#id}" whose content is kept; those are: ${names}`,
+      "input.invalid",
+      `a ${kind} moves the environment as a whole: it takes no servers or volumes`,
     );
   }
 
@@ -226,7 +231,7 @@ export class EnvironmentRuntime {
         `environment "${this.#id}" has no protected disks, so that there is no moment to choose: see \`protect\` in understudy.yaml`,
       );
     }
-    if (request.kind === "restore") this.#checkKept(request.volume ?? "");
+    const part = this.#partOf(request);
     if (this.#run !== undefined) {
       throw new OperationalError(
         "state.conflict",
@@ -237,7 +242,13 @@ export class EnvironmentRuntime {
     try {
       // A return starts the servers that a fence under way would still stop.
       await this.#fencing;
-      const { run, effects } = prepareRun(store, clock, await readEnvironment(store, this.#id), request);
+      const { run, effects } = prepareRun(
+        store,
+        clock,
+        await readEnvironment(store, this.#id),
+        request,
+        part,
+      );
       const begun = await ledger.begin(run, effects);
       this.#execute(begun);
       return begun;

@@ -62,11 +62,11 @@ export function failbackScript(stage: Stage): RunScript {
       },
     ],
     patienceMs,
-    conclude,
+    conclude: concludeReturn,
   };
 }
 
-async function survey(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+export async function survey(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { to } = moveInput(run.input);
   const found = await surveyCounterparts(stage, stage.site(to), run.epoch, signal);
   return {
@@ -110,11 +110,11 @@ function diskSteps(stage: Stage): readonly Step[] {
   ];
 }
 
-async function startKept(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
+export async function startKept(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const state = await stage.settledState(signal);
   const desired = [...state.resources()];
-  const report = await convergeHome(stage, { from, to, desired, epoch: run.epoch }, say, signal);
+  const report = await convergeWhole(stage, { from, to, desired, epoch: run.epoch }, say, signal);
   return { summary: describeReport(report) };
 }
 
@@ -132,7 +132,7 @@ async function bringUpToDate(stage: Stage, { run, signal, say }: StepContext): P
   const { from, to } = moveInput(run.input);
   const state = await stage.settledState(signal);
   const desired = withKeptServersStopped(stage, state);
-  const report = await convergeHome(stage, { from, to, desired, epoch: run.epoch }, say, signal);
+  const report = await convergeWhole(stage, { from, to, desired, epoch: run.epoch }, say, signal);
   const { started, gone } = await startStranded(stage, stage.site(to), signal);
   if (started.length > 0) await say(`started where they had stayed behind: ${started.join(", ")}`);
   if (gone.length > 0) await say(`could not follow, and are gone from ${to} too: ${gone.join(", ")}`);
@@ -143,7 +143,7 @@ async function bringUpToDate(stage: Stage, { run, signal, say }: StepContext): P
 }
 
 /** Errors: `environment.incomplete` unless everything came about. */
-async function convergeHome(
+export async function convergeWhole(
   stage: Stage,
   wanted: Pick<SiteConvergence, "from" | "to" | "desired" | "epoch">,
   say: StepContext["say"],
@@ -166,11 +166,11 @@ async function convergeHome(
   const why = first === undefined ? "" : `: ${first.message}`;
   throw new OperationalError(
     "environment.incomplete",
-    `${report.failed + report.skipped} resources could not be brought up to date at ${wanted.to}${why}; the copy goes on serving`,
+    `${report.failed + report.skipped} resources could not be brought up to date at ${wanted.to}${why}; ${wanted.from} goes on serving`,
   );
 }
 
-async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+export async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { to } = moveInput(run.input);
   const checks = await verifyCounterparts(stage, { to, scope: mainScope }, signal);
   const bad = checks.filter(({ problem }) => problem !== null);
@@ -186,7 +186,7 @@ async function verify(stage: Stage, { run, signal }: StepContext): Promise<StepR
   return { summary: describeChecks(checks), result: { servers: checks.length } };
 }
 
-async function exchange(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+export async function exchange(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const { store, clock, settings } = stage;
   await stage.settledState(signal);
@@ -199,19 +199,21 @@ async function exchange(stage: Stage, { run, signal }: StepContext): Promise<Ste
     standbySite: from,
   });
   return {
-    summary: `${to} is the active site again, with ${exchanged.resources} resources`,
+    summary: `${to} is the active site, with ${exchanged.resources} resources`,
     result: { resources: exchanged.resources },
     effects: [move, ...exchanged.statements],
   };
 }
 
 /** The copy is not taken down before users are answered at home: until then, there is still something to look at. */
-async function probe(stage: Stage, { signal }: StepContext): Promise<StepResult> {
+export async function probe(stage: Stage, { signal }: StepContext): Promise<StepResult> {
   const { applicationProbes: probes } = stage.settings;
   const failures = await probeApplication({ probes, clock: stage.clock, patienceMs: 30_000, signal });
   const summary = describeProbes(probes, failures);
   if (failures.length === 0) return { summary };
-  throw new OperationalError("environment.incomplete", `the copy is kept: ${summary}`, { retry: "later" });
+  throw new OperationalError("environment.incomplete", `what served before is kept: ${summary}`, {
+    retry: "later",
+  });
 }
 
 /** The way back down: what the takeover added beyond the reserve is removed. */
@@ -244,7 +246,10 @@ export async function scaleDown(stage: Stage, { run, signal, say }: StepContext)
   };
 }
 
-function conclude(results: ReadonlyMap<string, Json>, ended: "done" | "rolled_back" | "failed"): Conclusion {
+export function concludeReturn(
+  results: ReadonlyMap<string, Json>,
+  ended: "done" | "rolled_back" | "failed",
+): Conclusion {
   if (ended !== "done") {
     // From the exchange on it has returned: what failed after it is no way back.
     return { state: results.has("exchange") ? "incomplete" : ended, error: null, effects: [] };
@@ -253,7 +258,7 @@ function conclude(results: ReadonlyMap<string, Json>, ended: "done" | "rolled_ba
   if (failed === 0) return { state: "succeeded", error: null, effects: [] };
   return {
     state: "incomplete",
-    error: `the environment has returned; ${failed} resources of the copy could not be removed and are tried again in the background`,
+    error: `the environment has moved; ${failed} resources that it left behind could not be removed and are tried again in the background`,
     effects: [],
   };
 }

@@ -32,8 +32,12 @@ export interface MoveInput {
   readonly at?: number | null;
   /** With `at`, the very moment: a recovery point's. */
   readonly sequence?: number;
-  /** A restore only: the volume, by its id where the environment is served. */
-  readonly volume?: ResourceId;
+  /** A restore only: the volumes, by their ids where the environment is served. */
+  readonly volumes?: readonly ResourceId[];
+  /** A restore only: the disks are replaced at once, and their content comes over while their servers run. */
+  readonly live?: boolean;
+  /** A drill only: these servers and what they need; absent: everything. */
+  readonly servers?: readonly ResourceId[];
   /** A drill only: how long it stands after it was verified. */
   readonly holdMs?: number;
 }

@@ -79,16 +79,19 @@ export interface DiskRecovery {
   readonly moment: DiskMoment | null;
   /** Of the convergence that makes their counterparts. */
   readonly converge: Omit<SiteConvergence, "desired">;
+  /** Of the kept volumes, these; absent: all. */
+  readonly only?: ReadonlySet<ResourceId>;
 }
 
 /** Makes the counterparts of the kept disks, and gives each the moment's content. */
 export async function seedDisks(
   stage: Stage,
   { signal, say }: StepContext,
-  { to, scope, moment, converge }: DiskRecovery,
+  { to, scope, moment, converge, only }: DiskRecovery,
 ): Promise<StepResult> {
   const state = await stage.settledState(signal);
-  const kept = keptVolumes(stage, state);
+  const all = keptVolumes(stage, state);
+  const kept = only === undefined ? all : new Set([...all].filter((id) => only.has(id)));
   if (moment === null || kept.size === 0) {
     return { summary: "no disk is kept in the vault", result: { withheld: [] } };
   }
@@ -120,6 +123,11 @@ export async function seedDisks(
     summary: `${live} of ${outcomes.length} disks are live at ${to}, their content comes over behind`,
     result: { withheld: withheld.map(({ sourceId }) => sourceId) },
   };
+}
+
+/** What can stand before the kept disks have their content. */
+export function withoutKeptServers(stage: Stage, state: EnvironmentState): readonly Resource[] {
+  return withoutUsers([...state.resources()], keptVolumes(stage, state), state);
 }
 
 /** Servers that use kept disks, and their links to them, come later. Those that stand already are left as they are. */

@@ -1,19 +1,24 @@
 /**
- * Restore: one kept disk is written back to a moment, in place, where the environment is served. Its servers are stopped for it. There is
- * no way back half-way: a disk that is part old and part new starts nothing; begun again, the run ends what it began.
+ * Restore: kept disks go back to a moment, in place, where the environment is served. Their servers are stopped for it. Either what
+ * differs is written into them, or (live) they are replaced at once, and their content comes over while the servers run again.
+ * There is no way back half-way: a disk that is part old and part new starts nothing; begun again, the run ends what it began.
  */
 import type { ResourceId } from "#kernel/ids.ts";
 import { invariant } from "#kernel/invariant.ts";
 import { serversOfVolumes } from "#model/recovered-volumes.ts";
 import { moveInput } from "#takeover/failover-script.ts";
 import { chooseMoment, describeMoment, momentOf, setPower } from "#takeover/recover-disks.ts";
-import type { RunScript, StepContext, StepResult } from "#takeover/run-engine.ts";
+import type { RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
 import type { Stage } from "#takeover/stage.ts";
 
 const patienceMs = 60_000;
 
-export function restoreScript(stage: Stage): RunScript {
+export function restoreScript(stage: Stage, run: StoredRun): RunScript {
+  const { live = false, force } = moveInput(run.input);
+  // What is replaced is not there any more: it has to be in the vault, unless a person says that it need not.
+  const keep = (name: string): readonly Step[] =>
+    live && !force ? [{ name, execute: (context) => keepLastWrites(stage, context) }] : [];
   return {
     steps: [
       {
@@ -23,8 +28,11 @@ export function restoreScript(stage: Stage): RunScript {
           return chooseMoment(stage, context, { atMs: at ?? null, sequence, settled: false, fence: null });
         },
       },
+      // While the servers run: a capture that does not work costs nobody a stop.
+      ...keep("check-capture"),
       { name: "stop-servers", execute: (context) => stopServers(stage, context) },
-      { name: "restore-disk", execute: (context) => restoreDisk(stage, context) },
+      ...keep("keep-last-writes"),
+      { name: "restore-disks", execute: (context) => (live ? replaceDisks : restoreDisks)(stage, context) },
       { name: "start-servers", execute: (context) => startServers(stage, context) },
     ],
     patienceMs,
@@ -36,34 +44,59 @@ export function restoreScript(stage: Stage): RunScript {
   };
 }
 
-function volumeOf(run: StoredRun): ResourceId {
-  const { volume } = moveInput(run.input);
-  invariant(volume !== undefined, "a restore names its volume");
-  return volume;
+function volumesOf(run: StoredRun): readonly ResourceId[] {
+  const { volumes } = moveInput(run.input);
+  invariant(volumes !== undefined && volumes.length > 0, "a restore names its volumes");
+  return volumes;
+}
+
+async function keepLastWrites(stage: Stage, { signal }: StepContext): Promise<StepResult> {
+  invariant(stage.disks !== undefined, "only a kept disk is restored");
+  await stage.disks.settle(signal);
+  return { summary: "what was written until now is in the vault, and can be gone back to" };
 }
 
 /** Those that were to run are remembered: the environment's record may change until they are started again. */
 async function stopServers(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
   const { from } = moveInput(run.input);
   const state = await stage.settledState(signal);
-  const users = serversOfVolumes(state, new Set([volumeOf(run)]));
+  const users = serversOfVolumes(state, new Set(volumesOf(run)));
   const running = [...state.resources()].flatMap((one) =>
     one.kind === "server" && users.has(one.id) && one.spec.power === "running" ? [one.id] : [],
   );
   await setPower(stage, from, [...users], "stopped", signal);
-  return { summary: `${users.size} servers that use the disk are stopped at ${from}`, result: { running } };
+  return { summary: `${users.size} servers that use the disks are stopped at ${from}`, result: { running } };
 }
 
-async function restoreDisk(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {
+async function restoreDisks(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {
   const { from } = moveInput(run.input);
-  const volume = volumeOf(run);
   const moment = momentOf(results, "choose-moment");
   invariant(stage.disks !== undefined && moment !== null, "only a kept disk is restored");
-  const disk = { sourceId: volume, targetId: volume };
-  const { comparedBytes, writtenBytes } = await stage.disks.restore(from, disk, moment, signal);
+  let comparedBytes = 0;
+  let writtenBytes = 0;
+  for (const volume of volumesOf(run)) {
+    const done = await stage.disks.restore(from, { sourceId: volume, targetId: volume }, moment, signal);
+    comparedBytes += done.comparedBytes;
+    writtenBytes += done.writtenBytes;
+  }
   return {
-    summary: `${volume} is as at ${describeMoment(moment)}: ${writtenBytes} of ${comparedBytes} bytes differed`,
+    summary: `${volumesOf(run).join(", ")} is as at ${describeMoment(moment)}: ${writtenBytes} of ${comparedBytes} bytes differed`,
     result: { comparedBytes, writtenBytes },
+  };
+}
+
+async function replaceDisks(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {
+  const { from } = moveInput(run.input);
+  const moment = momentOf(results, "choose-moment");
+  const { disks } = stage;
+  invariant(disks !== undefined && moment !== null, "only a kept disk is restored");
+  const volumes = volumesOf(run);
+  for (const volume of volumes) {
+    await disks.replace(from, { sourceId: volume, targetId: volume }, { moment, token: run.id }, signal);
+  }
+  return {
+    summary: `${volumes.join(", ")} is live as at ${describeMoment(moment)}, its content comes over behind`,
+    result: { live: volumes },
   };
 }
 

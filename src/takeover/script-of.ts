@@ -1,6 +1,7 @@
 import { drillScript } from "#takeover/drill-script.ts";
 import { failbackScript } from "#takeover/failback-script.ts";
 import { failoverScript, moveInput } from "#takeover/failover-script.ts";
+import { migrateScript } from "#takeover/migrate-script.ts";
 import { restoreScript } from "#takeover/restore-script.ts";
 import type { RunScript } from "#takeover/run-engine.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
@@ -14,11 +15,13 @@ export function scriptOf(stage: Stage, run: StoredRun): RunScript {
       return failoverScript(stage);
     case "failback":
       return failbackScript(stage);
+    case "migrate":
+      return migrateScript(stage);
     case "swap":
       return swapScript(stage, moveInput(run.input).forGood);
     case "drill":
-      return drillScript(stage);
+      return drillScript(stage, run);
     case "restore":
-      return restoreScript(stage);
+      return restoreScript(stage, run);
   }
 }

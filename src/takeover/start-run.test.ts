@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "#kernel/clock.ts";
-import { environmentId } from "#kernel/ids.ts";
+import { environmentId, resourceId } from "#kernel/ids.ts";
 import type { EnvironmentPhase, RunKind } from "#model/run.ts";
 import { openSqliteStore } from "#store/open-sqlite-store.ts";
 import { putEnvironment } from "#testing/record-commands.ts";
@@ -15,6 +15,7 @@ const shop = environmentId("shop");
 const table: Readonly<Record<EnvironmentPhase, Partial<Record<RunKind, [EnvironmentPhase, boolean]>>>> = {
   protected: {
     failover: ["failing_over", true],
+    migrate: ["migrating", true],
     swap: ["failing_over", true],
     drill: ["protected", false],
     restore: ["protected", false],
@@ -26,10 +27,11 @@ const table: Readonly<Record<EnvironmentPhase, Partial<Record<RunKind, [Environm
     restore: ["failed_over", false],
   },
   failing_back: { failback: ["failing_back", true] },
+  migrating: { migrate: ["migrating", true], failover: ["failing_over", true] },
 };
 
 for (const phase of Object.keys(table) as EnvironmentPhase[]) {
-  for (const kind of ["failover", "failback", "swap", "drill", "restore"] as const) {
+  for (const kind of ["failover", "failback", "migrate", "swap", "drill", "restore"] as const) {
     const expected = table[phase][kind];
     test(`a ${kind} of an environment that is ${phase} ${expected === undefined ? "is refused" : "begins"}`, async () => {
       const store = await openSqliteStore({ path: ":memory:" });
@@ -37,7 +39,8 @@ for (const phase of Object.keys(table) as EnvironmentPhase[]) {
       const first = await readEnvironment(store, shop);
       await store.commit([moveEnvironment(store, systemClock, first, { phase })]);
       const record = await readEnvironment(store, shop);
-      const named = kind === "restore" ? { volume: "vol-1", at: 5 } : {};
+      const named = kind === "restore" ? { at: 5 } : {};
+      const part = kind === "restore" ? { volumes: [resourceId("vol-1")] } : {};
       const request = {
         environment: shop,
         kind,
@@ -46,7 +49,8 @@ for (const phase of Object.keys(table) as EnvironmentPhase[]) {
         force: false,
         ...named,
       } as const;
-      const prepare = (): ReturnType<typeof prepareRun> => prepareRun(store, systemClock, record, request);
+      const prepare = (): ReturnType<typeof prepareRun> =>
+        prepareRun(store, systemClock, record, request, part);
       if (expected === undefined) {
         assert.throws(prepare, {
           code: "state.conflict",
@@ -86,20 +90,23 @@ test("force without a reason is refused, and kept with one", async () => {
   await store.close();
 });
 
-test("a restore names its volume and its moment, a write its time", async () => {
+test("a restore names its volumes and its moment, a write its time, and nothing else is live", async () => {
   const store = await openSqliteStore({ path: ":memory:" });
   await putEnvironment(store, shop);
   const record = await readEnvironment(store, shop);
   const asked = { environment: shop, by: "operator", reason: "", force: false };
-  for (const request of [
-    { ...asked, kind: "restore", at: 5 },
-    { ...asked, kind: "restore", volume: "vol-1" },
-    { ...asked, kind: "drill", sequence: 7 },
+  const part = { volumes: [resourceId("vol-1")] };
+  for (const [request, named] of [
+    [{ ...asked, kind: "restore", at: 5 }, {}],
+    [{ ...asked, kind: "restore" }, part],
+    [{ ...asked, kind: "drill", sequence: 7 }, {}],
+    [{ ...asked, kind: "drill", live: true }, {}],
   ] as const) {
-    assert.throws(() => prepareRun(store, systemClock, record, request), { code: "input.invalid" });
+    assert.throws(() => prepareRun(store, systemClock, record, request, named), { code: "input.invalid" });
   }
-  const request = { ...asked, kind: "restore", at: 5, sequence: 7, volume: "vol-1" } as const;
-  const { at, sequence, volume, from } = moveInput(prepareRun(store, systemClock, record, request).run.input);
-  assert.deepEqual([at, sequence, volume, from], [5, 7, "vol-1", record.activeSite]);
+  const request = { ...asked, kind: "restore", at: 5, sequence: 7, live: true } as const;
+  const { run } = prepareRun(store, systemClock, record, request, part);
+  const { at, sequence, volumes, live, from } = moveInput(run.input);
+  assert.deepEqual([at, sequence, volumes, live, from], [5, 7, ["vol-1"], true, record.activeSite]);
   await store.close();
 });

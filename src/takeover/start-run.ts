@@ -1,7 +1,7 @@
 /** Which run may begin when, and what it takes with it from its first moment. Pure but for reading the clock. */
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
-import { resourceId } from "#kernel/ids.ts";
+import type { ResourceId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
 import type { EnvironmentPhase, RunKind } from "#model/run.ts";
 import type { Statement, Store } from "#store/contract.ts";
@@ -12,8 +12,9 @@ import type { NewRun } from "#takeover/run-ledger.ts";
 
 const allowed: Readonly<Record<RunKind, readonly EnvironmentPhase[]>> = {
   // A failover that failed half-way is begun anew from where it stands.
-  failover: ["protected", "failing_over"],
+  failover: ["protected", "failing_over", "migrating"],
   failback: ["failed_over", "failing_back"],
+  migrate: ["protected", "migrating"],
   swap: ["protected", "failed_over"],
   drill: ["protected"],
   restore: ["protected", "failed_over"],
@@ -24,6 +25,7 @@ const why: Readonly<Record<EnvironmentPhase, string>> = {
   failing_over: "a failover has moved it half-way: begin the failover again",
   failed_over: "it has failed over: return with a failback, or make the new roles final with a swap",
   failing_back: "a failback has stopped half-way: begin the failback again",
+  migrating: "a migration has stopped half-way: begin it again, or begin a failover",
 };
 
 export interface PreparedRun {
@@ -32,12 +34,19 @@ export interface PreparedRun {
   readonly effects: readonly Statement[];
 }
 
+/** What of the environment it is about; absent: all of it. */
+export interface RunPart {
+  readonly volumes?: readonly ResourceId[];
+  readonly servers?: readonly ResourceId[];
+}
+
 /** Errors: `state.conflict` when the environment's phase does not allow the run; `input.invalid` for force without a reason. */
 export function prepareRun(
   store: Store,
   clock: Clock,
   record: EnvironmentRecord,
   request: RunRequest,
+  part: RunPart = {},
 ): PreparedRun {
   const { kind, force } = request;
   if (!allowed[kind].includes(record.phase)) {
@@ -49,8 +58,11 @@ export function prepareRun(
   if (force && request.reason.trim().length < 3) {
     throw new OperationalError("input.invalid", "to force a run, say why: the reason is kept with it");
   }
-  if (kind === "restore" && (request.at === undefined || request.volume === undefined)) {
-    throw new OperationalError("input.invalid", "a restore needs its volume and its moment");
+  if (kind === "restore" && (request.at === undefined || part.volumes === undefined)) {
+    throw new OperationalError("input.invalid", "a restore needs its volumes and its moment");
+  }
+  if (kind !== "restore" && request.live === true) {
+    throw new OperationalError("input.invalid", `a ${kind} is no restore: \`live\` means nothing there`);
   }
   if (request.sequence !== undefined && request.at === undefined) {
     throw new OperationalError("input.invalid", "a write is named together with its time: give `at` too");
@@ -63,7 +75,9 @@ export function prepareRun(
     forGood,
     at: request.at ?? null,
     ...(request.sequence === undefined ? {} : { sequence: request.sequence }),
-    ...(request.volume === undefined ? {} : { volume: resourceId(request.volume) }),
+    ...(part.volumes === undefined ? {} : { volumes: part.volumes }),
+    ...(part.servers === undefined ? {} : { servers: part.servers }),
+    ...(request.live === undefined ? {} : { live: request.live }),
     ...(request.holdMs === undefined ? {} : { holdMs: request.holdMs }),
   };
   const phase = phaseDuring(kind, record.phase);
@@ -88,6 +102,8 @@ function phaseDuring(kind: RunKind, phase: EnvironmentPhase): EnvironmentPhase |
       return "failing_over";
     case "failback":
       return "failing_back";
+    case "migrate":
+      return "migrating";
     case "swap":
       return phase === "protected" ? "failing_over" : phase;
     case "drill":

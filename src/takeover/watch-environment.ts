@@ -47,7 +47,8 @@ export function decideNext(
     const reason = "the takeover that the witnesses began broke off half-way";
     return { next: "run", kind: "failover", by: witnessesTrigger, reason };
   }
-  if (record.phase === "protected") {
+  // A migration that broke off half-way is served, and watched over, where it was.
+  if (record.phase === "protected" || record.phase === "migrating") {
     if (heldOff(holdOffMs.failover)) return { next: "nothing" };
     const about = observations.filter((one) => concerns(one, record.activeSite));
     const decision = decideFailover(about, settings.triggers, now, settings.staleAfterMs);

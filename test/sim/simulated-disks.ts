@@ -53,7 +53,7 @@ export class SimulatedDisks {
       const serves = site === activeSite && (this.#capturing.get(site) ?? -1) >= this.#epoch;
       for (const volumeId of this.#runningDisks(site)) {
         const key = `${site}/${volumeId}`;
-        if (phase === "failing_over" && site === standbySite) {
+        if ((phase === "failing_over" || phase === "migrating") && site === standbySite) {
           // Live already, but only captured once the run has committed.
           this.#contents.set(key, 1 + (this.#contents.get(key) ?? 0));
           continue;
@@ -126,6 +126,9 @@ export class SimulatedDisks {
         const differed = await fill(site, disk, moment);
         if (differed) this.met.restores += 1;
         return { comparedBytes: 1, writtenBytes: differed ? 1 : 0 };
+      },
+      replace: async (site, disk, { moment }) => {
+        if (await fill(site, disk, moment)) this.met.restores += 1;
       },
     };
   }

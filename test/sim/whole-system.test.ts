@@ -24,7 +24,9 @@ async function passSeconds(world: SimulatedWorld, seconds: number, liar: string 
 /** A person asks for a run; whether the environment allows it just now is its own to say. */
 async function askFor(world: SimulatedWorld, kind: RunKind): Promise<void> {
   try {
-    await world.runtime.startRun({ environment, kind, by: "person", reason: "simulated", force: false });
+    // Some of the user's volumes are not kept, which a migration wants to hear is meant.
+    const force = kind === "migrate";
+    await world.runtime.startRun({ environment, kind, by: "person", reason: "simulated", force });
   } catch (error) {
     if (!isOperational(error, "state.conflict")) throw error;
   }
@@ -66,7 +68,7 @@ async function oneStep(world: SimulatedWorld, user: SimulatedUser): Promise<void
     return world.startEngine();
   }
   if (draw < 0.96) return sabotage(world);
-  const kinds: readonly RunKind[] = ["failover", "failback", "swap", "drill"];
+  const kinds: readonly RunKind[] = ["failover", "failback", "migrate", "swap", "drill"];
   return askFor(world, kinds[Math.floor(random.fraction() * kinds.length)] ?? "drill");
 }
 
@@ -86,6 +88,7 @@ async function comeToRest(world: SimulatedWorld): Promise<void> {
     if (rests && round > 12) return;
     if (record.phase === "failing_over") await askFor(world, "failover");
     if (record.phase === "failing_back") await askFor(world, "failback");
+    if (record.phase === "migrating") await askFor(world, "migrate");
   }
   assert.fail(`the environment does not come to rest: ${JSON.stringify(world.runtime.record)}`);
 }
@@ -251,6 +254,7 @@ test("the seeds met every kind of run, decided by people and by witnesses, and s
     "failover succeeded",
     "failback succeeded",
     "swap succeeded",
+    "migrate succeeded",
     "drill succeeded",
     "interrupted or repeated",
     "decided by witnesses",

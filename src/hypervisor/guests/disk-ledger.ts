@@ -19,6 +19,8 @@ export interface SeedRecord {
    * file holds everything, and the source was let go.
    */
   readonly phase: "making" | "live" | "done";
+  /** Names the replacement that it came with. */
+  readonly replaced?: string;
 }
 
 export interface DiskRecords {

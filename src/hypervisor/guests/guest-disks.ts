@@ -160,25 +160,29 @@ export class GuestDisks implements DiskHost {
     return Promise.resolve(wishes.map(([id, wish]) => this.#captureStatus(id, wish)));
   }
 
-  seed({ volumeId, uri, bytesPerSecond }: SeedRequest, signal: AbortSignal): Promise<SeedStatus> {
-    const { ledger, files, turn, reconcile } = this.#parts;
+  seed({ volumeId, uri, bytesPerSecond, replace }: SeedRequest, signal: AbortSignal): Promise<SeedStatus> {
+    const { host, ledger, files, turn, reconcile } = this.#parts;
     return turn(async () => {
       signal.throwIfAborted();
       locationOf(uri);
       const volume = this.#volume(volumeId);
       const present = ledger.records.seeds[volumeId];
       const speed = bytesPerSecond ?? null;
-      if (present?.uri === uri) {
+      if (present?.uri === uri && (replace === undefined || present.replaced === replace)) {
         if (present.bytesPerSecond !== speed) {
           await ledger.setSeed(volumeId, { ...present, bytesPerSecond: speed });
         }
       } else {
         await this.#refuseUnlessFree(volumeId, signal);
-        if (this.isExported(volumeId) || !(await files.isUntouched(volumeId, signal))) {
+        const given = replace !== undefined || (await files.isUntouched(volumeId, signal));
+        if (this.isExported(volumeId) || !given) {
           throw refused(`volume ${volumeId} was written to: its content is not replaced`);
         }
         const sizeBytes = volume.sizeGiB * GIB;
-        await ledger.setSeed(volumeId, { uri, bytesPerSecond: speed, sizeBytes, phase: "making" });
+        // What went on for the disk that was is not about the one that comes.
+        for (const machine of host.list()) await this.release(machine, diskIdOf(volumeId));
+        const record = { uri, bytesPerSecond: speed, sizeBytes, phase: "making" } as const;
+        await ledger.setSeed(volumeId, { ...record, ...(replace !== undefined && { replaced: replace }) });
         await this.ensureFile(volume, signal);
       }
       reconcile();

@@ -15,8 +15,10 @@ export function startHostApi(host: DiskHost, socketPath: string, log: Log): Prom
       startCapture: (request, signal) => host.startCapture(request, signal),
       stopCapture: ({ volumeId }, signal) => done(host.stopCapture(volumeId, signal)),
       captures: async (_, signal) => [...(await host.captures(signal))],
-      seed: ({ volumeId, uri, bytesPerSecond }, signal) =>
-        host.seed({ volumeId, uri, ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }) }, signal),
+      seed: ({ volumeId, uri, bytesPerSecond, replace }, signal) => {
+        const speed = bytesPerSecond === undefined ? {} : { bytesPerSecond };
+        return host.seed({ volumeId, uri, ...speed, ...(replace === undefined ? {} : { replace }) }, signal);
+      },
       seeds: async (_, signal) => [...(await host.seeds(signal))],
       exportVolume: ({ volumeId }, signal) => host.exportVolume(volumeId, signal),
       endExport: ({ volumeId }, signal) => done(host.endExport(volumeId, signal)),

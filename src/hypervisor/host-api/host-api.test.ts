@@ -69,7 +69,7 @@ void test("every call arrives with its arguments, and its answer comes back", as
       assert.deepEqual(await client.startCapture(wanted, signal), capture);
       assert.deepEqual(await client.captures(signal), [capture]);
       await client.stopCapture("vol-1", signal);
-      const from = { volumeId: "vol-1", uri: "nbd://h/e", bytesPerSecond: 7 };
+      const from = { volumeId: "vol-1", uri: "nbd://h/e", bytesPerSecond: 7, replace: "restore-1" };
       assert.deepEqual(await client.seed(from, signal), seed);
       assert.deepEqual(await client.seeds(signal), [seed]);
       assert.deepEqual(await client.exportVolume("vol-1", signal), answers["exportVolume"]);

@@ -39,7 +39,12 @@ export const hostMethods = {
   stopCapture: { input: volume, output: z.null() },
   captures: { input: nothing, output: z.array(captureStatus) },
   seed: {
-    input: z.strictObject({ volumeId: id, uri, bytesPerSecond: z.int().positive().optional() }),
+    input: z.strictObject({
+      volumeId: id,
+      uri,
+      bytesPerSecond: z.int().positive().optional(),
+      replace: z.string().min(1).max(100).optional(),
+    }),
     output: seedStatus,
   },
   seeds: { input: nothing, output: z.array(seedStatus) },

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import type { CaptureStatus, DiskHost, SeedStatus } from "#cloud/disk-host.ts";
+import type { CaptureStatus, DiskHost, SeedRequest, SeedStatus } from "#cloud/disk-host.ts";
 import { startHostApi } from "#hypervisor/host-api/host-api-server.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -36,6 +36,7 @@ interface Disk {
   touched: boolean;
   capture: { readonly status: CaptureStatus; readonly target: NbdClient } | null;
   seed: SeedStatus | null;
+  replaced?: string | undefined;
   exported: { readonly uri: string; readonly server: AsyncDisposable } | null;
 }
 
@@ -113,13 +114,15 @@ export class HostUnderTest implements DiskHost {
     return Promise.resolve([...this.#disks.values()].flatMap(({ capture }) => capture?.status ?? []));
   }
 
-  async seed({ volumeId, uri }: { volumeId: string; uri: string }): Promise<SeedStatus> {
+  async seed({ volumeId, uri, replace }: SeedRequest): Promise<SeedStatus> {
     const disk = this.#disk(volumeId);
-    if (disk.seed?.uri === uri) return disk.seed;
-    if (disk.touched) throw new OperationalError("machine.refused", `${volumeId} was written to`);
+    if (disk.seed?.uri === uri && (replace === undefined || disk.replaced === replace)) return disk.seed;
+    if (disk.touched && replace === undefined)
+      throw new OperationalError("machine.refused", `${volumeId} was written to`);
     await using source = await connect(uri);
     await restoreInPlace(source, disk.device, { signal });
     disk.touched = true;
+    disk.replaced = replace;
     disk.seed = { volumeId, uri, state: "done", copiedBytes: sizeBytes, totalBytes: sizeBytes };
     return disk.seed;
   }

@@ -154,7 +154,10 @@ async function pointsOf(engine: EngineUnderTest): Promise<void> {
 }
 
 /** A whole story: written at home, moved, written there, and brought home again. Answers whether the engine died in the named run. */
-async function story(kind: "failover" | "swap" | "drill" | "failback", killAt: number): Promise<boolean> {
+async function story(
+  kind: "failover" | "migrate" | "swap" | "drill" | "failback",
+  killAt: number,
+): Promise<boolean> {
   await clouds.restore(home);
   for (const host of Object.values(hosts)) await host.reset();
   await hosts.east.start();
@@ -171,7 +174,7 @@ async function story(kind: "failover" | "swap" | "drill" | "failback", killAt: n
       assert.ok((await hosts.west.seeds()).length > 0, "the drill had its disk");
       return played.died;
     }
-    if (kind !== "swap") {
+    if (kind !== "swap" && kind !== "migrate") {
       await clouds.stop("east");
       await hosts.east.stop();
     }
@@ -196,7 +199,7 @@ async function story(kind: "failover" | "swap" | "drill" | "failback", killAt: n
   }
 }
 
-for (const kind of ["failover", "swap", "failback", "drill"] as const) {
+for (const kind of ["failover", "migrate", "swap", "failback", "drill"] as const) {
   test(`${kind} with a disk: killed at its durable steps`, { timeout: 900_000 }, async (t) => {
     let killAt = 1;
     for (; await story(kind, killAt); killAt += stride) assert.ok(killAt < most, "a run's steps are bounded");

@@ -50,6 +50,12 @@ const plays: readonly Play[] = [
     ending: { kind: "failback", serving: "east", phase: "protected", runs: 1, other: "reserve" },
   },
   {
+    name: "migration",
+    kind: "migrate",
+    from: "protected",
+    ending: { kind: "migrate", serving: "west", phase: "protected", runs: 1, other: "reserve" },
+  },
+  {
     name: "swap of a protected environment",
     kind: "swap",
     from: "protected",
@@ -240,7 +246,7 @@ async function idOf(engine: EngineUnderTest, name: string): Promise<string> {
 /** False: it died. */
 async function startAndFollow(engine: EngineUnderTest, kind: RunKind): Promise<boolean> {
   try {
-    await engine.startRun(kind);
+    await engine.startRun(kind, { force: kind === "migrate" });
   } catch (error) {
     // Killed at the run's first record: it stands, although nobody was told.
     if (await isGone(engine)) return false;
@@ -253,7 +259,7 @@ async function startAndFollow(engine: EngineUnderTest, kind: RunKind): Promise<b
 async function resumeAndFollow(engine: EngineUnderTest, kind: RunKind): Promise<boolean> {
   try {
     const runs = await engine.runs();
-    if (!runs.some((run) => run.kind === kind)) await engine.startRun(kind);
+    if (!runs.some((run) => run.kind === kind)) await engine.startRun(kind, { force: kind === "migrate" });
   } catch (error) {
     if (await isGone(engine)) return false;
     throw error;
