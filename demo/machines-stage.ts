@@ -34,15 +34,25 @@ export interface MachineStage {
   endGuests(): void;
 }
 
-export async function setMachineStage(folder: string): Promise<MachineStage> {
+export interface MachineStageOptions {
+  /** Loopback networks of the two sites: stages that stand at once have their own. */
+  readonly addressBases?: Readonly<Record<Side, string>>;
+  /** More of `protect`, as in understudy.yaml's flow style: `, consistency: application`. */
+  readonly protect?: string;
+}
+
+export async function setMachineStage(
+  folder: string,
+  { addressBases = { east: "127.43.0.0/16", west: "127.44.0.0/16" }, protect = "" }: MachineStageOptions = {},
+): Promise<MachineStage> {
   const [eastPort = 0, westPort = 0, gateway = 0, api = 0, users = 0] = await freePorts(5);
   const ports = { east: eastPort, west: westPort };
   const start = (side: Side): Promise<Actor> =>
-    startActor(side, [...cloudArgs(side), "--port", String(ports[side])], folder);
+    startActor(side, [...cloudArgs(side, addressBases[side]), "--port", String(ports[side])], folder);
   const [firstEast, west] = await Promise.all([start("east"), start("west")]);
   let east = firstEast;
   writeSecrets(folder);
-  writeFileSync(join(folder, "understudy.yaml"), configOf({ east, west, gateway, api, users }));
+  writeFileSync(join(folder, "understudy.yaml"), configOf({ east, west, gateway, api, users, protect }));
   const command = (args: readonly string[]): unknown =>
     JSON.parse(execFileSync(understudy, [...args, "--json"], { cwd: folder }).toString());
   command(["vault", "init"]);
@@ -92,9 +102,8 @@ export async function setMachineStage(folder: string): Promise<MachineStage> {
   };
 }
 
-function cloudArgs(side: Side): readonly string[] {
+function cloudArgs(side: Side, base: string): readonly string[] {
   const dialect = side === "east" ? "ec2" : "openstack";
-  const base = side === "east" ? "127.43.0.0/16" : "127.44.0.0/16";
   return [
     "devcloud",
     "up",
@@ -151,8 +160,9 @@ function configOf(parts: {
   readonly gateway: number;
   readonly api: number;
   readonly users: number;
+  readonly protect: string;
 }): string {
-  const { east, west, gateway, api, users } = parts;
+  const { east, west, gateway, api, users, protect } = parts;
   return `version: 1
 data: ./understudy-data
 listen: {gateway: "127.0.0.1:${gateway}", api: "127.0.0.1:${api}"}
@@ -175,7 +185,7 @@ environments:
   shop:
     active: east
     standby: west
-    protect: {volumes: {role: database}, pointsEvery: 10s}
+    protect: {volumes: {role: database}, pointsEvery: 10s${protect}}
     translate: {images: {${image}: understudy/guest}}
     traffic:
       - {name: database, select: {tier: db}, port: 8080, through: {forwarder: {listen: "127.0.0.1:${users}", mode: http, drain: 1s}}}

@@ -121,9 +121,12 @@ export class EngineUnderTest implements AsyncDisposable {
     return JSON.parse(text) as T;
   }
 
-  async startRun(kind: RunKind, extra: { force?: boolean; reason?: string } = {}): Promise<{ id: string }> {
-    const { force = false, reason = "a test" } = extra;
-    return this.#call(`/v1/environments/${environmentName}/runs`, { kind, reason, force });
+  async startRun(
+    kind: RunKind,
+    extra: { force?: boolean; reason?: string; at?: number; live?: boolean } = {},
+  ): Promise<{ id: string }> {
+    const { force = false, reason = "a test", ...more } = extra;
+    return this.#call(`/v1/environments/${environmentName}/runs`, { kind, reason, force, ...more });
   }
 
   status(): Promise<EnvironmentStatus> {

@@ -66,25 +66,30 @@ interface Played {
 }
 
 /** Ends when the run has; dies on the way where it was told to, and is started again. Answers with the engine that lives. */
-async function play(engine: EngineUnderTest, kind: RunKind, killAt: number): Promise<Played> {
+async function play(
+  engine: EngineUnderTest,
+  kind: RunKind,
+  killAt: number,
+  body: { readonly at?: number; readonly live?: boolean } = {},
+): Promise<Played> {
   await engine.arm(killAt);
-  if (await ended(engine, kind, true)) return { engine, died: false };
+  if (await ended(engine, kind, body)) return { engine, died: false };
   const next = await clouds.mustStartEngine();
   assert.ok(
-    await ended(
-      next,
-      kind,
-      (await next.runs()).every((run) => run.kind !== kind),
-    ),
+    await ended(next, kind, (await next.runs()).every((run) => run.kind !== kind) ? body : null),
     "it dies once",
   );
   return { engine: next, died: true };
 }
 
-/** False: it died. */
-async function ended(engine: EngineUnderTest, kind: RunKind, begin: boolean): Promise<boolean> {
+/** False: it died. `begin`: null when it was begun before. */
+async function ended(
+  engine: EngineUnderTest,
+  kind: RunKind,
+  begin: { readonly at?: number; readonly live?: boolean } | null,
+): Promise<boolean> {
   try {
-    if (begin) await engine.startRun(kind);
+    if (begin !== null) await engine.startRun(kind, begin);
     const runs = await until(
       `the ${kind} to end`,
       () => engine.runs(),
@@ -123,8 +128,13 @@ async function restAfter(
 }
 
 /** Writes a numbered block, and answers what the disk should hold from then on. */
-async function writeBlocks(host: HostUnderTest, volumeId: string, from: number): Promise<Buffer[]> {
-  const blocks = Array.from({ length: 4 }, (_, index) => Buffer.alloc(4096, from + index));
+async function writeBlocks(
+  host: HostUnderTest,
+  volumeId: string,
+  from: number,
+  value = from,
+): Promise<Buffer[]> {
+  const blocks = Array.from({ length: 4 }, (_, index) => Buffer.alloc(4096, value + index));
   for (const [index, block] of blocks.entries()) await host.write(volumeId, (from + index) * 8192, block);
   return blocks;
 }
@@ -153,6 +163,17 @@ async function pointsOf(engine: EngineUnderTest): Promise<void> {
   );
 }
 
+/** A time that nothing was captured at, behind what was captured until now. */
+async function momentAfter(engine: EngineUnderTest, ms: number): Promise<number> {
+  await until(
+    "time to pass",
+    () => engine.points(),
+    () => Date.now() > ms + 5,
+    10_000,
+  );
+  return Date.now() - 2;
+}
+
 /** A whole story: written at home, moved, written there, and brought home again. Answers whether the engine died in the named run. */
 async function story(
   kind: "failover" | "migrate" | "swap" | "drill" | "failback",
@@ -167,6 +188,18 @@ async function story(
     const atHome = await atRest(engine, "east");
     await pointsOf(engine);
     const first = await writeBlocks(hosts.east, atHome, 1);
+    if (kind === "restore") {
+      await hosts.east.write(atHome, 1 << 20, Buffer.alloc(4096, 77));
+      const at = await momentAfter(engine, Date.now());
+      await writeBlocks(hosts.east, atHome, 1, 100);
+      const played = await play(engine, "restore", killAt, { at, live: true });
+      const rested = await restAfter(played, "east");
+      engine = rested.engine;
+      await holds(hosts.east, atHome, 1, first);
+      const kept = await hosts.east.read(atHome, 1 << 20, 4096);
+      assert.ok(kept.equals(Buffer.alloc(4096, 77)), "what was written before the moment");
+      return rested.died;
+    }
     if (kind === "drill") {
       const played = await play(engine, "drill", killAt);
       engine = played.engine;
@@ -199,7 +232,7 @@ async function story(
   }
 }
 
-for (const kind of ["failover", "migrate", "swap", "failback", "drill"] as const) {
+for (const kind of ["failover", "migrate", "swap", "failback", "drill", "restore"] as const) {
   test(`${kind} with a disk: killed at its durable steps`, { timeout: 900_000 }, async (t) => {
     let killAt = 1;
     for (; await story(kind, killAt); killAt += stride) assert.ok(killAt < most, "a run's steps are bounded");
