@@ -19,6 +19,19 @@ export interface KeptVolume {
   readonly session: number;
   /** `markWhole` was called for that session. */
   readonly confirmed: boolean;
+  /** Of a volume whose content comes as images of it: the one that it is, or while synchronising is to be. */
+  readonly image: KeptImage | null;
+}
+
+/** A picture of a volume at one instant, taken by its cloud. */
+export interface KeptImage {
+  readonly id: string;
+  /** The instant, in milliseconds since the epoch: moments of it bear this time, however late it came. */
+  readonly atMs: number;
+  /** The image over which it came; null: it came whole. */
+  readonly base: string | null;
+  /** So much of it is here. */
+  readonly throughBytes: number;
 }
 
 export interface GroupStatus {
@@ -58,6 +71,24 @@ export interface VaultDesk extends AsyncDisposable {
    * whole. Nothing happens if another session has begun since.
    */
   markWhole(group: string, volume: string, session: number, signal: AbortSignal): Promise<void>;
+
+  /**
+   * The volume, taken in before, is brought to an image from here on, or so much of it has been written: answers where its blocks are
+   * written to. What is said here is durable, so that whoever writes it goes on after a restart where it was. Errors: `state.fenced`;
+   * `state.conflict` when the content that is here is not the image's base.
+   */
+  takeImage(
+    group: string,
+    volume: { readonly volume: string; readonly epoch: number; readonly image: KeptImage },
+    signal: AbortSignal,
+  ): Promise<{ readonly uri: string }>;
+
+  /** All of it has been written: its instant is a moment. Said again, it is as it was. Errors: `state.fenced`, `state.conflict`. */
+  completeImage(
+    group: string,
+    volume: { readonly volume: string; readonly epoch: number; readonly image: string },
+    signal: AbortSignal,
+  ): Promise<void>;
 
   /** From memory: costs nothing. Empty where nothing was ever taken in. */
   volumes(group: string, signal: AbortSignal): Promise<readonly KeptVolume[]>;

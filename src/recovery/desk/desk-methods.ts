@@ -5,6 +5,12 @@ import { keptPointSchema, keptVerdictSchema } from "#recovery/kept-points.ts";
 const group = z.string().min(1).max(100);
 const volume = z.string().min(1).max(64);
 const moment = z.strictObject({ sequence: z.int().nonnegative(), at: z.number() });
+const image = z.strictObject({
+  id: z.string().min(1).max(200),
+  atMs: z.int().nonnegative(),
+  base: z.string().max(200).nullable(),
+  throughBytes: z.int().nonnegative(),
+});
 const keptVolume = z.strictObject({
   volume: z.string(),
   sizeBytes: z.int().nonnegative(),
@@ -12,6 +18,7 @@ const keptVolume = z.strictObject({
   reason: z.string(),
   session: z.int().nonnegative(),
   confirmed: z.boolean(),
+  image: image.nullable(),
 });
 const groupStatus = z.strictObject({
   group: z.string(),
@@ -40,6 +47,14 @@ export const deskMethods = {
   release: { input: z.strictObject({ group, volume }), output: nothing },
   fence: { input: z.strictObject({ group, epoch: z.int().nonnegative() }), output: nothing },
   markWhole: { input: z.strictObject({ group, volume, session: z.int().positive() }), output: nothing },
+  takeImage: {
+    input: z.strictObject({ group, volume, epoch: z.int().nonnegative(), image }),
+    output: z.strictObject({ uri: z.string() }),
+  },
+  completeImage: {
+    input: z.strictObject({ group, volume, epoch: z.int().nonnegative(), image: z.string().max(200) }),
+    output: nothing,
+  },
   volumes: { input: z.strictObject({ group }), output: z.array(keptVolume) },
   status: { input: z.strictObject({ group }), output: groupStatus.nullable() },
   moment: { input: z.strictObject({ group, atMs: z.number().nullable() }), output: moment },

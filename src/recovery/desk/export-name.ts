@@ -3,6 +3,8 @@
 export type ExportName =
   /** Takes in a volume's writes, under a fencing epoch. */
   | { readonly kind: "capture"; readonly group: string; readonly volume: string; readonly epoch: number }
+  /** Takes in an image of a volume, as the desk was told of it. */
+  | { readonly kind: "image"; readonly group: string; readonly volume: string; readonly epoch: number }
   /** A volume as it was after a record of its group's log. */
   | { readonly kind: "moment"; readonly group: string; readonly volume: string; readonly sequence: number }
   /** A point of the repository, by its id. */
@@ -11,7 +13,8 @@ export type ExportName =
 export function encodeExportName(name: ExportName): string {
   switch (name.kind) {
     case "capture":
-      return `capture/${name.group}/${name.volume}/${name.epoch}`;
+    case "image":
+      return `${name.kind}/${name.group}/${name.volume}/${name.epoch}`;
     case "moment":
       return `moment/${name.group}/${name.volume}/${name.sequence}`;
     case "point":
@@ -20,14 +23,14 @@ export function encodeExportName(name: ExportName): string {
 }
 
 const ofGroup =
-  /^(?<kind>capture|moment)\/(?<group>[A-Za-z0-9_][A-Za-z0-9._-]{0,99})\/(?<volume>[^/]{1,64})\/(?<number>\d{1,15})$/u;
+  /^(?<kind>capture|image|moment)\/(?<group>[A-Za-z0-9_][A-Za-z0-9._-]{0,99})\/(?<volume>[^/]{1,64})\/(?<number>\d{1,15})$/u;
 
 /** Undefined: it is none of ours. */
 export function decodeExportName(text: string): ExportName | undefined {
   if (text.startsWith("point/")) return { kind: "point", point: text.slice("point/".length) };
   const { kind, group, volume, number } = ofGroup.exec(text)?.groups ?? {};
   if (group === undefined || volume === undefined) return undefined;
-  return kind === "capture"
+  return kind === "capture" || kind === "image"
     ? { kind, group, volume, epoch: Number(number) }
     : { kind: "moment", group, volume, sequence: Number(number) };
 }

@@ -18,6 +18,7 @@ import type { PointId } from "#vault/point-manifest.ts";
 import { CaptureTarget } from "#vault/write-log/capture-target.ts";
 import { LogKeeper } from "#vault/write-log/keep-log.ts";
 import { openMoment } from "#vault/write-log/open-moment.ts";
+import type { VolumeImage } from "#vault/write-log/log-event.ts";
 import { openSegmentFolder } from "#vault/write-log/open-segment-folder.ts";
 import { openWriteLog } from "#vault/write-log/open-write-log.ts";
 import type { CommittedPoint } from "#vault/write-log/point-store.ts";
@@ -27,6 +28,7 @@ import { vaultPoints } from "#vault/write-log/vault-points.ts";
 import { lastWholeMoment, oldestWholeMoment } from "#vault/write-log/whole-moments.ts";
 import type { WriteLog } from "#vault/write-log/write-log.ts";
 import { CaptureSession, fenced } from "./capture-session.ts";
+import { ImageSession } from "./image-session.ts";
 import { type GroupRecord, readGroupRecord, writeGroupRecord } from "./group-record.ts";
 
 export interface GroupDeskOptions {
@@ -58,7 +60,7 @@ interface Session {
   readonly epoch: number;
   /** Rises with each connection of the volume. */
   readonly number: number;
-  readonly device: CaptureSession;
+  readonly device: CaptureSession | ImageSession;
 }
 
 export class GroupDesk implements AsyncDisposable {
@@ -148,7 +150,8 @@ export class GroupDesk implements AsyncDisposable {
     if (this.#lastSession.get(volume) !== session) return;
     // Also one that has written nothing yet: its first write is then no beginning of a copy.
     for (const one of this.#sessions)
-      if (one.volume === volume && one.number === session) one.device.confirm();
+      if (one.volume === volume && one.number === session && one.device instanceof CaptureSession)
+        one.device.confirm();
     this.#confirmed.set(volume, session);
     if (this.#log.volume(volume).state !== "synchronising") return;
     await new CaptureTarget(this.#log, volume).completeSynchronisation();
@@ -167,17 +170,66 @@ export class GroupDesk implements AsyncDisposable {
       admit: () => this.#admit(epoch),
       wasWhole: () => wasWhole,
     });
-    const session: Session = { volume, epoch, number, device };
+    return this.#sessionExport({ volume, epoch, number, device });
+  }
+
+  #sessionExport(session: Session): NbdExport {
     this.#sessions.add(session);
     return {
       writable: true,
-      device,
+      device: session.device,
       // One connection: another one is another session, which may have missed writes.
       multiConn: false,
       [Symbol.asyncDispose]: async () => {
         this.#sessions.delete(session);
       },
     };
+  }
+
+  /** An export that takes in images of the volume. Undefined: there is no such volume. */
+  openImage(volume: string, epoch: number): NbdExport | undefined {
+    if (!this.#log.volumes().some(({ id }) => id === volume)) return undefined;
+    this.#admit(epoch);
+    const device = new ImageSession({
+      target: new CaptureTarget(this.#log, volume),
+      volume: () => this.#log.volume(volume),
+      admit: () => this.#admit(epoch),
+    });
+    return this.#sessionExport({ volume, epoch, number: 0, device });
+  }
+
+  /** Begins an image, or says how much of it has come. */
+  async takeImage(volume: string, epoch: number, image: VolumeImage): Promise<void> {
+    this.#admit(epoch);
+    const { state, image: present } = this.#log.volume(volume);
+    const goesOn =
+      state === "synchronising" &&
+      present?.id === image.id &&
+      present.base === image.base &&
+      present.throughBytes <= image.throughBytes;
+    const begins =
+      image.throughBytes === 0 &&
+      (image.base === null || (state === "continuous" && present?.id === image.base));
+    if (!goesOn && !begins) {
+      throw new OperationalError(
+        "state.conflict",
+        `the vault has no content of volume ${volume} that image ${image.id} could go on from: take it as a whole`,
+      );
+    }
+    await this.#log.markImage(volume, image);
+  }
+
+  async completeImage(volume: string, epoch: number, id: string): Promise<void> {
+    this.#admit(epoch);
+    const { state, image } = this.#log.volume(volume);
+    if (image?.id === id && state === "continuous") return;
+    if (image?.id !== id || state !== "synchronising") {
+      throw new OperationalError(
+        "state.conflict",
+        `volume ${volume} is not being brought to image ${id} now`,
+      );
+    }
+    await this.#log.markImageWhole(volume, image);
   }
 
   async moment(atMs: number | null, signal: AbortSignal): Promise<DiskMoment> {
@@ -316,11 +368,11 @@ export class GroupDesk implements AsyncDisposable {
   }
 
   volumes(): readonly KeptVolume[] {
-    return this.#log.volumes().flatMap(({ id, sizeBytes, state, reason }) => {
+    return this.#log.volumes().flatMap(({ id, sizeBytes, state, reason, image = null }) => {
       if (state === "released") return [];
       const session = this.#lastSession.get(id) ?? 0;
       const confirmed = this.#confirmed.get(id) === session;
-      return [{ volume: id, sizeBytes, state, reason, session, confirmed }];
+      return [{ volume: id, sizeBytes, state, reason, session, confirmed, image }];
     });
   }
 

@@ -192,3 +192,82 @@ test("an export that is none of ours, and a volume that was never taken in", () 
       await assert.rejects(openNbdClient({ ...ports, address, exportName: name }, signal), name);
     }
   }));
+
+test("an image of a disk counts when all of it is here, as of its own instant", () =>
+  inFolder(async (folder) => {
+    const hour = 3_600_000;
+    const [firstAt, secondAt] = [Date.now() - 3 * hour, Date.now() - 2 * hour];
+    const first = { id: "snap-1", atMs: firstAt, base: null, throughBytes: 0 };
+    const second = { id: "snap-2", atMs: secondAt, base: "snap-1", throughBytes: 0 };
+    const taken = { volume, epoch: 1 };
+    await using desk = await openProcess(folder, true);
+    await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
+    await assert.rejects(desk.takeImage(group, { ...taken, image: second }, signal), (error) =>
+      isOperational(error, "state.conflict"),
+    );
+    const { uri } = await desk.takeImage(group, { ...taken, image: first }, signal);
+    await using writer = await connect(uri);
+    await writer.write(0, block(1));
+    await writer.write(1_000_000, block(2));
+    await assert.rejects(desk.moment(group, null, signal), (error) => isOperational(error, "not_found"));
+    await desk.completeImage(group, { ...taken, image: "snap-1" }, signal);
+    await desk.completeImage(group, { ...taken, image: "snap-1" }, signal);
+    const whole = await desk.moment(group, null, signal);
+    assert.equal(whole.at, firstAt);
+    await assert.rejects(writer.write(0, block(9)), "nothing is being brought to an image now");
+
+    await desk.takeImage(group, { ...taken, image: second }, signal);
+    await writer.write(0, block(3));
+    await desk.takeImage(group, { ...taken, image: { ...second, throughBytes: 512 * 1024 } }, signal);
+    assert.deepEqual(
+      await desk.moment(group, null, signal),
+      { ...whole, sequence: whole.sequence },
+      "half an image is no moment: the one before it still is",
+    );
+    await writer.zero(1_000_000, 4096);
+    await desk.completeImage(group, { ...taken, image: "snap-2" }, signal);
+    const newest = await desk.moment(group, null, signal);
+    assert.equal(newest.at, secondAt);
+    assert.deepEqual(await desk.moment(group, secondAt - 1, signal), whole);
+    assert.deepEqual(await desk.moment(group, secondAt, signal), newest);
+    for (const [moment, fills] of [
+      [whole, [1, 2]],
+      [newest, [3, 0]],
+    ] as const) {
+      const served = await desk.serve(group, volume, moment, signal);
+      await using reader = await connect(served.uri);
+      assert.ok((await reader.read(0, 4096)).equals(block(fills[0])));
+      assert.ok((await reader.read(1_000_000, 4096)).equals(block(fills[1])));
+    }
+  }));
+
+test("how far an image has come outlives the vault's process; a host's own mirror ends it", () =>
+  inFolder(async (folder) => {
+    const image = { id: "snap-1", atMs: 1000, base: null, throughBytes: 0 };
+    const taken = { volume, epoch: 1 };
+    {
+      await using desk = await openProcess(folder, true);
+      await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
+      const { uri } = await desk.takeImage(group, { ...taken, image }, signal);
+      await using writer = await connect(uri);
+      await writer.write(0, block(7));
+      await desk.takeImage(group, { ...taken, image: { ...image, throughBytes: 4096 } }, signal);
+    }
+    await using desk = await openProcess(folder, false);
+    const [kept] = await desk.volumes(group, signal);
+    assert.deepEqual(kept?.image, { ...image, throughBytes: 4096 });
+    const further = { ...image, throughBytes: 8192 };
+    await desk.takeImage(group, { ...taken, image: further }, signal);
+    await desk.fence(group, 2, signal);
+    await assert.rejects(desk.takeImage(group, { ...taken, image: further }, signal), (error) =>
+      isOperational(error, "state.fenced"),
+    );
+    const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 2 }, signal);
+    await using host = await connect(uri);
+    await host.write(0, block(8));
+    assert.equal((await desk.volumes(group, signal))[0]?.image, null);
+    await assert.rejects(
+      desk.completeImage(group, { ...taken, epoch: 2, image: "snap-1" }, signal),
+      (error) => isOperational(error, "state.conflict"),
+    );
+  }));

@@ -83,6 +83,8 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
     switch (wanted.kind) {
       case "capture":
         return (await groups.get(wanted.group))?.openCapture(wanted.volume, wanted.epoch);
+      case "image":
+        return (await groups.get(wanted.group))?.openImage(wanted.volume, wanted.epoch);
       case "moment":
         return (await groups.get(wanted.group))?.openMomentExport(wanted.volume, wanted.sequence);
       case "point": {
@@ -133,6 +135,12 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
     release: async (group, volume) => (await known(group)).release(volume),
     fence: async (group, epoch) => (await openGroup(group)).fence(epoch),
     markWhole: async (group, volume, session) => (await known(group)).markWhole(volume, session),
+    async takeImage(group, { volume, epoch, image }) {
+      await (await known(group)).takeImage(volume, epoch, image);
+      return { uri: uriOf({ kind: "image", group, volume, epoch }) };
+    },
+    completeImage: async (group, { volume, epoch, image }) =>
+      (await known(group)).completeImage(volume, epoch, image),
     volumes: async (group) => (await groups.get(group))?.volumes() ?? [],
     status: async (group, signal) => (await groups.get(group))?.status(signal),
     moment: async (group, atMs, signal) => (await known(group)).moment(atMs, signal),

@@ -22,6 +22,8 @@ export function serveDesk(desk: VaultDesk, folder: string, log: Log): Promise<As
       release: ({ group, volume }, signal) => done(desk.release(group, volume, signal)),
       fence: ({ group, epoch }, signal) => done(desk.fence(group, epoch, signal)),
       markWhole: ({ group, volume, session }, signal) => done(desk.markWhole(group, volume, session, signal)),
+      takeImage: ({ group, ...taken }, signal) => desk.takeImage(group, taken, signal),
+      completeImage: ({ group, ...taken }, signal) => done(desk.completeImage(group, taken, signal)),
       volumes: async ({ group }, signal) => [...(await desk.volumes(group, signal))],
       status: async ({ group }, signal) => {
         const status = await desk.status(group, signal);
@@ -52,6 +54,9 @@ export function connectDesk(folder: string): VaultDesk {
     fence: async (group, epoch, signal) => void (await client.call("fence", { group, epoch }, signal)),
     markWhole: async (group, volume, session, signal) =>
       void (await client.call("markWhole", { group, volume, session }, signal)),
+    takeImage: (group, taken, signal) => client.call("takeImage", { group, ...taken }, signal),
+    completeImage: async (group, taken, signal) =>
+      void (await client.call("completeImage", { group, ...taken }, signal)),
     volumes: (group, signal) => client.call("volumes", { group }, signal),
     status: async (group, signal) => (await client.call("status", { group }, signal)) ?? undefined,
     moment: (group, atMs, signal) => client.call("moment", { group, atMs }, signal),

@@ -60,12 +60,14 @@ export class CaptureTarget implements BlockDevice {
 
   /**
    * The capture begins anew, and what it missed is about to be copied: no moment is offered until `completeSynchronisation`. To be called
-   * before the first write of every connection that is not known to have missed nothing. A first copy that was broken off stays one.
+   * before the first write of every connection that is not known to have missed nothing. A first copy that was broken off stays one; an image
+   * that was coming comes no more.
    */
   async beginSynchronisation(reason: SynchronisingReason): Promise<void> {
     this.#movedBytes = 0;
     const volume = this.#log.volume(this.volumeId);
-    if (volume.state === "synchronising" && volume.reason === "first_copy") return;
+    const isFirst = volume.state === "synchronising" && volume.reason === "first_copy";
+    if (isFirst && volume.image === undefined) return;
     await this.#log.markSynchronising(this.volumeId, reason);
   }
 

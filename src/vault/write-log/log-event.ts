@@ -9,11 +9,27 @@ const synchronisingReasons = [
   "capture_stopped",
   "target_changed",
   "requested",
+  "snapshot",
 ] as const;
 export type SynchronisingReason = (typeof synchronisingReasons)[number];
 
 /** `released`: no longer captured; it has no part in the group's moments from then on. */
 export type VolumeState = "synchronising" | "continuous" | "released";
+
+/**
+ * Content that comes as a whole picture of the disk at one instant, a cloud's snapshot, rather than write by write: nothing of it counts
+ * before all of it is here.
+ */
+export interface VolumeImage {
+  /** The cloud's own id of it. */
+  readonly id: string;
+  /** The instant that it shows, in milliseconds since the epoch. */
+  readonly atMs: number;
+  /** The image whose content was here before; null: this one came whole. */
+  readonly base: string | null;
+  /** Up to here the content is the image's. */
+  readonly throughBytes: number;
+}
 
 export interface LogVolume {
   readonly index: number;
@@ -26,6 +42,8 @@ export interface LogVolume {
   readonly since: number;
   /** Sequence of the event that added the volume: before it there is nothing of it, and its content then was all zeroes. */
   readonly added: number;
+  /** While continuous: the image that the content is. While synchronising: the one that it is to be. Absent: writes came by themselves. */
+  readonly image?: VolumeImage;
 }
 
 export type Consistency = "crash" | "application";
@@ -34,8 +52,19 @@ export type LogEvent =
   | { readonly type: "volume_added"; readonly index: number; readonly id: string; readonly sizeBytes: number }
   | { readonly type: "volume_released"; readonly index: number }
   | { readonly type: "volume_resized"; readonly index: number; readonly sizeBytes: number }
-  | { readonly type: "synchronising"; readonly index: number; readonly reason: SynchronisingReason }
-  | { readonly type: "continuous"; readonly index: number; readonly movedBytes: number }
+  | {
+      readonly type: "synchronising";
+      readonly index: number;
+      readonly reason: SynchronisingReason;
+      /** Said again as more of it has come. */
+      readonly image?: VolumeImage;
+    }
+  | {
+      readonly type: "continuous";
+      readonly index: number;
+      readonly movedBytes: number;
+      readonly image?: VolumeImage;
+    }
   | {
       readonly type: "cut";
       readonly name: string;
@@ -47,6 +76,14 @@ export type LogEvent =
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 const isReason = (value: unknown): value is SynchronisingReason =>
   (synchronisingReasons as readonly unknown[]).includes(value);
+
+/** Undefined: it is none. */
+function imageOf(value: unknown): VolumeImage | undefined {
+  if (typeof value !== "object" || value === null) return undefined;
+  const { id, atMs, base, throughBytes } = value as Partial<Record<keyof VolumeImage, unknown>>;
+  if (typeof id !== "string" || !isCount(atMs) || !isCount(throughBytes)) return undefined;
+  return base === null || typeof base === "string" ? { id, atMs, base, throughBytes } : undefined;
+}
 
 function parseObject(bytes: Buffer): Record<string, unknown> | undefined {
   try {
@@ -63,6 +100,9 @@ export function decodeEvent(bytes: Buffer): LogEvent | undefined {
   const value = parseObject(bytes);
   if (value === undefined) return undefined;
   const { type, index, id, sizeBytes, reason, movedBytes, name, consistency } = value;
+  const image = imageOf(value["image"]);
+  if (value["image"] !== undefined && image === undefined) return undefined;
+  const shown = image === undefined ? {} : { image };
   if (type === "cut") {
     const sound =
       typeof name === "string" &&
@@ -75,8 +115,8 @@ export function decodeEvent(bytes: Buffer): LogEvent | undefined {
     return { type, index, id, sizeBytes };
   if (type === "volume_resized" && isCount(sizeBytes)) return { type, index, sizeBytes };
   if (type === "volume_released") return { type, index };
-  if (type === "synchronising" && isReason(reason)) return { type, index, reason };
-  if (type === "continuous" && isCount(movedBytes)) return { type, index, movedBytes };
+  if (type === "synchronising" && isReason(reason)) return { type, index, reason, ...shown };
+  if (type === "continuous" && isCount(movedBytes)) return { type, index, movedBytes, ...shown };
   return undefined;
 }
 
@@ -92,12 +132,18 @@ export function applyEvent(table: Map<number, LogVolume>, event: LogEvent, seque
     return true;
   }
   if (volume === undefined) return false;
-  if (event.type === "volume_resized") table.set(event.index, { ...volume, sizeBytes: event.sizeBytes });
-  else if (event.type === "synchronising")
-    table.set(event.index, { ...volume, state: "synchronising", reason: event.reason, since: sequence });
-  else if (event.type === "volume_released")
-    table.set(event.index, { ...volume, state: "released", since: sequence });
-  else table.set(event.index, { ...volume, state: "continuous", since: sequence });
+  if (event.type === "volume_resized") {
+    table.set(event.index, { ...volume, sizeBytes: event.sizeBytes });
+    return true;
+  }
+  const { image: _before, ...rest } = volume;
+  const since = sequence;
+  if (event.type === "volume_released") table.set(event.index, { ...rest, state: "released", since });
+  else {
+    const shown = event.image === undefined ? {} : { image: event.image };
+    const reason = event.type === "synchronising" ? event.reason : volume.reason;
+    table.set(event.index, { ...rest, state: event.type, reason, since, ...shown });
+  }
   return true;
 }
 
@@ -123,7 +169,8 @@ export function decodeOpening(bytes: Buffer): Opening | undefined {
       (volume.state === "synchronising" || volume.state === "continuous" || volume.state === "released") &&
       isReason(volume.reason) &&
       isCount(volume.since) &&
-      isCount(volume.added),
+      isCount(volume.added) &&
+      (volume.image === undefined || imageOf(volume.image) !== undefined),
   );
   return sound ? { group: value["group"], volumes: volumes as LogVolume[] } : undefined;
 }

@@ -6,7 +6,32 @@ import type { Segment } from "./segment-shelf.ts";
 
 export interface WholeMoment {
   readonly sequence: number;
+  /** The instant that it shows. Where content came as images of the disks, that is the oldest image's, however late it came. */
   readonly timeMs: number;
+}
+
+interface WalkedMoment extends WholeMoment {
+  /** When the record was taken. */
+  readonly recordMs: number;
+  /** Nothing in it is younger. */
+  readonly youngestMs: number;
+  readonly whole: boolean;
+  /** Some content is an image, so that the moment may be older than its record. */
+  readonly pictured: boolean;
+}
+
+function lookAt(table: Iterable<LogVolume>, sequence: number, recordMs: number): WalkedMoment {
+  let timeMs = recordMs;
+  let youngestMs = 0;
+  let pictured = false;
+  const members = [...table];
+  for (const { state, image } of members) {
+    pictured ||= image !== undefined;
+    if (state !== "continuous") continue;
+    timeMs = Math.min(timeMs, image?.atMs ?? recordMs);
+    youngestMs = Math.max(youngestMs, image?.atMs ?? recordMs);
+  }
+  return { sequence, timeMs, recordMs, youngestMs, whole: isWhole(members), pictured };
 }
 
 export function isWhole(table: Iterable<LogVolume>): boolean {
@@ -22,7 +47,7 @@ export function isWhole(table: Iterable<LogVolume>): boolean {
 async function walkMoments(
   history: LogHistory,
   segment: Segment,
-  moment: (at: WholeMoment, whole: boolean) => "stop" | void,
+  moment: (at: WalkedMoment) => "stop" | void,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const table = new Map<number, LogVolume>();
@@ -30,19 +55,21 @@ async function walkMoments(
     if (frame.opening !== undefined) {
       for (const volume of frame.opening.volumes) table.set(volume.index, volume);
       const { firstSequence, timeMs } = segment.header;
-      return moment({ sequence: firstSequence - 1, timeMs }, isWhole(table.values()));
+      return moment(lookAt(table.values(), firstSequence - 1, timeMs));
     }
     for (const record of frame.records) {
       const event = frame.events.get(record.sequence);
       if (event !== undefined) applyEvent(table, event, record.sequence);
-      const whole = isWhole(table.values());
-      if (moment({ sequence: record.sequence, timeMs: record.timeMs }, whole) === "stop") return "stop";
+      if (moment(lookAt(table.values(), record.sequence, record.timeMs)) === "stop") return "stop";
     }
   };
   await history.shelf.scan(segment, "directory", visit, signal);
 }
 
-/** The last whole moment at or before the time; of all without one. Reads one segment where the group is whole. */
+/**
+ * The last whole moment with nothing in it younger than the time; of all without one. Reads one segment where the group is whole and its
+ * writes came by themselves. An image may have come long after its instant: then the segments after the time are looked at too.
+ */
 export async function lastWholeMoment(
   history: LogHistory,
   atMs?: number,
@@ -51,20 +78,24 @@ export async function lastWholeMoment(
   const limit = atMs ?? Number.POSITIVE_INFINITY;
   const release = history.shelf.lease(0);
   try {
+    // Of the segment that comes after: what it says of its beginning is true at the end of the one before.
+    let pictured = true;
     for (const segment of history.shelf.segments.slice().reverse()) {
-      if (segment.header.timeMs > limit) continue;
-      let last: WholeMoment | undefined;
+      if (segment.header.timeMs > limit && !pictured) continue;
+      let last: WalkedMoment | undefined;
+      let first: WalkedMoment | undefined;
       await walkMoments(
         history,
         segment,
-        (at, whole) => {
-          if (at.timeMs > limit) return "stop";
-          if (whole) last = at;
-          return undefined;
+        (at) => {
+          first ??= at;
+          if (at.whole && at.youngestMs <= limit) last = at;
+          return at.recordMs > limit && !at.pictured && !pictured ? "stop" : undefined;
         },
         signal,
       );
-      if (last !== undefined && last.sequence > 0) return last;
+      if (last !== undefined && last.sequence > 0) return { sequence: last.sequence, timeMs: last.timeMs };
+      pictured = first?.pictured === true;
     }
     return undefined;
   } finally {
@@ -101,9 +132,9 @@ export async function oldestWholeMoment(
       await walkMoments(
         history,
         segment,
-        (at, whole) => {
-          if (!whole || at.sequence < from) return undefined;
-          oldest = at;
+        (at) => {
+          if (!at.whole || at.sequence < from) return undefined;
+          oldest = { sequence: at.sequence, timeMs: at.timeMs };
           return "stop";
         },
         signal,

@@ -9,7 +9,13 @@ import type { Extent } from "#model/block-device.ts";
 import type { LiveSegment, PlacedFrame } from "./live-segment.ts";
 import { applyRecord } from "./apply-record.ts";
 import { type LiveVolume, SharedReader, applyToVolumes } from "./live-volume.ts";
-import { encodeEvent, type LogEvent, type LogVolume, type SynchronisingReason } from "./log-event.ts";
+import {
+  encodeEvent,
+  type LogEvent,
+  type LogVolume,
+  type SynchronisingReason,
+  type VolumeImage,
+} from "./log-event.ts";
 import { type LogHistory } from "./open-moment.ts";
 import type { CommittedPoint, PointStore } from "./point-store.ts";
 import { checkRange, extentsOfLayers, type Layers, readLayers } from "./read-layers.ts";
@@ -195,6 +201,20 @@ export class WriteLog implements LogHistory, AsyncDisposable {
   async markContinuous(id: string, movedBytes: number): Promise<number> {
     const { index } = this.volume(id);
     return (await this.appendEvent({ type: "continuous", index, movedBytes })).sequence;
+  }
+
+  /** So much of the image has come. A first copy that was broken off stays one. */
+  async markImage(id: string, image: VolumeImage): Promise<void> {
+    const { index, state, reason: before } = this.volume(id);
+    const reason = state === "synchronising" && before === "first_copy" ? before : "snapshot";
+    await this.appendEvent({ type: "synchronising", index, reason, image });
+  }
+
+  /** All of it has come, and what came is durable. */
+  async markImageWhole(id: string, image: VolumeImage): Promise<void> {
+    const { index, sizeBytes } = this.volume(id);
+    const whole = { ...image, throughBytes: sizeBytes };
+    await this.appendEvent({ type: "continuous", index, movedBytes: 0, image: whole });
   }
 
   /** It is captured no longer; what was captured stays for as long as the window says. */
