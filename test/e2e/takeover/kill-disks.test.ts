@@ -176,7 +176,7 @@ async function momentAfter(engine: EngineUnderTest, ms: number): Promise<number>
 
 /** A whole story: written at home, moved, written there, and brought home again. Answers whether the engine died in the named run. */
 async function story(
-  kind: "failover" | "migrate" | "swap" | "drill" | "failback",
+  kind: "failover" | "migrate" | "swap" | "drill" | "failback" | "restore",
   killAt: number,
 ): Promise<boolean> {
   await clouds.restore(home);
