@@ -2,7 +2,7 @@
 import { KeystoneAccess, type OpenstackUpstreamCredentials } from "#gateway/openstack/openstack-access.ts";
 import { createOpenstackDialect } from "#gateway/openstack/openstack-dialect.ts";
 import { Secret } from "#kernel/secret.ts";
-import { type ChildOptions, runGatewayChild } from "../gateway/gateway-child.ts";
+import { type ChildOptions, childOptions, runGatewayChild } from "../gateway/gateway-child.ts";
 
 export interface OpenstackChildOptions extends ChildOptions {
   readonly authUrl: string;
@@ -11,7 +11,8 @@ export interface OpenstackChildOptions extends ChildOptions {
   readonly password: string;
 }
 
-await runGatewayChild<OpenstackChildOptions>((options, parts) => {
+const options = childOptions() as OpenstackChildOptions;
+await runGatewayChild(options, (parts) => {
   const { authUrl, region, user: name } = options;
   const access = new KeystoneAccess({
     authUrl,

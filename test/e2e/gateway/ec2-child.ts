@@ -2,7 +2,7 @@
 import type { AwsCredentials } from "#gateway/aws/aws-credentials.ts";
 import { openAwsDialect } from "#gateway/aws/aws-dialect.ts";
 import { Secret } from "#kernel/secret.ts";
-import { type ChildOptions, runGatewayChild } from "./gateway-child.ts";
+import { type ChildOptions, childOptions, runGatewayChild } from "./gateway-child.ts";
 
 export interface Ec2ChildOptions extends ChildOptions {
   readonly endpoint: string;
@@ -11,7 +11,8 @@ export interface Ec2ChildOptions extends ChildOptions {
   readonly secretAccessKey: string;
 }
 
-await runGatewayChild<Ec2ChildOptions>(async (options, parts) => {
+const options = childOptions() as Ec2ChildOptions;
+await runGatewayChild(options, async (parts) => {
   const { endpoint, region, accessKeyId } = options;
   const secretAccessKey = new Secret(options.secretAccessKey);
   const credentials: AwsCredentials = { kind: "aws", accessKeyId, secretAccessKey };

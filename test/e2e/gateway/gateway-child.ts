@@ -42,11 +42,14 @@ export interface ChildAddress {
   readonly secret: string;
 }
 
-/** The child's side: serves until its standard input ends. `open` makes the front from the options that the test gave. */
-export async function runGatewayChild<O extends ChildOptions>(
-  open: (options: O, parts: FrontParts) => ChildFront | Promise<ChildFront>,
+/** What the test gave the child. */
+export const childOptions = (): unknown => JSON.parse(process.env["GATEWAY_CHILD"] ?? "{}");
+
+/** The child's side: serves until its standard input ends. `open` makes the front. */
+export async function runGatewayChild(
+  options: ChildOptions,
+  open: (parts: FrontParts) => ChildFront | Promise<ChildFront>,
 ): Promise<void> {
-  const options = JSON.parse(process.env["GATEWAY_CHILD"] ?? "{}") as O;
   const id = environmentId(options.environment);
   const ports = { clock: systemClock, random: systemRandom };
   let armed = false;
@@ -65,7 +68,7 @@ export async function runGatewayChild<O extends ChildOptions>(
   await store.commit([{ query: insert.onConflict((on) => on.column("id").doNothing()).compile() }]);
   const keys = await openAccessKeys(join(options.folder, "keys.json"), ports);
   const key = await keys.create({ environment: id, rights: "change", label: "e2e" });
-  const front = await open(options, { keys, ...ports });
+  const front = await open({ keys, ...ports });
   armed = true;
   const gateway = await startGateway({
     listen: { host: "127.0.0.1", port: 0 },
@@ -86,12 +89,13 @@ export async function runGatewayChild<O extends ChildOptions>(
       .then(() => store.close())
       .then(() => process.exit(0));
   });
+  process.stdin.resume();
 }
 
 /** The test's side. Undefined: it was killed while it resolved what an earlier one left, which is a durable step too. */
-export async function startGatewayChild<O extends ChildOptions>(
+export async function startGatewayChild(
   script: URL,
-  options: O,
+  options: ChildOptions,
 ): Promise<{ process: ChildProcess; at: ChildAddress } | undefined> {
   const child = spawn(process.execPath, [script.pathname], {
     stdio: ["pipe", "pipe", "inherit"],
