@@ -30,6 +30,9 @@ export interface Operation {
   readonly isAbandoned: () => boolean;
 }
 
+/** Of one read's data, before they have grown together: a server sends a few, in order. */
+const maxPieces = 4096;
+
 interface Pending {
   readonly operation: Operation;
   /** What has come of a read. */
@@ -198,6 +201,8 @@ export class ClientConnection implements ReplySink {
       throw broken("data outside of what was asked for");
     // Without overlaps, as many bytes as were asked for are all of them: none is left as the memory had it before.
     if (!pending.covered.add(at, at + length)) throw broken("the same data twice");
+    // Each piece costs a look at all others: a server that wants to keep us busy could send millions.
+    if (pending.covered.pieces > maxPieces) throw broken("data in more pieces than make sense");
     return operation.target.subarray(at, at + length);
   }
 

@@ -55,8 +55,10 @@ export interface ClientHandshakeOptions {
   readonly startTls?: (stream: Duplex) => Promise<Duplex>;
 }
 
-/** More replies to one option than any server has reason to send. */
-const maxReplies = 100_000;
+/** Of all replies to one option, with their headers: more than any server has reason to send. */
+const maxAnswerBytes = 1024 * 1024;
+/** A list of exports may be long. */
+const maxListBytes = 16 * 1024 * 1024;
 
 const replyErrors: Readonly<Record<number, readonly [ErrorCode, string]>> = {
   [optionReply.errUnsupported]: ["nbd.refused", "does not know what was asked for"],
@@ -106,16 +108,21 @@ class Haggling {
   }
 
   /** All replies to an option up to the final one; errors are answers too. */
-  async ask(option: number, data?: Buffer): Promise<{ infos: OptionReply[]; final: OptionReply }> {
+  async ask(
+    option: number,
+    data?: Buffer,
+    maxBytes = maxAnswerBytes,
+  ): Promise<{ infos: OptionReply[]; final: OptionReply }> {
     this.stream.write(encodeOption(option, data));
     const infos: OptionReply[] = [];
-    while (infos.length < maxReplies) {
+    for (let bytes = 0; bytes <= maxBytes;) {
       const header = decodeOptionReplyHeader(await this.read(optionReplyHeaderBytes));
       if (header === undefined || header.option !== option || header.length > maxOptionBytes)
         throw new OperationalError("nbd.protocol", "the NBD server sent what is no answer to the option");
       const reply = { type: header.type, data: await this.read(header.length) };
       if (reply.type === optionReply.ack || reply.type >= 0x80000000) return { infos, final: reply };
       infos.push(reply);
+      bytes += optionReplyHeaderBytes + header.length;
     }
     throw new OperationalError("nbd.protocol", "the NBD server does not stop answering");
   }
@@ -223,7 +230,7 @@ export async function listAsClient(
   signal: AbortSignal,
 ): Promise<ListedExport[]> {
   const { haggling } = await begin(stream, { exportName: "", contexts: [], ...options }, signal);
-  const { infos, final } = await haggling.ask(nbdOption.list);
+  const { infos, final } = await haggling.ask(nbdOption.list, undefined, maxListBytes);
   if (final.type !== optionReply.ack) throw refusal(final, "list of exports");
   await haggling.ask(nbdOption.abort).catch(() => {});
   haggling.stream.end();

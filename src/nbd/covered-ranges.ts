@@ -8,12 +8,16 @@ export class CoveredRanges {
     return this.#bytes;
   }
 
+  /** How many there are that do not touch each other. */
+  get pieces(): number {
+    return this.#ranges.length;
+  }
+
   /** Adds `from` up to and without `to`; false, and nothing added, where a part of it is there already. */
   add(from: number, to: number): boolean {
     if (from === to) return true;
     const ranges = this.#ranges;
-    let index = ranges.length;
-    while (index > 0 && (ranges[index - 1]?.from ?? 0) >= to) index -= 1;
+    const index = this.#firstFrom(to);
     const before = ranges[index - 1];
     const after = ranges[index];
     if (before !== undefined && before.to > from) return false;
@@ -27,5 +31,16 @@ export class CoveredRanges {
     } else if (after?.from === to) after.from = from;
     else ranges.splice(index, 0, { from, to });
     return true;
+  }
+
+  /** The index of the first range that begins at `place` or behind it. */
+  #firstFrom(place: number): number {
+    let [low, high] = [0, this.#ranges.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#ranges[middle]?.from ?? 0) >= place) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 }

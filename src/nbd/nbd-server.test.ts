@@ -144,6 +144,38 @@ test("a client tries again elsewhere what a server that shuts down did not do", 
   assert.deepEqual(await device2.read(10, 10), Buffer.alloc(10, 2));
 });
 
+test("a write that was refused at its header stays refused, though the export grows before its last byte", async () => {
+  const { device, open } = gatedDevice();
+  open();
+  let size = sizeBytes;
+  let judged = (): void => {};
+  Object.defineProperty(device, "sizeBytes", {
+    get: () => {
+      judged();
+      return size;
+    },
+  });
+  await using server = await serve(device);
+  assert.ok(server.address.kind === "unix");
+  const { socket, received, until } = await rawConnection(server.address.path);
+  const seen = new Promise<void>((resolve) => (judged = resolve));
+  const beyond = {
+    command: nbdCommand.write,
+    flags: 0,
+    cookieHigh: 0,
+    cookieLow: 7,
+    offset: sizeBytes,
+    length: 8,
+  };
+  socket.write(Buffer.concat([encodeRequest(beyond), Buffer.alloc(4)]));
+  await seen;
+  size = 2 * sizeBytes;
+  socket.write(Buffer.alloc(4));
+  await until(simpleReplyBytes);
+  assert.deepEqual(replies(received()), [[7, nbdError.ENOSPC]]);
+  socket.destroy();
+});
+
 test("no more requests run at once than the limit says, and none is lost", async () => {
   const { device, open, most, started } = gatedDevice();
   await using server = await serve(device, { limits: { maxRequests: 3 } });

@@ -29,6 +29,22 @@ test("who comes while a flush runs is covered by the next one, and all who came 
   assert.equal(covered, 2);
 });
 
+test("who flushes again as soon as its flush is done joins those who wait: two flushes never run at once", async () => {
+  const { flush, runs } = gated();
+  const again = flush.flush().then(() => flush.flush());
+  const waiting = flush.flush();
+  runs[0]?.resolve();
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(runs.length, 2);
+  runs[1]?.resolve();
+  await waiting;
+  await again;
+  assert.equal(runs.length, 2);
+  const later = flush.flush();
+  runs[2]?.resolve();
+  await later;
+});
+
 test("after a failure no flush succeeds any more", async () => {
   const { flush, runs } = gated();
   const first = assert.rejects(flush.flush(), { code: "disk.failing", outcome: "unknown" });

@@ -30,7 +30,9 @@ export class SharedFlush {
 
   #startNext(): Promise<void> {
     this.#next = undefined;
-    return this.#failure === undefined ? this.#start() : Promise.reject(this.#failure);
+    if (this.#failure === undefined) return this.#start();
+    this.#running = undefined;
+    return Promise.reject(this.#failure);
   }
 
   #start(): Promise<void> {
@@ -45,7 +47,9 @@ export class SharedFlush {
         throw this.#failure;
       })
       .finally(() => {
-        this.#running = undefined;
+        // Where one waits for this one's end, it is the one that runs from now on: who comes before it has begun joins it, and no two
+        // run side by side, of which one could answer for what the other is still writing.
+        if (this.#next === undefined) this.#running = undefined;
       });
     return this.#running;
   }

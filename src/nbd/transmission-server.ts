@@ -6,7 +6,7 @@
 import type { Duplex } from "node:stream";
 import { type Clock, deadlineAfter } from "#kernel/clock.ts";
 import { OperationalError, publicMessage } from "#kernel/errors.ts";
-import { InvariantViolation } from "#kernel/invariant.ts";
+import { invariant, InvariantViolation } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
 import type { BlockDevice } from "#model/block-device.ts";
 import { commandFlag, maxPayloadBytes, nbdCommand, nbdError, simpleReplyBytes } from "#wire/nbd/protocol.ts";
@@ -49,8 +49,8 @@ export class TransmissionServer implements RequestSink {
   readonly #ended = Promise.withResolvers<void>();
   #requests = 0;
   #bytes = 0;
-  /** Admitted, and its payload is still coming. */
-  #arriving: NbdRequest | undefined;
+  /** Admitted, and its payload is still coming; with what its header was judged to be: 0, or the error number of its refusal. */
+  #arriving: { readonly request: NbdRequest; readonly refused: number } | undefined;
   /** Bytes that were read and may not be looked at yet. */
   #held: Buffer | undefined;
   #closing = false;
@@ -118,8 +118,9 @@ export class TransmissionServer implements RequestSink {
     if (full) return "wait";
     this.#requests += 1;
     this.#bytes += cost;
-    this.#arriving = request;
-    return this.#refusal(request) === 0 ? "take" : "discard";
+    const refused = this.#refusal(request);
+    this.#arriving = { request, refused };
+    return refused === 0 ? "take" : "discard";
   }
 
   payload(length: number): Buffer {
@@ -131,8 +132,10 @@ export class TransmissionServer implements RequestSink {
       this.#endInput();
       return;
     }
+    // What was refused stays refused, and its payload is gone, though the export may have grown since.
+    const refused = this.#arriving?.refused ?? 0;
     this.#arriving = undefined;
-    void this.#serve(request, payload);
+    void this.#serve(request, payload, refused);
   }
 
   // --- bytes in
@@ -165,7 +168,7 @@ export class TransmissionServer implements RequestSink {
     if (this.#arriving !== undefined) {
       // It will never be complete, and nothing of it was done.
       this.#requests -= 1;
-      this.#bytes -= costOf(this.#arriving);
+      this.#bytes -= costOf(this.#arriving.request);
       this.#arriving = undefined;
     }
     this.#settle();
@@ -215,8 +218,9 @@ export class TransmissionServer implements RequestSink {
     return 0;
   }
 
-  async #serve(request: NbdRequest, payload: Buffer | undefined): Promise<void> {
-    const refused = this.#refusal(request);
+  async #serve(request: NbdRequest, payload: Buffer | undefined, refusedBefore: number): Promise<void> {
+    // Again: while its payload came, the server may have begun to close.
+    const refused = refusedBefore === 0 ? this.#refusal(request) : refusedBefore;
     try {
       if (refused !== 0) this.#fail(request, refused, "");
       else if (request.command === nbdCommand.read) await this.#read(request);
@@ -247,7 +251,8 @@ export class TransmissionServer implements RequestSink {
       case nbdCommand.flush:
         return device.flush(signal);
       case nbdCommand.write:
-        if (payload === undefined) return;
+        if (length === 0) return;
+        invariant(payload !== undefined, "a write that is carried out has its data");
         await device.write(offset, payload, { fua, signal });
         // Not after a failure: who knows what still reads it.
         this.#pool.give(payload);
