@@ -4,7 +4,7 @@
  * one would be no capture.
  */
 import type { BlockDevice, Extent, WriteOptions } from "#model/block-device.ts";
-import type { LogVolume, SynchronisingReason } from "./log-event.ts";
+import { isJoining, type LogVolume, type SynchronisingReason } from "./log-event.ts";
 import { maxRecordData } from "./segment-format.ts";
 import type { Captured } from "./segment-appender.ts";
 import type { WriteLog } from "./write-log.ts";
@@ -66,8 +66,7 @@ export class CaptureTarget implements BlockDevice {
   async beginSynchronisation(reason: SynchronisingReason): Promise<void> {
     this.#movedBytes = 0;
     const volume = this.#log.volume(this.volumeId);
-    const isFirst = volume.state === "synchronising" && volume.reason === "first_copy";
-    if (isFirst && volume.image === undefined) return;
+    if (isJoining(volume) && volume.image === undefined) return;
     await this.#log.markSynchronising(this.volumeId, reason);
   }
 

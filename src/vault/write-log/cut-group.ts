@@ -2,6 +2,7 @@
 import { type Clock, deadlineAfter } from "#kernel/clock.ts";
 import { OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Consistency } from "./log-event.ts";
+import { isWhole } from "./whole-moments.ts";
 import type { WriteLog } from "./write-log.ts";
 
 /** The guest agents of the group's machines. */
@@ -64,7 +65,7 @@ export async function cutGroup(log: WriteLog, options: CutOptions): Promise<Cut>
 
 function checkWhole(log: WriteLog): void {
   const broken = log.volumes().filter(({ state }) => state === "synchronising");
-  if (broken.length === 0) return;
+  if (broken.length === 0 || isWhole(log.volumes())) return;
   const names = broken.map(({ id, reason }) => `${id} (${reason})`).join(", ");
   throw new OperationalError("state.conflict", `being synchronised: ${names}. Cut when that is over`);
 }

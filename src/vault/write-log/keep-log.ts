@@ -4,7 +4,9 @@ import { foldLog } from "./fold-log.ts";
 import { type LogLag, logLag } from "./log-lag.ts";
 import type { CommittedPoint } from "./point-store.ts";
 import { type LogWindow, pruneLog } from "./prune-log.ts";
+import type { Segment } from "./segment-shelf.ts";
 import type { LogShipper } from "./ship-log.ts";
+import type { WholeMoment } from "./whole-moments.ts";
 import type { WriteLog } from "./write-log.ts";
 
 export type LogNoticeCode =
@@ -38,6 +40,8 @@ export interface KeepLogOptions {
   readonly foldBytes?: number;
   /** A position that should move and does not for this long is an alarm. Default 10 s. */
   readonly stallMs?: number;
+  /** The window is about to leave the last whole moment behind: see `pruneLog`. Default: it is lost. */
+  readonly leaving?: (moment: WholeMoment, signal: AbortSignal | undefined) => Promise<void>;
   readonly notify: (notice: LogNotice) => void;
 }
 
@@ -56,6 +60,8 @@ export class LogKeeper implements AsyncDisposable {
   readonly #raised = new Set<LogNoticeCode>();
   readonly #running: Promise<void>[];
   #foldWanted = Promise.withResolvers<void>();
+  /** One fold at a time: two that prune would each take what the other one looked at. */
+  #folding: Promise<unknown> = Promise.resolve();
   #foldedAtMs: number;
   #foldError: string | undefined;
   #needed: readonly CommittedPoint[] = [];
@@ -66,6 +72,7 @@ export class LogKeeper implements AsyncDisposable {
       foldEveryMs: 600_000,
       foldBytes: 1024 * 1024 * 1024,
       stallMs: 10_000,
+      leaving: async () => {},
       ...options,
       shipper: options.shipper,
     };
@@ -83,13 +90,25 @@ export class LogKeeper implements AsyncDisposable {
     return this.#needed;
   }
 
-  /** Folds and prunes now. Errors: those of the vault. */
-  async foldNow(signal?: AbortSignal): Promise<void> {
-    const { log, window, shipper } = this.#options;
+  /** Folds and prunes now, after whatever of it is under way. Errors: those of the vault. */
+  foldNow(signal?: AbortSignal): Promise<void> {
+    const done = this.#folding.then(() => this.#fold(signal));
+    this.#folding = done.catch(() => {});
+    return done;
+  }
+
+  async #fold(signal: AbortSignal | undefined): Promise<void> {
+    const { log, window, shipper, leaving } = this.#options;
+    signal?.throwIfAborted();
     await foldLog(log, signal === undefined ? {} : { signal });
     this.#foldedAtMs = log.clock.monotonicMs();
     this.#foldError = undefined;
-    const pruned = await pruneLog(log, window, async (segment) => shipper?.remove(segment, signal));
+    const removing = async (segment: Segment): Promise<void> => shipper?.remove(segment, signal);
+    const pruned = await pruneLog(log, window, {
+      removing,
+      leaving: (moment) => leaving(moment, signal),
+      signal,
+    });
     this.#needed = pruned.needed;
   }
 

@@ -123,7 +123,7 @@ test("the window: what points hold and nobody reads goes, in the folder and in t
   const reader = await openMoment(log, "a", { sequence: early });
   await foldLog(log);
   assert.equal(
-    (await pruneLog(log, none, (segment) => shipper.remove(segment))).segments,
+    (await pruneLog(log, none, { removing: (segment) => shipper.remove(segment) })).segments,
     0,
     "a reader stands on it",
   );
@@ -133,11 +133,15 @@ test("the window: what points hold and nobody reads goes, in the folder and in t
   const meanwhile = async (): Promise<void> => {
     late ??= await openMoment(log, "a", { sequence: early });
   };
-  assert.equal((await pruneLog(log, none, meanwhile)).segments, 0, "a reader came while it was to go");
+  assert.equal(
+    (await pruneLog(log, none, { removing: meanwhile })).segments,
+    0,
+    "a reader came while it was to go",
+  );
   assert.equal((await late?.read(0, 1000))?.length, 1000);
   await late?.[Symbol.asyncDispose]();
   await a.write(6000, randomBytes(10));
-  const pruned = await pruneLog(log, none, (segment) => shipper.remove(segment));
+  const pruned = await pruneLog(log, none, { removing: (segment) => shipper.remove(segment) });
   assert.equal(pruned.segments, 3);
   assert.deepEqual(
     pruned.needed.map(({ volumeId }) => volumeId),
@@ -196,6 +200,97 @@ test("while a volume is synchronised no moment of the group is offered, and what
   await assert.rejects(openMoment(log, "b", { sequence: log.lastRecord.sequence }), {
     code: "state.conflict",
   });
+});
+
+test("a volume that was never whole, or not since it was taken again, holds up no other volume's moments", async (t) => {
+  const log = await openLog(t);
+  const { a } = await twoDisks(log);
+  await log.addVolume("c", diskBytes);
+  const c = new CaptureTarget(log, "c");
+  await c.write(0, randomBytes(4096));
+  await a.write(0, randomBytes(4096));
+  const withoutC = log.lastRecord;
+  assert.deepEqual(await lastWholeMoment(log), { ...withoutC });
+  assert.deepEqual(await log.lastWhole(), { ...withoutC });
+  await assert.rejects(openMoment(log, "c", { sequence: withoutC.sequence }), { code: "state.conflict" });
+  await using _other = await openMoment(log, "b", { sequence: withoutC.sequence });
+  await c.completeSynchronisation();
+  await using _whole = await openMoment(log, "c", { sequence: log.lastRecord.sequence });
+
+  await log.releaseVolume("c");
+  await log.markSynchronising("c", "requested");
+  await c.write(0, randomBytes(4096));
+  assert.equal(c.status.reason, "taken_again");
+  assert.deepEqual(await lastWholeMoment(log), { ...log.lastRecord });
+  await c.completeSynchronisation();
+  await c.beginSynchronisation("interruption");
+  await a.write(0, randomBytes(4096));
+  const before = (await log.lastWhole())?.sequence ?? 0;
+  assert.ok(before < log.lastRecord.sequence, "one that was whole does hold them up");
+  assert.deepEqual(await lastWholeMoment(log), await log.lastWhole());
+});
+
+test("no volume of a group is whole yet: there is no moment", async (t) => {
+  const log = await openLog(t);
+  await log.addVolume("a", diskBytes);
+  await new CaptureTarget(log, "a").write(0, randomBytes(10));
+  assert.equal(await log.lastWhole(), undefined);
+  await assert.rejects(cutGroup(log, { name: "x" }), { code: "state.conflict" });
+});
+
+test("the window asks that the last whole moment be held before it leaves it", async (t) => {
+  const points = new MemoryPoints();
+  const path = await newFolder(t);
+  const log = await openLog(t, { path, points });
+  const { a, b } = await twoDisks(log);
+  await a.write(0, randomBytes(10));
+  const whole = log.lastRecord;
+  await b.beginSynchronisation("interruption");
+  const window = { windowMs: -1, windowBytes: 1e9 };
+  const left = new Set<number>();
+  const leaving = async ({ sequence }: { sequence: number }): Promise<void> => {
+    await using held = await openMoment(log, "a", { sequence });
+    assert.equal(held.sequence, sequence, "it can still be opened");
+    left.add(sequence);
+  };
+  for (let round = 0; round < 3; round += 1) {
+    await a.write(0, randomBytes(10));
+    await log.endSegment();
+    await foldLog(log);
+    await pruneLog(log, window, { leaving });
+  }
+  assert.deepEqual([...left], [whole.sequence]);
+  await assert.rejects(
+    openMoment(log, "a", { sequence: whole.sequence }),
+    { code: "not_found" },
+    "behind the window it is told as such, whatever the window's beginning says of the volume",
+  );
+  await assert.rejects(openMoment(log, "b", { sequence: whole.sequence }), { code: "not_found" });
+  await log.close();
+  const again = await openLog(t, { path, points });
+  assert.equal(await again.lastWhole(), undefined, "nothing in the log says so any more");
+});
+
+test("what two prunes at once both look at goes once, and nothing else with it", async (t) => {
+  const points = new MemoryPoints();
+  const log = await openLog(t, { points });
+  const { a } = await twoDisks(log);
+  for (let round = 0; round < 4; round += 1) {
+    await a.write(0, randomBytes(10));
+    await log.endSegment();
+  }
+  await foldLog(log);
+  const copies = new Set(log.shelf.segments.map(({ name }) => name));
+  const window = { windowMs: -1, windowBytes: 1e9 };
+  const removing = async ({ name }: { name: string }): Promise<void> => {
+    await new Promise((resolve) => void setTimeout(resolve, 5));
+    copies.delete(name);
+  };
+  await Promise.all([pruneLog(log, window, { removing }), pruneLog(log, window, { removing })]);
+  assert.deepEqual(
+    [...copies],
+    log.shelf.segments.map(({ name }) => name),
+  );
 });
 
 test("a first copy that is broken off stays one, and its zeroes cost nothing", async (t) => {

@@ -10,6 +10,7 @@ const synchronisingReasons = [
   "target_changed",
   "requested",
   "snapshot",
+  "taken_again",
 ] as const;
 export type SynchronisingReason = (typeof synchronisingReasons)[number];
 
@@ -44,6 +45,14 @@ export interface LogVolume {
   readonly added: number;
   /** While continuous: the image that the content is. While synchronising: the one that it is to be. Absent: writes came by themselves. */
   readonly image?: VolumeImage;
+}
+
+/**
+ * It is not whole for the first time yet, or for the first time since it was released: until it is, it is in no moment, and keeps no other
+ * volume from being in one.
+ */
+export function isJoining({ state, reason }: Pick<LogVolume, "state" | "reason">): boolean {
+  return state === "synchronising" && (reason === "first_copy" || reason === "taken_again");
 }
 
 export type Consistency = "crash" | "application";

@@ -122,6 +122,10 @@ function checkVolume(
       "not_found",
       `there was no volume ${replay.volumeId} at ${describeMoment(moment)}`,
     );
+  // First of all: behind the window, the state is that of the window's beginning, which says nothing of the moment.
+  const [first] = segments;
+  if (replay.base === undefined && first !== undefined && volume.added < first.header.firstSequence)
+    throw tooOld(moment);
   if (volume.state === "synchronising" && !evenIncomplete)
     throw new OperationalError(
       "state.conflict",
@@ -132,9 +136,6 @@ function checkVolume(
       "state.conflict",
       `${replay.volumeId} was not captured any more at ${describeMoment(moment)}`,
     );
-  const [first] = segments;
-  if (replay.base === undefined && first !== undefined && volume.added < first.header.firstSequence)
-    throw tooOld(moment);
   return volume;
 }
 

@@ -1,5 +1,6 @@
 import type { CommittedPoint } from "./point-store.ts";
 import type { Segment } from "./segment-shelf.ts";
+import type { WholeMoment } from "./whole-moments.ts";
 import type { WriteLog } from "./write-log.ts";
 
 export interface LogWindow {
@@ -45,14 +46,25 @@ export interface Pruned {
   readonly needed: readonly CommittedPoint[];
 }
 
+export interface PruneOptions {
+  /** Called before a segment goes, for its copies elsewhere: those then stay contiguous too. */
+  readonly removing?: (segment: Segment) => Promise<void>;
+  /**
+   * The window begins after the last moment at which the group was whole, and so does not reach it any more: called before anything goes
+   * that it stands on, so that a point may hold it.
+   */
+  readonly leaving?: (moment: WholeMoment) => Promise<void>;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
  * Deletes segments that the window does not need, oldest first. Never one whose records are not all in committed points, nor one that a reader
- * stands on, nor the one that is written. `removing` is called before each goes, for its copies elsewhere: those then stay contiguous too.
+ * stands on, nor the one that is written.
  */
 export async function pruneLog(
   log: WriteLog,
   window: LogWindow,
-  removing: (segment: Segment) => Promise<void> = async () => {},
+  { removing, leaving, signal }: PruneOptions = {},
 ): Promise<Pruned> {
   const { shelf } = log;
   const facts = shelf.segments.map(({ end }) => ({ bytes: end.position, lastTimeMs: end.lastTimeMs }));
@@ -61,6 +73,8 @@ export async function pruneLog(
   const bases = await basesAt(log, start);
   const needed = bases.filter((base) => base !== undefined);
   if (needed.length < bases.length) return { segments: 0, bytes: 0, needed };
+  const last = await log.lastWhole(signal);
+  if (last !== undefined && last.sequence < start && reaches(log, last)) await leaving?.(last);
   const held = Math.min(start, ...needed.map(({ sequence }) => sequence));
   let [segments, bytes] = [0, 0];
   for (
@@ -70,12 +84,15 @@ export async function pruneLog(
   ) {
     const gone = first.ended && first.end.nextSequence - 1 <= held && first.header.number < shelf.firstLeased;
     if (!gone) break;
-    await removing(first);
+    await removing?.(first);
     // Someone may have come to stand on it meanwhile. Another time then, also its copies elsewhere: they are gone already.
-    if (first.header.number >= shelf.firstLeased) break;
-    await shelf.removeFirst();
+    if (!(await shelf.removeFirst(first))) break;
     segments += 1;
     bytes += first.end.position;
   }
   return { segments, bytes, needed };
+}
+
+function reaches({ shelf }: WriteLog, { sequence }: WholeMoment): boolean {
+  return sequence + 1 >= (shelf.segments[0]?.header.firstSequence ?? 1);
 }

@@ -51,6 +51,8 @@ export class SegmentShelf {
   readonly #chunks = new Map<string, Buffer>();
   /** Lowest segment number that a reader needs. */
   readonly #leases = new Set<{ readonly from: number }>();
+  /** One after the other, so that none goes before the one before it. */
+  #removing: Promise<unknown> = Promise.resolve();
 
   constructor(folder: SegmentFolder) {
     this.folder = folder;
@@ -141,14 +143,27 @@ export class SegmentShelf {
     );
   }
 
-  /** Takes the oldest segment away; durable when it returns. From the call on, no reader finds it. */
-  async removeFirst(): Promise<void> {
-    const first = this.#segments.shift();
-    invariant(first !== undefined, "a segment to remove");
+  /**
+   * Takes the oldest segment away; durable when it returns. From the call on, no reader finds it. False, and nothing is done, if it is not
+   * the oldest any more, the only one, or if a reader has come to stand on it.
+   */
+  removeFirst(segment: Segment): Promise<boolean> {
+    const done = this.#removing.then(() => this.#removeIfFirst(segment));
+    this.#removing = done.catch(() => {});
+    return done;
+  }
+
+  async #removeIfFirst(segment: Segment): Promise<boolean> {
+    const [first] = this.#segments;
+    if (first !== segment || this.#segments.length === 1 || segment.header.number >= this.firstLeased)
+      return false;
+    invariant(first.ended, "what is being written is not removed");
+    this.#segments.shift();
     try {
       await this.#closeFile(first.header.number);
       await this.folder.remove(first.name);
       await this.folder.syncEntries();
+      return true;
     } catch (error) {
       // The next to go is this one again: a later one that went before it would leave a hole.
       this.#segments.unshift(first);

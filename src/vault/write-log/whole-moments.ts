@@ -1,5 +1,5 @@
-/** Which moments of a log can be offered: those at which every volume of the group was whole. */
-import { applyEvent, type LogVolume } from "./log-event.ts";
+/** Which moments of a log can be offered: those at which every volume that had ever been whole was. */
+import { applyEvent, isJoining, type LogVolume } from "./log-event.ts";
 import type { LogHistory } from "./open-moment.ts";
 import type { ScannedFrame } from "./scan-segment.ts";
 import type { Segment } from "./segment-shelf.ts";
@@ -21,24 +21,30 @@ interface WalkedMoment extends WholeMoment {
 }
 
 function lookAt(table: Iterable<LogVolume>, sequence: number, recordMs: number): WalkedMoment {
-  let timeMs = recordMs;
   let youngestMs = 0;
   let pictured = false;
   const members = [...table];
   for (const { state, image } of members) {
     pictured ||= image !== undefined;
-    if (state !== "continuous") continue;
-    timeMs = Math.min(timeMs, image?.atMs ?? recordMs);
-    youngestMs = Math.max(youngestMs, image?.atMs ?? recordMs);
+    if (state === "continuous") youngestMs = Math.max(youngestMs, image?.atMs ?? recordMs);
   }
+  const timeMs = Math.min(recordMs, oldestImageMs(members));
   return { sequence, timeMs, recordMs, youngestMs, whole: isWhole(members), pictured };
+}
+
+/** Of the volumes that are in a moment, the instant of the oldest image; infinite where their writes came by themselves. */
+export function oldestImageMs(table: Iterable<LogVolume>): number {
+  let oldest = Number.POSITIVE_INFINITY;
+  for (const { state, image } of table)
+    if (state === "continuous" && image !== undefined) oldest = Math.min(oldest, image.atMs);
+  return oldest;
 }
 
 export function isWhole(table: Iterable<LogVolume>): boolean {
   let members = 0;
-  for (const { state } of table) {
-    if (state === "synchronising") return false;
-    if (state === "continuous") members += 1;
+  for (const volume of table) {
+    if (volume.state === "continuous") members += 1;
+    else if (volume.state === "synchronising" && !isJoining(volume)) return false;
   }
   return members > 0;
 }
@@ -103,16 +109,16 @@ export async function lastWholeMoment(
   }
 }
 
-/** The first record at which every volume has a base: a point that the log still reaches, or its own beginning in the log. */
+/** The first record at which every volume that was there has a base: a point that the log still reaches, or its own beginning in the log. */
 async function firstNameable(history: LogHistory, volumes: Iterable<LogVolume>): Promise<number> {
   const first = history.shelf.segments[0]?.header.firstSequence ?? 1;
   let sequence = first - 1;
   for (const { id, state, added } of volumes) {
-    if (state === "released") continue;
+    // Of one that came later there was nothing before: it holds up no moment.
+    if (state === "released" || added >= first) continue;
     const points = await history.points.list(history.group, id);
-    const base = points.find((point) => point.sequence >= Math.max(first - 1, added));
-    const own = added >= first ? added : Number.POSITIVE_INFINITY;
-    sequence = Math.max(sequence, Math.min(own, base?.sequence ?? Number.POSITIVE_INFINITY));
+    const base = points.find((point) => point.sequence >= first - 1);
+    sequence = Math.max(sequence, base?.sequence ?? Number.POSITIVE_INFINITY);
   }
   return sequence;
 }

@@ -11,11 +11,13 @@ import { applyRecord } from "./apply-record.ts";
 import { type LiveVolume, SharedReader, applyToVolumes } from "./live-volume.ts";
 import {
   encodeEvent,
+  isJoining,
   type LogEvent,
   type LogVolume,
   type SynchronisingReason,
   type VolumeImage,
 } from "./log-event.ts";
+import { LastWhole } from "./last-whole.ts";
 import { type LogHistory } from "./open-moment.ts";
 import type { CommittedPoint, PointStore } from "./point-store.ts";
 import { checkRange, extentsOfLayers, type Layers, readLayers } from "./read-layers.ts";
@@ -30,6 +32,7 @@ import {
   recordKind,
 } from "./segment-format.ts";
 import type { Segment, SegmentShelf } from "./segment-shelf.ts";
+import type { WholeMoment } from "./whole-moments.ts";
 
 export interface WriteLogLimits {
   /** A segment is ended, and can be shipped, at this size or this long after its first record. */
@@ -83,6 +86,11 @@ export interface OpenedLog {
   readonly tornTail: TornTail | undefined;
 }
 
+function reasonFor(volume: LogVolume, reason: SynchronisingReason): SynchronisingReason {
+  if (volume.state === "released") return "taken_again";
+  return isJoining(volume) ? volume.reason : reason;
+}
+
 export class WriteLog implements LogHistory, AsyncDisposable {
   readonly group: string;
   readonly shelf: SegmentShelf;
@@ -100,6 +108,7 @@ export class WriteLog implements LogHistory, AsyncDisposable {
   readonly #live: Map<number, LiveVolume>;
   /** Events on their way, by sequence. */
   readonly #events = new Map<number, LogEvent>();
+  readonly #lastWhole: LastWhole;
   #extents: number;
   #foldWaiters: (() => void)[] = [];
   #closed = false;
@@ -116,6 +125,8 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     this.#table = opened.table;
     this.#live = opened.live;
     this.#extents = this.#countExtents();
+    const { nextSequence, timeMs } = opened.head;
+    this.#lastWhole = new LastWhole(this.#table, { sequence: nextSequence - 1, timeMs });
     this.#appender = new SegmentAppender({
       ...this.limits,
       folder: options.folder,
@@ -140,6 +151,14 @@ export class WriteLog implements LogHistory, AsyncDisposable {
   /** The last record taken; durable after a flush. */
   get lastTaken(): { readonly sequence: number; readonly timeMs: number } {
     return this.#appender.last;
+  }
+
+  /**
+   * The last durable moment at which the group was whole; undefined while there was none. It may have left the log: then a point
+   * holds it, or nothing does.
+   */
+  lastWhole(signal?: AbortSignal): Promise<WholeMoment | undefined> {
+    return this.#lastWhole.find(this, signal);
   }
 
   get queuedBytes(): number {
@@ -193,9 +212,11 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     await this.appendEvent({ type: "volume_resized", index: this.volume(id).index, sizeBytes });
   }
 
+  /** One that was not whole yet stays one that was not. */
   async markSynchronising(id: string, reason: SynchronisingReason): Promise<number> {
-    const { index } = this.volume(id);
-    return (await this.appendEvent({ type: "synchronising", index, reason })).sequence;
+    const volume = this.volume(id);
+    const event = { type: "synchronising", index: volume.index, reason: reasonFor(volume, reason) } as const;
+    return (await this.appendEvent(event)).sequence;
   }
 
   async markContinuous(id: string, movedBytes: number): Promise<number> {
@@ -205,9 +226,9 @@ export class WriteLog implements LogHistory, AsyncDisposable {
 
   /** So much of the image has come. A first copy that was broken off stays one. */
   async markImage(id: string, image: VolumeImage): Promise<void> {
-    const { index, state, reason: before } = this.volume(id);
-    const reason = state === "synchronising" && before === "first_copy" ? before : "snapshot";
-    await this.appendEvent({ type: "synchronising", index, reason, image });
+    const volume = this.volume(id);
+    const reason = reasonFor(volume, "snapshot");
+    await this.appendEvent({ type: "synchronising", index: volume.index, reason, image });
   }
 
   /** All of it has come, and what came is durable. */
@@ -448,11 +469,12 @@ export class WriteLog implements LogHistory, AsyncDisposable {
       const live = this.#live.get(record.volume);
       invariant(live !== undefined, "a record's volume has its index");
       applyRecord(live.index, record, frame);
-      return;
+    } else {
+      const event = this.#events.get(record.sequence);
+      invariant(event !== undefined, "an event that was appended is known");
+      applyToVolumes(this.#table, this.#live, event, record.sequence);
     }
-    const event = this.#events.get(record.sequence);
-    invariant(event !== undefined, "an event that was appended is known");
-    applyToVolumes(this.#table, this.#live, event, record.sequence);
+    this.#lastWhole.recorded(record.sequence, record.timeMs, record.kind === recordKind.event);
   }
 
   #endSegment(): void {
