@@ -33,7 +33,8 @@ export function addConfigCommands(program: Command, context: CommandContext): vo
     )
     .action(async (_options, command: Command) => {
       const { config: path, json } = globalFlags(command);
-      const { checkConfig, formatProblems, readConfigText } = await import("#config/read-config.ts");
+      const { checkConfig, readConfigText } = await import("#config/read-config.ts");
+      const { formatProblems } = await import("#config/check-document.ts");
       const check = checkConfig(readConfigText(path));
       const problems = check.ok ? check.warnings : check.problems;
       if (json) context.terminal.out(JSON.stringify({ ok: check.ok, problems }));

@@ -1,5 +1,6 @@
 /** `understudy <noun> <verb>`: the whole command line, put together from one file a topic. */
 import { Command, CommanderError } from "commander";
+import { addAgentCommands } from "#cli/agent-commands.ts";
 import type { CommandContext } from "#cli/command-context.ts";
 import { addConfigCommands } from "#cli/config-commands.ts";
 import { addCloudCommands } from "#cli/cloud-commands.ts";
@@ -51,6 +52,7 @@ export function buildProgram(context: CommandContext, asJson = false): Command {
   addPointCommands(program, context);
   addRecoverCommands(program, context);
   addVaultCommands(program, context);
+  addAgentCommands(program, context);
   inheritSettings(program);
   return program;
 }

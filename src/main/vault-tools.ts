@@ -10,6 +10,7 @@ import type {
   VaultTools,
   VaultVolumeView,
 } from "#cli/vault-tools.ts";
+import type { VaultConfig } from "#config/config-schema.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
@@ -20,6 +21,8 @@ import { openVaultPlace, withVault } from "#main/vault-place.ts";
 import { keptGroups, listKeptPoints, type StoredPoint, unpackConfiguration } from "#recovery/kept-points.ts";
 import { nbdSocketIn, openDesk } from "#recovery/desk/open-desk.ts";
 import { deskSocketIn, serveDesk } from "#recovery/desk/serve-desk.ts";
+import type { ServedIntake } from "#recovery/intake/serve-intake.ts";
+import type { VaultDesk } from "#recovery/vault-desk.ts";
 import { shippedGroups } from "#recovery/shipped-logs.ts";
 import { initVault, type Vault } from "#vault/open-vault.ts";
 
@@ -100,17 +103,30 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
       },
     });
     await using _served = await serveDesk(desk, folder, log);
+    await using intake = await intakeOf(config, flags.config, { vault, desk, log });
     const ready = {
       ready: true,
       store: storage.description,
       desk: deskSocketIn(folder),
       nbd: nbdSocketIn(folder),
+      ...(intake && { agents: intake.url }),
     };
     terminal.out(
       flags.json ? JSON.stringify(ready) : `the vault in ${ready.store} takes in writes at ${ready.nbd}`,
     );
     await aborted(signal);
   });
+}
+
+/** Undefined: no agents are configured. */
+async function intakeOf(
+  config: VaultConfig,
+  path: string,
+  ports: { readonly vault: Vault; readonly desk: VaultDesk; readonly log: Log },
+): Promise<ServedIntake | undefined> {
+  if (config.agents === undefined) return undefined;
+  const { serveConfiguredIntake } = await import("#main/vault-intake.ts");
+  return serveConfiguredIntake(config, config.agents, path, ports);
 }
 
 async function pointsOf(

@@ -10,6 +10,7 @@ export const sealKinds = {
   condemned: 5,
   moved: 6,
   recovery: 7,
+  intake: 8,
 } as const;
 export type SealKind = (typeof sealKinds)[keyof typeof sealKinds];
 
