@@ -1,6 +1,5 @@
 /** What every command gets: a terminal, the API, and the parts that only the composition root can start. */
 import { createApiClient, findTarget, type ApiClient, type TargetFlags } from "#cli/api-client.ts";
-import type { AgentTools } from "#cli/agent-tools.ts";
 import type { Terminal } from "#cli/terminal.ts";
 import type { VaultTools } from "#cli/vault-tools.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -9,12 +8,12 @@ import { OperationalError } from "#kernel/errors.ts";
 export interface Launchers {
   up(options: { readonly config: string; readonly json: boolean }, signal: AbortSignal): Promise<void>;
   devcloudUp(options: DevcloudFlags, signal: AbortSignal): Promise<void>;
+  hostUp(options: HostFlags, signal: AbortSignal): Promise<void>;
   witness(options: WitnessFlags, signal: AbortSignal): Promise<void>;
   /** Returns false when a check failed. */
   verifyCloud(options: VerifyFlags, signal: AbortSignal): Promise<boolean>;
   keys: KeyStore;
   vault: VaultTools;
-  agent: AgentTools;
   /** Copies a disk as at the moment out of the vault's process into a new file. Errors: `api.unreachable`, `not_found`, `state.conflict`. */
   exportDisk(wanted: ExportedDisk, signal: AbortSignal): Promise<ExportedDiskView>;
 }
@@ -50,6 +49,13 @@ export interface DevcloudFlags {
   readonly rate?: number;
   readonly region?: string;
   readonly faults?: string;
+}
+
+export interface HostFlags {
+  readonly config: string;
+  readonly site: string;
+  readonly json: boolean;
+  readonly accelerator?: "tcg" | "kvm";
 }
 
 export interface WitnessFlags {

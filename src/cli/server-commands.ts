@@ -1,6 +1,6 @@
-/** Long-lived processes: up, witness, devcloud up. Each runs until it is told to stop. */
+/** Long-lived processes: up, witness, host up, devcloud up. Each runs until it is told to stop. */
 import { InvalidArgumentError, Option, type Command } from "commander";
-import type { CommandContext, DevcloudFlags } from "#cli/command-context.ts";
+import type { CommandContext, DevcloudFlags, HostFlags } from "#cli/command-context.ts";
 import { examples, globalFlags, positiveNumber, wholeNumber } from "#cli/global-flags.ts";
 
 export function addServerCommands(program: Command, context: CommandContext): void {
@@ -28,6 +28,23 @@ export function addServerCommands(program: Command, context: CommandContext): vo
         );
       }
       await context.launchers.witness({ api, tokenFile }, context.signal);
+    });
+
+  program
+    .command("host")
+    .description("a host of yours as a site: guests under QEMU")
+    .command("up")
+    .description("run the host agent of a site with `driver: hypervisor`; its guests outlive it")
+    .requiredOption("--site <name>", "the site, as the configuration names it")
+    .addOption(
+      new Option("--accelerator <name>", "what runs guests, instead of what a timed probe boot says").choices(
+        ["tcg", "kvm"],
+      ),
+    )
+    .addHelpText("after", examples("understudy host up --site metal"))
+    .action(async (options: Pick<HostFlags, "site" | "accelerator">, command: Command) => {
+      const { config, json } = globalFlags(command);
+      await context.launchers.hostUp({ ...options, config, json }, context.signal);
     });
 
   const devcloud = program

@@ -15,6 +15,7 @@
  * - `list` yields every matching resource once, over all pages; a page is held in memory, never the whole list.
  * - Every wait honours the signal.
  */
+import type { RuleForms } from "#cloud/rule-forms.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import type { Resource, ResourceKind, ResourceOf, ResourceSpecs, Tags } from "#model/resource.ts";
 
@@ -30,6 +31,8 @@ export interface CloudFacts {
   readonly kinds: Readonly<Record<ResourceKind, boolean>>;
   /** Fields of a kind that this cloud cannot express: named gaps, dropped on create. */
   readonly unsupportedFields: Readonly<Partial<Record<ResourceKind, readonly string[]>>>;
+  /** The forms of security group rules that this cloud enforces; absent: all. Others are named gaps, and refused. */
+  readonly enforcedRules?: RuleForms;
   /** A server can be given a public address when it is created; otherwise callers make an address and associate it. */
   readonly publicAddressOnCreate: boolean;
   /** Networks need a prefix of their own. */

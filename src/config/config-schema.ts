@@ -1,5 +1,7 @@
 /** The shape of understudy.yaml. Every object is strict: an unknown key is an error, never ignored. */
 import { z } from "zod";
+import { byteSize } from "#config/byte-size.ts";
+import { hypervisorSite } from "#config/hypervisor-site.ts";
 import { noticeCodes, type NoticeCode } from "#model/notice.ts";
 
 const durationUnits: Readonly<Record<string, number>> = {
@@ -37,14 +39,7 @@ export const secretReference = z.union([
 
 const tags = z.record(z.string(), z.string());
 
-/** `512MiB`, `10GiB`, `1TiB` -> bytes. */
-export const byteSize = z
-  .string()
-  .regex(/^\d+(\.\d+)?(KiB|MiB|GiB|TiB)$/u, "a size looks like 512MiB, 10GiB or 1TiB")
-  .transform((text) => {
-    const unit = ["KiB", "MiB", "GiB", "TiB"].indexOf(text.slice(-3)) + 1;
-    return Math.round(Number.parseFloat(text) * 1024 ** unit);
-  });
+export { byteSize };
 
 /** A host agent of ours beside the site: what captures disks there, and gives them their content. */
 const host = z.strictObject({ socket: z.string().min(1) });
@@ -84,7 +79,7 @@ const openstackSite = z.strictObject({
   publicNetwork: z.string().min(1).optional(),
 });
 
-const site = z.discriminatedUnion("driver", [ec2Site, openstackSite]);
+const site = z.discriminatedUnion("driver", [ec2Site, openstackSite, hypervisorSite]);
 
 const reserve = z.strictObject({
   servers: z
@@ -249,32 +244,6 @@ const retention = z.strictObject({
   collectEvery: duration.prefault("1d"),
 });
 
-/** A name that is also a folder's, and part of an export's. */
-const plainName = z
-  .string()
-  .regex(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$/u, "a name is letters, digits, dots, dashes and underscores");
-
-/** Agents in guests of clouds where no host agent of ours captures disks. */
-const agents = z.strictObject({
-  /** HTTPS. */
-  listen: listenAddress,
-  /** PEM file, with what it was signed by where that is no CA itself. */
-  certificate: z.string().min(1),
-  certificateKey: secretReference,
-  /** Of passes that have not come whole yet, for each agent. */
-  stageLimit: byteSize.prefault("20GiB"),
-  keys: z.record(
-    plainName,
-    z.strictObject({
-      key: secretReference,
-      /** Whose disks they are. */
-      environment: plainName,
-      /** The only ones that the key is good for. */
-      volumes: z.array(z.string().regex(/^[^/\p{C}]{1,64}$/u, "a volume is named by its id")).min(1),
-    }),
-  ),
-});
-
 const vault = z.strictObject({
   /** Where the repository is. */
   store: z.union([z.strictObject({ folder: z.string().min(1) }), z.strictObject({ s3: s3Store })]),
@@ -288,7 +257,6 @@ const vault = z.strictObject({
   foldEvery: duration.prefault("1m"),
   /** Older points thin out. */
   retention: retention.prefault({}),
-  agents: agents.optional(),
 });
 
 export const configSchema = z.strictObject({
@@ -313,7 +281,6 @@ export const configSchema = z.strictObject({
 
 export type Config = z.output<typeof configSchema>;
 export type VaultConfig = NonNullable<Config["vault"]>;
-export type VaultAgentsConfig = NonNullable<VaultConfig["agents"]>;
 export type SiteConfig = Config["sites"][string];
 export type EnvironmentConfig = Config["environments"][string];
 export type RouteConfig = EnvironmentConfig["traffic"][number];

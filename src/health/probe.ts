@@ -2,11 +2,15 @@
 import { connect } from "node:net";
 import { request } from "undici";
 import type { NoticeCode } from "#model/notice.ts";
+import { connectUnix } from "#wire/local-api/unix-socket.ts";
 
 export type ProbeCheck =
   | { readonly type: "http"; readonly url: string; readonly status: number; readonly contains?: string }
   | { readonly type: "tcp"; readonly host: string; readonly port: number }
-  /** A cloud's API endpoint: any answer below 500 shows that it is alive, a refusal of our missing credentials too. */
+  /**
+   * A cloud's API endpoint: any answer below 500 shows that it is alive, a refusal of our missing credentials too. `unix:PATH`, a
+   * bare host's: that somebody listens.
+   */
   | { readonly type: "cloud_api"; readonly url: string };
 
 export interface Probe {
@@ -75,6 +79,10 @@ async function lookHttp(check: ProbeCheck & { type: "http" }, signal: AbortSigna
 }
 
 async function lookCloudApi(url: string, signal: AbortSignal): Promise<ProbeResult> {
+  if (url.startsWith("unix:")) {
+    (await connectUnix(url.slice("unix:".length), "cloud.unreachable", signal)).destroy();
+    return { ok: true };
+  }
   const { statusCode, body } = await request(url, {
     signal,
     reset: true,

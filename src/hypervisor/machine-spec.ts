@@ -101,6 +101,11 @@ const machineSpec = z.strictObject({
   networks: z.array(networkSpec).max(4).default([]),
   /** As a cloud takes it: text, given to the guest on a NoCloud seed disk. */
   userData: z.string().max(65536).optional(),
+  /** OpenSSH, on the seed disk: cloud-init gives them to the image's own user. */
+  publicKeys: z
+    .array(z.string().regex(/^[^\n]{1,16384}$/))
+    .max(16)
+    .optional(),
   /** A port for QEMU's guest agent. */
   guestAgent: z.boolean().default(false),
   /** A display without a window, for screenshots. */

@@ -300,7 +300,7 @@ export class Machine implements MachineView {
     for (const disk of spec.disks) await createDisk(this.folder, disk, signal);
     const disks = await Promise.all(spec.disks.map((disk) => inspectDisk(this.folder, disk, signal)));
     const incoming = template !== null;
-    const seed = spec.userData !== undefined;
+    const seed = spec.userData !== undefined || spec.publicKeys !== undefined;
     if (seed) await writeDurably(join(this.folder, machineFiles.seed), encodeSeed(spec, uuid));
     const accelerator = await this.deps.accelerator(signal);
     const args = planCommandLine({ spec, uuid, accelerator, disks, seed, incoming });

@@ -4,8 +4,10 @@ import { type MachineSpec, SEED_DISK } from "./machine-spec.ts";
 
 /** cloud-init, "NoCloud": a volume labelled `cidata` with `meta-data` and `user-data`. */
 export function encodeSeed(spec: MachineSpec, instanceId: string): Buffer {
+  // JSON is YAML: whatever a key's comment holds, it stays a string.
+  const keys = spec.publicKeys === undefined ? "" : `public-keys: ${JSON.stringify(spec.publicKeys)}\n`;
   return encodeIso9660(SEED_DISK, {
-    "meta-data": `instance-id: ${instanceId}\nlocal-hostname: ${spec.hostname ?? spec.id}\n`,
+    "meta-data": `instance-id: ${instanceId}\nlocal-hostname: ${spec.hostname ?? spec.id}\n${keys}`,
     "user-data": spec.userData ?? "",
   });
 }

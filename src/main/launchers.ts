@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import type {
   AccessKeyView,
   DevcloudFlags,
+  HostFlags,
   KeyStore,
   Launchers,
   VerifyFlags,
@@ -30,6 +31,7 @@ export function createLaunchers(ports: LauncherPorts): Launchers {
   return {
     up: async (options, signal) => up(ports, await openLog(), options, signal),
     devcloudUp: async (flags, signal) => devcloudUp(ports, await openLog(), flags, signal),
+    hostUp: async (flags, signal) => hostUp(ports, await openLog(), flags, signal),
     witness: async (flags, signal) => witness(ports, await openLog(), flags, signal),
     verifyCloud: async (flags, signal) => verifyCloud(ports, await openLog(), flags, signal),
     keys: createKeyStore(),
@@ -37,16 +39,6 @@ export function createLaunchers(ports: LauncherPorts): Launchers {
       const { createVaultTools } = await import("#main/vault-tools.ts");
       return createVaultTools(ports.terminal, openLog);
     }),
-    agent: {
-      run: async (flags, signal) => {
-        const { runConfiguredAgent } = await import("#main/agent-tools.ts");
-        await runConfiguredAgent(ports.terminal, await openLog(), flags, signal);
-      },
-      status: async (config, signal) => {
-        const { askAgent } = await import("#main/agent-tools.ts");
-        return askAgent(config, signal);
-      },
-    },
     exportDisk: async (wanted, signal) => {
       const { exportDisk } = await import("#main/export-disk.ts");
       return exportDisk(ports.terminal, await openLog(), wanted, signal);
@@ -138,6 +130,26 @@ async function devcloudUp(
   terminal.out(JSON.stringify(devcloud.ready));
   await aborted(signal);
   await devcloud.close();
+}
+
+async function hostUp(
+  { terminal, version }: LauncherPorts,
+  log: Log,
+  { config: path, site, json, accelerator }: HostFlags,
+  signal: AbortSignal,
+): Promise<void> {
+  const { readConfig } = await import("#config/read-config.ts");
+  const { config } = readConfig(path);
+  const { startHostAgent } = await import("#main/host-agent.ts");
+  const ports = { clock: systemClock, random: systemRandom, log };
+  const agent = await startHostAgent(config, site, ports, accelerator);
+  if (json) terminal.out(JSON.stringify({ ready: true, site, socket: agent.socket }));
+  else {
+    terminal.out(`understudy ${version}: host ${site} is up`);
+    terminal.out(`  socket   ${agent.socket}   understudy cloud verify ${site}`);
+  }
+  await aborted(signal);
+  await agent[Symbol.asyncDispose]();
 }
 
 /** `20`, or `10-50`: milliseconds. */

@@ -3,6 +3,7 @@ import type { Cloud } from "#cloud/contract.ts";
 import type { SiteConfig } from "#config/config-schema.ts";
 import { resolveSecret } from "#config/resolve-secret.ts";
 import { openEc2Cloud } from "#drivers/ec2/ec2-cloud.ts";
+import { openHypervisorCloud } from "#drivers/hypervisor/hypervisor-cloud.ts";
 import { openOpenstackCloud } from "#drivers/openstack/openstack-cloud.ts";
 import type { Clock } from "#kernel/clock.ts";
 import type { Log } from "#kernel/log.ts";
@@ -41,13 +42,21 @@ export function openCloud(site: SiteConfig, place: CloudPlace): Cloud {
         clock,
         log,
       });
+    case "hypervisor":
+      return openHypervisorCloud({ socketPath: site.host.socket, outbound: site.outbound });
   }
 }
 
 /** Where a probe that has no credentials looks for a sign of life. */
 export function apiAddressOf(site: SiteConfig): string {
-  if (site.driver === "openstack") return site.authUrl;
-  return awsEndpoint(site, "ec2");
+  switch (site.driver) {
+    case "ec2":
+      return awsEndpoint(site, "ec2");
+    case "openstack":
+      return site.authUrl;
+    case "hypervisor":
+      return `unix:${site.host.socket}`;
+  }
 }
 
 export function awsEndpoint(site: Ec2Site, service: string): string {

@@ -32,5 +32,8 @@ export function upstreamsOf(site: SiteConfig, folder: string, clock: Clock): Ups
       services.set("openstack", { endpoint: authUrl, region, credentials });
       return services;
     }
+    case "hypervisor":
+      // A bare host has no API that users' tools speak.
+      return services;
   }
 }

@@ -11,6 +11,7 @@ export const assessedCodes: readonly GapCode[] = [
   "image.unmapped",
   "type.unmapped",
   "kind.unsupported",
+  "rule.unenforced",
   "data.not_captured",
 ];
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Catalogue, CloudFacts, ServerType } from "#cloud/contract.ts";
+import { forwardedRules } from "#cloud/rule-forms.ts";
 import { resourceId } from "#kernel/ids.ts";
 import type { Resource } from "#model/resource.ts";
 import { resourceKinds } from "#model/resource.ts";
@@ -215,4 +216,17 @@ test("a key pair without its public key is a gap; a drill's bears the drill's na
   const drill = translateOne(key("ssh-ed25519 AAAA"), { nameSuffix: "-drill-7f3a" });
   assert.ok("spec" in drill && "name" in drill.spec);
   assert.equal(drill.spec.name, "deploy-drill-7f3a");
+});
+
+void test("a rule that the site cannot enforce is a gap, and is not opened to more than it names", () => {
+  const [rule] = shopEnvironment({ servers: 1 }).filter((one) => one.kind === "securityGroupRule");
+  assert.ok(rule?.kind === "securityGroupRule");
+  const narrow = { ...rule, spec: { ...rule.spec, peer: { cidr: "10.0.0.0/8" } } };
+  const forwards = { facts: { ...facts, enforcedRules: forwardedRules(false) } };
+  const refused = translateOne(narrow, forwards);
+  assert.ok("gap" in refused);
+  assert.equal(refused.gap.code, "rule.unenforced");
+  assert.ok("spec" in translateOne(narrow));
+  const open = { ...rule.spec, protocol: "6", fromPort: 80, toPort: 80, peer: { cidr: "0.0.0.0/0" } };
+  assert.ok("spec" in translateOne({ ...rule, spec: { ...open, direction: "ingress" } }, forwards));
 });

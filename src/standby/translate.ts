@@ -1,5 +1,6 @@
 /** From what the active side has to what the standby is asked for, still in the active side's ids. Pure. */
 import type { Catalogue, CloudFacts } from "#cloud/contract.ts";
+import { whyNotEnforced } from "#cloud/rule-forms.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import { invariant } from "#kernel/invariant.ts";
 import type { Gap, GapCode } from "#model/gap.ts";
@@ -98,6 +99,8 @@ export function createTranslator(translation: Translation, resources: readonly R
       const message = `the standby site holds no ${resource.kind} resources: ${resource.id} is missing after a takeover`;
       return { gap: gapOf(resource, "kind.unsupported", "lost", message) };
     }
+    const unenforced = unenforcedRule(translation, resource);
+    if (unenforced !== undefined) return { gap: unenforced };
     const gaps: Gap[] = [];
     const spec = translateSpec(translation, around, resource, gaps);
     if ("gap" in spec) return spec;
@@ -107,6 +110,15 @@ export function createTranslator(translation: Translation, resources: readonly R
       gaps,
     };
   };
+}
+
+/** What it lets through does not get through there: said, rather than opened to more than it names. */
+function unenforcedRule({ facts }: Translation, resource: Resource): Gap | undefined {
+  if (resource.kind !== "securityGroupRule") return undefined;
+  const why = whyNotEnforced(facts.enforcedRules, ruleSpec(resource.spec));
+  if (why === null) return undefined;
+  const message = `the rule ${resource.id} is not held by the standby site: ${why}`;
+  return gapOf(resource, "rule.unenforced", "degraded", message);
 }
 
 type SpecOrGap = { readonly spec: Resource["spec"] } | { readonly gap: Gap };

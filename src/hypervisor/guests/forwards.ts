@@ -2,10 +2,9 @@
  * How a guest is reached: QEMU listens on the server's own addresses, on the ports that its groups let in, and hands
  * what comes to the guest's network. QEMU itself is asked what it forwards, so that one that was adopted is brought up to date.
  */
+import { mostForwardedPorts } from "#cloud/rule-forms.ts";
 import type { Machine } from "#hypervisor/machine.ts";
 
-/** A rule for more ports than this cannot be a listener for each. */
-export const LARGEST_RANGE = 32;
 const MOST_FORWARDS = 64;
 
 export interface ForwardRule {
@@ -38,7 +37,7 @@ export function planForwards(rules: readonly ForwardRule[]): ForwardPlan {
     const last = each.toPort ?? 65_535;
     const { protocol } = each;
     const isForwarded = protocol === "tcp" || protocol === "udp";
-    if (!isForwarded || last - first >= LARGEST_RANGE) remarks.add(remarkOn(each, isForwarded));
+    if (!isForwarded || last - first >= mostForwardedPorts) remarks.add(remarkOn(each, isForwarded));
     else for (let port = first; port <= last; port++) ports.set(`${protocol} ${port}`, { protocol, port });
   }
   const chosen = Array.from(ports.values()).slice(0, MOST_FORWARDS);
@@ -52,7 +51,7 @@ function remarkOn({ protocol, fromPort, toPort, groupId }: ForwardRule, isForwar
   const range =
     fromPort === null ? "all ports" : fromPort === toPort ? `port ${fromPort}` : `${fromPort}-${toPort}`;
   const why = isForwarded
-    ? `a range of more than ${LARGEST_RANGE} ports is not forwarded: name the ports`
+    ? `a range of more than ${mostForwardedPorts} ports is not forwarded: name the ports`
     : "only TCP and UDP are forwarded";
   return `${groupId} lets in ${protocol} (${range}), which does not reach this guest: ${why}`;
 }

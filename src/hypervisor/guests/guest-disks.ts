@@ -59,7 +59,7 @@ export class GuestDisks implements DiskHost {
       await files.overlay(volume.id, seed.sizeBytes, seed.uri, signal);
       await ledger.setSeed(volume.id, { ...seed, phase: "live" });
     }
-    return files.ensure(volume.id, volume.sizeGiB * GIB, signal);
+    return files.ensure(volume.id, volume.sizeGiB * GIB, signal, volume.image);
   }
 
   diskOf({ id }: VolumeWish): DiskSpecInput {

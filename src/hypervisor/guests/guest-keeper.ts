@@ -77,8 +77,10 @@ export class GuestKeeper implements AsyncDisposable {
   readonly disks: GuestDisks;
   /** Servers whose machine this process has started or taken over. */
   readonly #started = new Set<string>();
-  /** Between the choice of a machine's disks and the end of its boot: passes leave it alone. */
-  readonly #starting = new Set<string>();
+  /** Between the choice of a machine's disks and the end of its boot: passes leave it alone. Aborted: the boot is given up. */
+  readonly #starting = new Map<string, AbortController>();
+  /** Machines that are going: passes leave them alone too. */
+  readonly #forgetting = new Map<string, Promise<void>>();
   readonly #closing = new AbortController();
   /** What the console was told of traffic that does not arrive. */
   readonly #remarks = new Map<string, string>();
@@ -124,7 +126,9 @@ export class GuestKeeper implements AsyncDisposable {
    */
   async start(server: GuestStart, plan: (disks: readonly DiskSpecInput[]) => GuestPlan): Promise<void> {
     await this.#resumed;
-    this.#starting.add(server.id);
+    const given = new AbortController();
+    const signal = AbortSignal.any([given.signal, this.#signal]);
+    this.#starting.set(server.id, given);
     try {
       const present = this.#machineOf(server.id);
       if (present?.isOn === true && (await this.#bootOf(server.id)) === server.boot) {
@@ -134,7 +138,7 @@ export class GuestKeeper implements AsyncDisposable {
       }
       await present?.stop(this.#graceMs);
       const machine = await this.#turn(() => this.#prepare(server, plan));
-      await machine.start(this.#signal);
+      await machine.start(signal);
       this.#started.add(server.id);
     } catch (error) {
       await this.#machineOf(server.id)?.stop(0);
@@ -165,16 +169,36 @@ export class GuestKeeper implements AsyncDisposable {
     }
   }
 
+  /** Whether the server's machine has the volume as a disk, or gets it at its next boot. */
+  has(id: string, volumeId: string): boolean {
+    const machine = this.#machineOf(id);
+    if (machine?.isOn !== true) return false;
+    return machine.spec.disks.some((disk) => disk.id === diskIdOf(volumeId));
+  }
+
+  /** Brings everything to the wishes as they are now, as far as it can be done. */
+  settled(): Promise<void> {
+    return this.#turn(async () => void (await this.#pass()));
+  }
+
   console(id: string): Buffer {
     const machine = this.#machineOf(id);
     return machine === undefined ? Buffer.alloc(0) : consoleTail(machine);
   }
 
+  /** The server is gone: its machine goes, also in the middle of its start. Volumes stay. */
   async forget(id: string): Promise<void> {
+    this.#starting.get(id)?.abort(new OperationalError("aborted", `server ${id} is gone`));
     this.#started.delete(id);
     this.#remarks.delete(id);
-    await this.#host.destroy(id);
-    await rm(this.#folderOf(id), { recursive: true, force: true });
+    const present = this.#forgetting.get(id);
+    if (present !== undefined) return present;
+    const forgotten = this.#host
+      .destroy(id)
+      .then(() => rm(this.#folderOf(id), { recursive: true, force: true }))
+      .finally(() => this.#forgetting.delete(id));
+    this.#forgetting.set(id, forgotten);
+    return forgotten;
   }
 
   /** Guests run on. */
@@ -212,6 +236,10 @@ export class GuestKeeper implements AsyncDisposable {
     const result = this.#turns.then(work);
     this.#turns = result.catch(() => {});
     return result;
+  }
+
+  #isBusy(id: string): boolean {
+    return this.#starting.has(id) || this.#forgetting.has(id);
   }
 
   #machineOf(id: string): Machine | undefined {
@@ -353,7 +381,7 @@ export class GuestKeeper implements AsyncDisposable {
       if (this.#wishes.isGone(machine.id)) await this.forget(machine.id);
       return;
     }
-    if (!machine.isOn) return;
+    if (!machine.isOn || this.#isBusy(machine.id)) return;
     const wanted = new Set(this.#volumesOf(machine.id).map(({ id }) => diskIdOf(id)));
     for (const { id } of machine.spec.disks)
       if (!wanted.has(id)) await this.#host.disksOf(machine.id).detach(id, signal);
@@ -361,7 +389,7 @@ export class GuestKeeper implements AsyncDisposable {
 
   async #settle(machine: Machine, signal: AbortSignal): Promise<void> {
     const inlets = this.#wishes.inletsOf(machine.id);
-    if (inlets === undefined || this.#starting.has(machine.id) || !machine.isOn) return;
+    if (inlets === undefined || this.#isBusy(machine.id) || !machine.isOn) return;
     const volumes = this.#volumesOf(machine.id).filter(({ id }) => !this.disks.isExported(id));
     const attached = await attachedDisks(machine, signal);
     for (const volume of volumes) {
@@ -380,6 +408,7 @@ export class GuestKeeper implements AsyncDisposable {
     if (this.#remarks.get(machine.id) === said.join("\n")) return;
     this.#remarks.set(machine.id, said.join("\n"));
     for (const remark of said) tell(machine, this.#options.speaker, remark);
+    for (const remark of failed) this.#options.log.warn({ server: machine.id }, remark);
   }
 
   async #removeFiles(): Promise<void> {

@@ -20,6 +20,8 @@ export interface GuestServer {
   readonly readyLine: string | null;
   /** May it reach the host and what the host reaches? */
   readonly outbound: boolean;
+  /** OpenSSH, for whom an image with cloud-init lets in. */
+  readonly publicKeys?: readonly string[];
 }
 
 export interface GuestPlan {
@@ -42,6 +44,7 @@ export function planGuest(server: GuestServer, disks: readonly DiskSpecInput[]):
       // Forwards come when it runs, and change with the rules of its groups.
       networks: [{ kind: "user", outbound, ...(mac !== undefined && { mac }) }],
       ...(text !== null && { userData: text }),
+      ...(server.publicKeys !== undefined && { publicKeys: [...server.publicKeys] }),
       guestAgent: true,
       ...(readyLine !== null && {
         ready: { consoleLine: readyLine, withinMs: BOOT_LIMIT_MS, attempts: 2 },

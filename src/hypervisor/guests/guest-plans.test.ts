@@ -1,10 +1,11 @@
 /** What a guest becomes, from what is on record alone. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { mostForwardedPorts } from "#cloud/rule-forms.ts";
 import type { CaptureStatus } from "#hypervisor/capture.ts";
 import { decodeDiskSpec, decodeMachineSpec } from "#hypervisor/machine-spec.ts";
 import { viewCapture } from "./capture-view.ts";
-import { type ForwardRule, LARGEST_RANGE, parseForwards, planForwards } from "./forwards.ts";
+import { type ForwardRule, parseForwards, planForwards } from "./forwards.ts";
 import { type GuestServer, planGuest } from "./guest-plan.ts";
 import { bearsGuests } from "./host-capacity.ts";
 import { diskIdOf } from "./volume-files.ts";
@@ -16,8 +17,8 @@ function rule(part: Partial<ForwardRule>): ForwardRule {
 void test("single ports and small ranges are forwarded; the rest is said", () => {
   const { ports, remarks } = planForwards([
     rule({}),
-    rule({ fromPort: 8000, toPort: 8000 + LARGEST_RANGE - 1 }),
-    rule({ fromPort: 9000, toPort: 9000 + LARGEST_RANGE }),
+    rule({ fromPort: 8000, toPort: 8000 + mostForwardedPorts - 1 }),
+    rule({ fromPort: 9000, toPort: 9000 + mostForwardedPorts }),
     rule({ protocol: "udp", fromPort: 53, toPort: 53 }),
     rule({ protocol: "icmp", fromPort: null, toPort: null }),
     rule({ protocol: "all", fromPort: null, toPort: null }),
@@ -25,7 +26,7 @@ void test("single ports and small ranges are forwarded; the rest is said", () =>
     rule({ fromPort: 80, toPort: 81 }),
   ]);
   const tcp = (port: number) => ({ protocol: "tcp", port });
-  const range = Array.from({ length: LARGEST_RANGE }, (_, index) => tcp(8000 + index));
+  const range = Array.from({ length: mostForwardedPorts }, (_, index) => tcp(8000 + index));
   assert.deepEqual(ports, [tcp(80), ...range, { protocol: "udp", port: 53 }, tcp(81)]);
   assert.equal(remarks.length, 3);
   assert.match(remarks[0] ?? "", /^g lets in tcp \(9000-9032\).*name the ports$/);

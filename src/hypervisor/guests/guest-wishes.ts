@@ -4,7 +4,7 @@ import type { ForwardRule } from "./forwards.ts";
 export interface VolumeWish {
   readonly id: string;
   readonly sizeGiB: number;
-  /** What it is a copy of when it is made; absent: it reads as zeroes. */
+  /** What its own writes are over; absent: it reads as zeroes until it is written to. */
   readonly image?: { readonly path: string; readonly format: "raw" | "qcow2" };
 }
 

@@ -3,6 +3,7 @@ import { access, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { qemuImg } from "#hypervisor/create-disk.ts";
 import { syncFolder } from "#hypervisor/durable-file.ts";
+import type { VolumeWish } from "./guest-wishes.ts";
 
 export const GIB = 1024 ** 3;
 const SUFFIX = ".qcow2";
@@ -33,8 +34,16 @@ export class VolumeFiles {
     return join(this.folder, `${volumeId}${SUFFIX}`);
   }
 
-  /** Makes it, if it is not there, as a disk of zeroes; gives its size in bytes. Errors: `machine.refused`. */
-  async ensure(volumeId: string, sizeBytes: number, signal: AbortSignal): Promise<number> {
+  /**
+   * Makes it, if it is not there: a disk of zeroes, or its own writes over an image, which must stay as it is. Gives its size in
+   * bytes, an image's being its own. Errors: `machine.refused`.
+   */
+  async ensure(
+    volumeId: string,
+    sizeBytes: number,
+    signal: AbortSignal,
+    image?: VolumeWish["image"],
+  ): Promise<number> {
     const known = this.#sizes.get(volumeId);
     if (known !== undefined) return known;
     if (await exists(this.path(volumeId))) {
@@ -42,8 +51,14 @@ export class VolumeFiles {
       this.#sizes.set(volumeId, size);
       return size;
     }
-    await this.#replace(volumeId, sizeBytes, [], signal);
-    return sizeBytes;
+    if (image === undefined) {
+      await this.#replace(volumeId, sizeBytes, [], signal);
+      return sizeBytes;
+    }
+    await this.#replace(volumeId, null, ["-F", image.format, "-b", image.path], signal);
+    const size = (await this.#info(volumeId, signal))["virtual-size"];
+    this.#sizes.set(volumeId, size);
+    return size;
   }
 
   /** In the place of the file that is there: its own writes over what the export holds, which need not answer now. */
@@ -107,7 +122,7 @@ export class VolumeFiles {
 
   async #replace(
     volumeId: string,
-    sizeBytes: number,
+    sizeBytes: number | null,
     options: readonly string[],
     signal: AbortSignal,
   ): Promise<void> {
@@ -115,7 +130,8 @@ export class VolumeFiles {
     const path = this.path(volumeId);
     const making = `${path}.new`;
     await rm(making, { force: true });
-    await qemuImg(["create", "-q", "-f", "qcow2", ...options, making, String(sizeBytes)], signal);
+    const size = sizeBytes === null ? [] : [String(sizeBytes)];
+    await qemuImg(["create", "-q", "-f", "qcow2", ...options, making, ...size], signal);
     const file = await open(making, "r");
     try {
       await file.sync();
@@ -124,7 +140,7 @@ export class VolumeFiles {
     }
     await rename(making, path);
     await syncFolder(this.folder);
-    this.#sizes.set(volumeId, sizeBytes);
+    if (sizeBytes !== null) this.#sizes.set(volumeId, sizeBytes);
   }
 }
 

@@ -1,0 +1,396 @@
+/**
+ * A bare host as a site of its own: what a cloud's API offers, over the machines of one host. What has no machine (networks,
+ * groups, keys, addresses, tags) is on record; what a host can carry out of it, it carries out, and what it cannot it refuses.
+ */
+import { join } from "node:path";
+import type { Catalogue, CreateRequest, ListFilter, Observed } from "#cloud/contract.ts";
+import { refuse } from "#cloud/resource-book.ts";
+import { forwardedRules, whyNotEnforced } from "#cloud/rule-forms.ts";
+import { makeFolder } from "#hypervisor/durable-file.ts";
+import type { GuestDisks } from "#hypervisor/guests/guest-disks.ts";
+import { type GuestKeeper, openGuestKeeper } from "#hypervisor/guests/guest-keeper.ts";
+import { hasFreeMemory } from "#hypervisor/guests/host-capacity.ts";
+import type { Accelerator } from "#hypervisor/plan-command-line.ts";
+import type { Clock } from "#kernel/clock.ts";
+import { OperationalError } from "#kernel/errors.ts";
+import type { ResourceId } from "#kernel/ids.ts";
+import { canonicalJson } from "#kernel/json.ts";
+import type { Log } from "#kernel/log.ts";
+import type { Random } from "#kernel/random.ts";
+import {
+  type Resource,
+  type ResourceKind,
+  type ResourceSpecs,
+  securityGroupRuleId,
+  type ServerSpec,
+  type Tags,
+  volumeAttachmentId,
+} from "#model/resource.ts";
+import { checkCapacity, checkDisksOf, useOf } from "./site-capacity.ts";
+import { planChange } from "./site-change.ts";
+import { addressesOf, wishesOf } from "./site-guest.ts";
+import { SitePower } from "./site-power.ts";
+import { catalogueOf, freeAddress, type SiteSettings } from "./site-settings.ts";
+import { openSiteStore, type OwnDisk, type SiteBook, type SiteRecord, type SiteStore } from "./site-store.ts";
+
+export interface HostSiteOptions {
+  /** Absolute. Records, machines and disks are below it. */
+  readonly folder: string;
+  readonly settings: SiteSettings;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Default: what a timed probe boot says. */
+  readonly accelerator?: Accelerator;
+  /** Between asking a guest to turn itself off and ending it, in milliseconds. */
+  readonly stopGraceMs?: number;
+  /** Of a listing; default 200. */
+  readonly pageSize?: number;
+}
+
+export interface SitePage {
+  readonly page: readonly Observed[];
+  readonly more: boolean;
+}
+
+const prefixes = {
+  network: "net",
+  subnet: "sub",
+  securityGroup: "grp",
+  volume: "vol",
+  address: "adr",
+  server: "srv",
+} as const;
+
+const mostTags = 50;
+
+/** Errors: `machine.refused` where QEMU is missing, `state.conflict` when another agent has the folder, `store.*`. */
+export async function openHostSite(options: HostSiteOptions): Promise<HostSite> {
+  const { folder, settings, clock, log } = options;
+  await makeFolder(folder);
+  const store = await openSiteStore(
+    join(folder, "site.json"),
+    { cloud: `host ${settings.name}`, catalogue: catalogueOf(settings), quotas: {} },
+    (book) => takeAddress(book, settings),
+  );
+  const power: { current?: SitePower } = {};
+  const ended = (id: string, how: "turned_off" | "died"): void => {
+    if (how === "died") power.current?.died(id);
+    else void turnedOff(store, id, log);
+  };
+  const keeper = await openGuestKeeper({
+    dataDir: folder,
+    wishes: wishesOf({ store, settings, ended }),
+    speaker: "host",
+    clock,
+    log,
+    limits: { memoryMiB: settings.limits.memoryMiB, guests: settings.limits.servers },
+    ...(options.accelerator === undefined ? {} : { accelerator: options.accelerator }),
+    ...(options.stopGraceMs === undefined ? {} : { stopGraceMs: options.stopGraceMs }),
+  });
+  power.current = new SitePower({ store, keeper, settings, clock, log });
+  return new HostSite(options, store, keeper, power.current);
+}
+
+export class HostSite implements AsyncDisposable {
+  readonly #options: HostSiteOptions;
+  readonly #store: SiteStore;
+  readonly #keeper: GuestKeeper;
+  readonly #power: SitePower;
+
+  constructor(options: HostSiteOptions, store: SiteStore, keeper: GuestKeeper, power: SitePower) {
+    this.#options = options;
+    this.#store = store;
+    this.#keeper = keeper;
+    this.#power = power;
+  }
+
+  get name(): string {
+    return this.#options.settings.name;
+  }
+
+  /** Content of the site's volumes. */
+  get disks(): GuestDisks {
+    return this.#keeper.disks;
+  }
+
+  catalogue(): Catalogue {
+    return catalogueOf(this.#options.settings);
+  }
+
+  /** On record when it returns; a server is then started. Errors: `cloud.*`, `store.*`. */
+  async create<K extends ResourceKind>(request: CreateRequest<K>): Promise<Observed<K>> {
+    const id = await this.#store.transact((draft) => this.#createIn(draft, request));
+    return this.#observe<K>(this.#existing(request.kind, id));
+  }
+
+  get<K extends ResourceKind>(kind: K, id: ResourceId): Observed<K> | undefined {
+    const record = this.#store.book.get(kind, id);
+    return record === undefined ? undefined : this.#observe<K>(record);
+  }
+
+  /** In the order of ids, after `after`. */
+  list(kind: ResourceKind, filter: ListFilter, after: ResourceId | null): SitePage {
+    const { book } = this.#store;
+    const size = this.#options.pageSize ?? 200;
+    const found = Array.from(book.records(kind))
+      .filter((record) => matches(record, filter) && (after === null || record.resource.id > after))
+      .toSorted((a, b) => (a.resource.id < b.resource.id ? -1 : 1));
+    return { page: found.slice(0, size).map((one) => this.#observe(one)), more: found.length > size };
+  }
+
+  /** A server that is to be off is off when it returns. Errors: `cloud.*`, `store.*`. */
+  async update<K extends ResourceKind>(
+    kind: K,
+    id: ResourceId,
+    set: Partial<ResourceSpecs[K]>,
+  ): Promise<void> {
+    const { settings } = this.#options;
+    await this.#store.transact((draft) => {
+      const record = existingIn(draft, kind, id);
+      const before = useOf(draft, settings);
+      const failed = this.#power.statusOf(record).status === "failed";
+      const { next, boots } = planChange(record.resource, set, failed);
+      if (boots) {
+        record.boot += 1;
+        this.#refuseWithoutMemory(next);
+      }
+      if (canonicalJson(next) === canonicalJson(record.resource)) return;
+      if (next.kind === "server") draft.checkServer(next);
+      draft.replace(record, next);
+      checkCapacity(before, draft, settings);
+    });
+    if (kind === "server" && "power" in set && set.power === "stopped") await this.#power.settled(id);
+  }
+
+  async setTags(kind: ResourceKind, id: ResourceId, set: Tags, remove: readonly string[]): Promise<void> {
+    await this.#store.transact((draft) => {
+      const record = existingIn(draft, kind, id);
+      const tags: Record<string, string> = { ...record.resource.tags, ...set };
+      for (const key of remove) delete tags[key];
+      if (Object.keys(tags).length > mostTags) {
+        throw refuse("cloud.refused", "TooManyTags", `${kind} ${id} would have more than ${mostTags} tags`);
+      }
+      record.resource = { ...record.resource, tags };
+    });
+  }
+
+  /** Its machine is gone, or its disk out of the guest, when it returns. Errors: `cloud.conflict`, `store.*`. */
+  async delete(kind: ResourceKind, id: ResourceId): Promise<void> {
+    const held = this.#store.book.get(kind, id)?.resource;
+    if (held?.kind === "server") await this.#keepOwnDisks(id);
+    await this.#store.transact((draft) => draft.remove(kind, id));
+    if (kind === "server") await this.#keeper.forget(id);
+    if (kind === "volume" || kind === "server") await this.#keeper.settled();
+    if (held?.kind === "volumeAttachment") await this.#letGo(held.spec.serverId, held.spec.volumeId);
+  }
+
+  /** Guests run on. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#power[Symbol.asyncDispose]();
+    await this.#keeper[Symbol.asyncDispose]();
+  }
+
+  #createIn(draft: SiteBook, request: CreateRequest<ResourceKind>): ResourceId {
+    const { settings } = this.#options;
+    const known = draft.byToken(request.token);
+    if (known !== undefined) {
+      if (known.resource.kind === request.kind) return known.resource.id;
+      const message = `the token ${request.token} was used for a ${known.resource.kind}`;
+      throw refuse("cloud.conflict", "TokenMismatch", message, { retry: "never" });
+    }
+    const resource = this.#resourceOf(request);
+    const twin = resource.kind === "keyPair" ? undefined : draft.get(resource.kind, resource.id);
+    if (twin !== undefined && isSameLink(twin.resource, resource)) return resource.id;
+    if (resource.kind === "securityGroupRule") refuseUnlessEnforced(resource.spec, settings.outbound);
+    draft.check(resource);
+    const before = useOf(draft, settings);
+    const record: SiteRecord = {
+      resource,
+      scope: request.scope,
+      token: request.token,
+      boot: 1,
+      ownDisks: resource.kind === "server" ? this.#ownDisksOf(resource.spec) : [],
+      privateIp: null,
+      publicIp: null,
+    };
+    if (resource.kind === "server") {
+      // One address: a host's guests are reached at the host's own, from inside and outside.
+      record.privateIp = takeAddress(draft, settings);
+      if (resource.spec.publicAddress) record.publicIp = record.privateIp;
+      this.#refuseWithoutMemory(resource);
+    }
+    draft.insert(record);
+    checkCapacity(before, draft, settings);
+    if (resource.kind === "server") checkDisksOf(draft, resource.id);
+    if (resource.kind === "volumeAttachment") checkDisksOf(draft, resource.spec.serverId);
+    return resource.id;
+  }
+
+  #resourceOf({ kind, spec, tags }: CreateRequest<ResourceKind>): Resource {
+    const resource = { kind, id: "" as ResourceId, spec, tags } as Resource;
+    const id = (text: string): Resource => ({ ...resource, id: text as ResourceId });
+    switch (resource.kind) {
+      case "keyPair":
+        return id(resource.spec.name);
+      case "securityGroupRule":
+        return id(securityGroupRuleId(resource.spec));
+      case "volumeAttachment":
+        return id(volumeAttachmentId(resource.spec.volumeId, resource.spec.serverId));
+      case "addressAssociation":
+        return id(`${resource.spec.addressId}/association`);
+      case "network":
+      case "subnet":
+      case "securityGroup":
+      case "volume":
+      case "address":
+      case "server":
+        return id(`${prefixes[resource.kind]}-${this.#options.random.hex(8)}`);
+    }
+  }
+
+  #ownDisksOf({ imageId, blockDevices }: ServerSpec): readonly OwnDisk[] {
+    const newId = (): string => `vol-${this.#options.random.hex(8)}`;
+    const root: OwnDisk[] =
+      this.#options.settings.images[imageId]?.disk === undefined
+        ? []
+        : [{ id: newId(), sizeGiB: 0, device: "root", deleteOnTermination: true }];
+    return [
+      ...root,
+      ...blockDevices.map(({ device, sizeGiB, deleteOnTermination }) => ({
+        id: newId(),
+        sizeGiB,
+        device,
+        deleteOnTermination,
+      })),
+    ];
+  }
+
+  /** Those that outlive their server are volumes from now on, before it goes. */
+  async #keepOwnDisks(serverId: ResourceId): Promise<void> {
+    await this.#store.transact((draft) => {
+      const record = draft.get("server", serverId);
+      for (const disk of record?.ownDisks ?? []) {
+        if (disk.deleteOnTermination || draft.get("volume", disk.id) !== undefined) continue;
+        const spec = { sizeGiB: disk.sizeGiB };
+        const resource = { kind: "volume", id: disk.id as ResourceId, spec, tags: {} } as const;
+        draft.insert({
+          resource,
+          scope: record?.scope ?? "",
+          token: `${disk.id}-kept`,
+          boot: 0,
+          ownDisks: [],
+          privateIp: null,
+          publicIp: null,
+        });
+      }
+    });
+  }
+
+  async #letGo(serverId: string, volumeId: string): Promise<void> {
+    await this.#keeper.settled();
+    if (!this.#keeper.has(serverId, volumeId)) return;
+    const attached = this.#store.book.get("volumeAttachment", volumeAttachmentId(volumeId, serverId));
+    if (attached !== undefined) return;
+    throw new OperationalError("cloud.conflict", `the guest of ${serverId} does not let go of ${volumeId}`, {
+      outcome: "applied",
+    });
+  }
+
+  #refuseWithoutMemory(resource: Resource): void {
+    if (resource.kind !== "server" || resource.spec.power !== "running") return;
+    const memoryMiB = this.#options.settings.types[resource.spec.type]?.memoryMiB ?? 0;
+    if (hasFreeMemory(memoryMiB)) return;
+    throw refuse(
+      "cloud.quota",
+      "HostFull",
+      `host ${this.name} has no ${memoryMiB} MiB of memory free now: something else uses it`,
+    );
+  }
+
+  #existing(kind: ResourceKind, id: ResourceId): SiteRecord {
+    return existingIn(this.#store.book, kind, id);
+  }
+
+  #observe<K extends ResourceKind>(record: SiteRecord): Observed<K> {
+    const { resource, privateIp, publicIp } = record;
+    const { book } = this.#store;
+    const associated = addressesOf(record, book).filter((address) => address !== privateIp);
+    const isServer = resource.kind === "server";
+    return {
+      resource,
+      ...this.#statusOf(record),
+      addresses: {
+        private: privateIp === null ? [] : [privateIp],
+        public: isServer
+          ? [...(publicIp === null ? [] : [publicIp]), ...associated]
+          : publicIp === null
+            ? []
+            : [publicIp],
+      },
+    } as unknown as Observed<K>;
+  }
+
+  #statusOf(record: SiteRecord): Pick<Observed, "status" | "fault"> {
+    const { resource } = record;
+    if (resource.kind !== "volumeAttachment") return this.#power.statusOf(record);
+    const { serverId, volumeId } = resource.spec;
+    // A machine that is off has it at its next start.
+    const isOn = this.#keeper.status(serverId) === "running";
+    return { status: isOn && !this.#keeper.has(serverId, volumeId) ? "pending" : "ready" };
+  }
+}
+
+function existingIn(book: SiteBook, kind: ResourceKind, id: ResourceId): SiteRecord {
+  const record = book.get(kind, id);
+  if (record === undefined) throw refuse("cloud.not_found", `${kind}.NotFound`, `there is no ${kind} ${id}`);
+  return record;
+}
+
+function takeAddress(book: SiteBook, { name, addresses }: SiteSettings): string {
+  const taken = new Set<string>();
+  for (const { privateIp, publicIp } of book.records()) {
+    if (privateIp !== null) taken.add(privateIp);
+    if (publicIp !== null) taken.add(publicIp);
+  }
+  const address = freeAddress(addresses, taken);
+  if (address !== undefined) return address;
+  throw refuse("cloud.quota", "NoFreeAddress", `all addresses of host ${name} are taken: give it more`);
+}
+
+/** A rule that would let in more than it says is refused. */
+function refuseUnlessEnforced(spec: ResourceSpecs["securityGroupRule"], outbound: boolean): void {
+  const why = whyNotEnforced(forwardedRules(outbound), spec);
+  if (why === null) return;
+  throw refuse(
+    "cloud.unsupported",
+    "RuleNotEnforced",
+    `${securityGroupRuleId(spec)} is not enforced: ${why}`,
+  );
+}
+
+/** A link is its content: the same one again is the same one. */
+function isSameLink(held: Resource, asked: Resource): boolean {
+  if (held.kind !== "addressAssociation" || asked.kind !== "addressAssociation") return true;
+  return held.spec.serverId === asked.spec.serverId;
+}
+
+function matches({ resource, scope }: SiteRecord, filter: ListFilter): boolean {
+  if (filter.scope !== undefined && scope !== filter.scope) return false;
+  if (filter.ids !== undefined && !filter.ids.includes(resource.id)) return false;
+  return Object.entries(filter.tags ?? {}).every(([key, value]) => resource.tags[key] === value);
+}
+
+/** From inside: as most clouds do, the server is stopped from then on. */
+async function turnedOff(store: SiteStore, id: string, log: Log): Promise<void> {
+  try {
+    await store.transact((draft) => {
+      const record = draft.get("server", id);
+      if (record?.resource.kind !== "server") return;
+      const spec: ServerSpec = { ...record.resource.spec, power: "stopped" };
+      draft.replace(record, { ...record.resource, spec });
+    });
+  } catch (error) {
+    log.error({ server: id, err: error }, "that a guest turned itself off could not be recorded");
+  }
+}

@@ -1,0 +1,120 @@
+/** The agent of a bare host, put together: from the site's configuration to machines, and a socket that serves them. */
+import { statfs } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import type { Config } from "#config/config-schema.ts";
+import type { HypervisorSiteConfig } from "#config/hypervisor-site.ts";
+import { makeFolder } from "#hypervisor/durable-file.ts";
+import { guestImageFolder, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
+import { hostLimits } from "#hypervisor/guests/host-capacity.ts";
+import type { Accelerator } from "#hypervisor/plan-command-line.ts";
+import { type HostSiteOptions, openHostSite } from "#hypervisor/site/host-site.ts";
+import { startSiteApi } from "#hypervisor/site/serve-site.ts";
+import type { SiteImage, SiteLimits, SiteSettings } from "#hypervisor/site/site-settings.ts";
+import { OperationalError } from "#kernel/errors.ts";
+
+const MIB = 1024 ** 2;
+const GIB = 1024 ** 3;
+/** Emulated processors that mostly wait, for each of the host's. */
+const CPUS_EACH = 8;
+
+export type HostAgentPorts = Pick<HostSiteOptions, "clock" | "random" | "log" | "pageSize" | "stopGraceMs">;
+
+export interface HostAgent extends AsyncDisposable {
+  readonly socket: string;
+}
+
+/** Errors: `not_found`, `config.invalid` for a site that is no host; those of `openHostSite` and `startSiteApi`. */
+export async function startHostAgent(
+  config: Config,
+  name: string,
+  ports: HostAgentPorts,
+  accelerator?: Accelerator,
+): Promise<HostAgent> {
+  const site = hostOf(config, name);
+  await makeFolder(site.data);
+  const settings = await settingsOf(name, site);
+  const opened = await openHostSite({
+    ...ports,
+    folder: site.data,
+    settings,
+    ...(accelerator === undefined ? {} : { accelerator }),
+  });
+  const { socket } = site.host;
+  try {
+    const api = await startSiteApi(opened, socket, ports.log);
+    return {
+      socket,
+      [Symbol.asyncDispose]: async () => {
+        await api[Symbol.asyncDispose]();
+        await opened[Symbol.asyncDispose]();
+      },
+    };
+  } catch (error) {
+    await opened[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+function hostOf(config: Config, name: string): HypervisorSiteConfig {
+  const site = config.sites[name];
+  if (site === undefined) {
+    const names = Object.keys(config.sites).join(", ");
+    throw new OperationalError("not_found", `there is no site "${name}"; the sites are: ${names}`);
+  }
+  if (site.driver === "hypervisor") return site;
+  const advice = "the host agent is for sites with `driver: hypervisor`";
+  throw new OperationalError("config.invalid", `site "${name}" is a cloud (${site.driver}): ${advice}`);
+}
+
+async function settingsOf(name: string, site: HypervisorSiteConfig): Promise<SiteSettings> {
+  const types = Object.entries(site.types).map(([id, { cpus, memory }]) => [
+    id,
+    { cpus, memoryMiB: Math.round(memory / MIB) },
+  ]);
+  const images = await Promise.all(
+    Object.entries(site.images).map(async ([id, image]) => [id, await imageOf(image)] as const),
+  );
+  const { addresses, outbound } = site;
+  return {
+    name,
+    types: Object.fromEntries(types) as SiteSettings["types"],
+    images: Object.fromEntries(images),
+    addresses,
+    outbound,
+    limits: await limitsOf(site),
+  };
+}
+
+async function limitsOf({ limits, data }: HypervisorSiteConfig): Promise<SiteLimits> {
+  const { memory, cpus, disk, servers } = limits;
+  const whole = hostLimits(memory === undefined ? undefined : Math.floor(memory / MIB));
+  const files = await statfs(data);
+  return {
+    memoryMiB: whole.memoryMiB,
+    cpus: cpus ?? CPUS_EACH * availableParallelism(),
+    diskGiB: Math.floor((disk ?? files.blocks * files.bsize) / GIB),
+    servers: servers ?? whole.guests,
+  };
+}
+
+/** Errors: `config.missing` where the small guest was not built. */
+async function imageOf(image: HypervisorSiteConfig["images"][string]): Promise<SiteImage> {
+  if ("guest" in image) {
+    const small = await readGuestImage();
+    if (small === null) {
+      const where = guestImageFolder();
+      throw new OperationalError(
+        "config.missing",
+        `an image is \`guest: small\`, and ${where} has none: run script/guest-image`,
+      );
+    }
+    const { kernelPath, initrdPath } = small;
+    return { boot: { kind: "kernel", kernelPath, initrdPath }, readyLine: "guest: ready" };
+  }
+  const readyLine = image.ready ?? null;
+  const disk = image.disk === undefined ? {} : { disk: { path: image.disk, format: image.format } };
+  if (!("kernel" in image)) return { boot: { kind: "disk" }, ...disk, readyLine };
+  const { kernel: kernelPath, initrd, append } = image;
+  const initrdPath = initrd === undefined ? {} : { initrdPath: initrd };
+  return { boot: { kind: "kernel", kernelPath, append, ...initrdPath }, ...disk, readyLine };
+}
