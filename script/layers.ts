@@ -28,12 +28,13 @@ export const layers: Record<string, string[]> = {
   health: room,
   traffic: room,
   hypervisor: [...base, "wire", "cloud", "nbd"],
+  agent: [...base, "wire"],
   recovery: [...room, "vault", "nbd", "environment"],
   takeover: [...room, "environment", "standby", "health", "traffic", "recovery"],
   devcloud: [...base, "wire", "store", "cloud", "nbd", "hypervisor"],
   api: [...room, "gateway", "environment", "standby", "health", "traffic", "takeover"],
   config: base,
-  cli: [...base, "api", "devcloud", "config", "cloud", "health", "recovery", "takeover"],
+  cli: [...base, "agent", "api", "devcloud", "config", "cloud", "health", "recovery", "takeover"],
   testing: [...room, "vault", "nbd"],
 };
 

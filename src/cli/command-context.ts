@@ -1,5 +1,6 @@
 /** What every command gets: a terminal, the API, and the parts that only the composition root can start. */
 import { createApiClient, findTarget, type ApiClient, type TargetFlags } from "#cli/api-client.ts";
+import type { AgentTools } from "#cli/agent-tools.ts";
 import type { Terminal } from "#cli/terminal.ts";
 import type { VaultTools } from "#cli/vault-tools.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -14,6 +15,7 @@ export interface Launchers {
   verifyCloud(options: VerifyFlags, signal: AbortSignal): Promise<boolean>;
   keys: KeyStore;
   vault: VaultTools;
+  agent: AgentTools;
   /** Copies a disk as at the moment out of the vault's process into a new file. Errors: `api.unreachable`, `not_found`, `state.conflict`. */
   exportDisk(wanted: ExportedDisk, signal: AbortSignal): Promise<ExportedDiskView>;
 }

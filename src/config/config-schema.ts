@@ -244,6 +244,32 @@ const retention = z.strictObject({
   collectEvery: duration.prefault("1d"),
 });
 
+/** A name that is also a folder's, and part of an export's. */
+const plainName = z
+  .string()
+  .regex(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$/u, "a name is letters, digits, dots, dashes and underscores");
+
+/** Agents in guests of clouds where no host agent of ours captures disks. */
+const agents = z.strictObject({
+  /** HTTPS. */
+  listen: listenAddress,
+  /** PEM file, with what it was signed by where that is no CA itself. */
+  certificate: z.string().min(1),
+  certificateKey: secretReference,
+  /** Of passes that have not come whole yet, for each agent. */
+  stageLimit: byteSize.prefault("20GiB"),
+  keys: z.record(
+    plainName,
+    z.strictObject({
+      key: secretReference,
+      /** Whose disks they are. */
+      environment: plainName,
+      /** The only ones that the key is good for. */
+      volumes: z.array(z.string().regex(/^[^/\p{C}]{1,64}$/u, "a volume is named by its id")).min(1),
+    }),
+  ),
+});
+
 const vault = z.strictObject({
   /** Where the repository is. */
   store: z.union([z.strictObject({ folder: z.string().min(1) }), z.strictObject({ s3: s3Store })]),
@@ -257,6 +283,7 @@ const vault = z.strictObject({
   foldEvery: duration.prefault("1m"),
   /** Older points thin out. */
   retention: retention.prefault({}),
+  agents: agents.optional(),
 });
 
 export const configSchema = z.strictObject({
@@ -281,6 +308,7 @@ export const configSchema = z.strictObject({
 
 export type Config = z.output<typeof configSchema>;
 export type VaultConfig = NonNullable<Config["vault"]>;
+export type VaultAgentsConfig = NonNullable<VaultConfig["agents"]>;
 export type SiteConfig = Config["sites"][string];
 export type EnvironmentConfig = Config["environments"][string];
 export type RouteConfig = EnvironmentConfig["traffic"][number];

@@ -1,8 +1,7 @@
 /** Reads understudy.yaml, in one place. Every problem is reported at once, each with its line. */
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { isNode, LineCounter, parseDocument, type Document } from "yaml";
-import type { z } from "zod";
+import { checkDocument, type ConfigProblem, formatProblems } from "#config/check-document.ts";
 import {
   configSchema,
   type Config,
@@ -15,49 +14,27 @@ import { OperationalError } from "#kernel/errors.ts";
 
 const MAX_CONFIG_BYTES = 1024 * 1024;
 
-export interface ConfigProblem {
-  /** 1-based; 0 when it concerns the whole file. */
-  readonly line: number;
-  /** `environments.shop.reserve` */
-  readonly path: string;
-  readonly message: string;
-}
-
 export type ConfigCheck =
   | { readonly ok: true; readonly config: Config; readonly warnings: readonly ConfigProblem[] }
   | { readonly ok: false; readonly problems: readonly ConfigProblem[] };
 
 /** Pure: text in, configuration or the list of what is wrong with it out. */
 export function checkConfig(text: string): ConfigCheck {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true });
-  if (document.errors.length > 0) {
-    return {
-      ok: false,
-      problems: document.errors.map((error) => ({
-        line: error.linePos?.[0].line ?? 0,
-        path: "",
-        message: error.message.split("\n")[0] ?? "not YAML",
-      })),
-    };
-  }
-  const lineOf = (path: readonly PropertyKey[]): number => lineOfPath(document, lines, path);
-  const parsed = configSchema.safeParse(document.toJS({ maxAliasCount: 100 }));
-  if (!parsed.success) {
-    return { ok: false, problems: parsed.error.issues.flatMap((issue) => describeIssue(issue, lineOf)) };
-  }
-  const problems = crossChecks(parsed.data).map(({ path, message }) => ({
+  const document = checkDocument(text, configSchema);
+  if (!document.ok) return document;
+  const { value, lineOf } = document;
+  const problems = crossChecks(value).map(({ path, message }) => ({
     line: lineOf(path),
     path: path.join("."),
     message,
   }));
   if (problems.length > 0) return { ok: false, problems };
-  const warnings = caveats(parsed.data).map(({ path, message }) => ({
+  const warnings = caveats(value).map(({ path, message }) => ({
     line: lineOf(path),
     path: path.join("."),
     message,
   }));
-  return { ok: true, config: parsed.data, warnings };
+  return { ok: true, config: value, warnings };
 }
 
 /**
@@ -90,9 +67,10 @@ function withAbsolutePaths(config: Config, folder: string): Config {
 }
 
 function withAbsoluteFolders(vault: VaultConfig, folder: string): VaultConfig {
-  const { store } = vault;
+  const { store, agents } = vault;
   return {
     ...vault,
+    ...(agents && { agents: { ...agents, certificate: resolve(folder, agents.certificate) } }),
     data: resolve(folder, vault.data),
     store: "folder" in store ? { folder: resolve(folder, store.folder) } : store,
   };
@@ -115,60 +93,6 @@ export function readConfigText(path: string): string {
     throw new OperationalError("config.invalid", `${path} is larger than 1 MiB; that is not a configuration`);
   }
   return bytes.toString("utf8");
-}
-
-export function formatProblems(path: string, problems: readonly ConfigProblem[]): string {
-  return problems
-    .map(
-      ({ line, path: key, message }) =>
-        `${path}${line > 0 ? `:${line}` : ""}: ${key ? `${key}: ` : ""}${message}`,
-    )
-    .join("\n");
-}
-
-type Issue = z.core.$ZodIssue;
-
-function describeIssue(issue: Issue, lineOf: (path: readonly PropertyKey[]) => number): ConfigProblem[] {
-  if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => ({
-      line: lineOf([...issue.path, key]),
-      path: issue.path.join("."),
-      message: `unknown key "${key}"`,
-    }));
-  }
-  if (issue.code === "invalid_union") {
-    // The branch that came furthest says the most useful thing.
-    const branches = issue.errors.filter((branch) => branch.length > 0);
-    const best = [...branches].sort((a, b) => depth(b) - depth(a) || a.length - b.length)[0];
-    if (best !== undefined && depth(best) > 0) {
-      return best.flatMap((inner) =>
-        describeIssue({ ...inner, path: [...issue.path, ...inner.path] }, lineOf),
-      );
-    }
-  }
-  return [{ line: lineOf(issue.path), path: issue.path.join("."), message: issue.message }];
-}
-
-function depth(issues: readonly Issue[]): number {
-  return Math.max(
-    ...issues.map((issue) => issue.path.length + (issue.code === "unrecognized_keys" ? 0.5 : 0)),
-  );
-}
-
-function lineOfPath(document: Document, lines: LineCounter, path: readonly PropertyKey[]): number {
-  for (let length = path.length; length > 0; length -= 1) {
-    const parent = document.getIn(path.slice(0, length - 1), true);
-    const key = path[length - 1];
-    const pairs: unknown = isNode(parent) && "items" in parent ? parent.items : undefined;
-    if (!Array.isArray(pairs)) continue;
-    for (const [index, item] of pairs.entries()) {
-      const node: unknown = item !== null && typeof item === "object" && "key" in item ? item.key : item;
-      const matches =
-        index === key || (isNode(node) && "value" in node && String(node.value) === String(key));
-      if (matches && isNode(node) && node.range) return lines.linePos(node.range[0]).line;
-    }
-  }
-  return 0;
 }
 
 interface Finding {

@@ -39,6 +39,16 @@ export function createLaunchers(ports: LauncherPorts): Launchers {
       const { createVaultTools } = await import("#main/vault-tools.ts");
       return createVaultTools(ports.terminal, openLog);
     }),
+    agent: {
+      run: async (flags, signal) => {
+        const { runConfiguredAgent } = await import("#main/agent-tools.ts");
+        await runConfiguredAgent(ports.terminal, await openLog(), flags, signal);
+      },
+      status: async (config, signal) => {
+        const { askAgent } = await import("#main/agent-tools.ts");
+        return askAgent(config, signal);
+      },
+    },
     exportDisk: async (wanted, signal) => {
       const { exportDisk } = await import("#main/export-disk.ts");
       return exportDisk(ports.terminal, await openLog(), wanted, signal);

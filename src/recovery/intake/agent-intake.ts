@@ -14,8 +14,14 @@ import type { VaultDesk } from "#recovery/vault-desk.ts";
 import type { VaultKeys } from "#vault/vault-keys.ts";
 import type { IntakeStanding, PassPoint } from "#wire/agent/intake-calls.ts";
 import { maxLeaves } from "#wire/agent/leaf-runs.ts";
-import { decodePart, decodePartHeader, type PartHeader, type PassVolume } from "#wire/agent/pass-part.ts";
-import { applyParts, openCapture } from "./apply-parts.ts";
+import {
+  decodePart,
+  decodePartHeader,
+  type PartHeader,
+  type PassEnd,
+  type PassVolume,
+} from "#wire/agent/pass-part.ts";
+import { applyParts } from "./apply-parts.ts";
 import { type IntakeRecord, readIntakeRecord, writeIntakeRecord } from "./intake-record.ts";
 import { leavesOf } from "./leaves-of.ts";
 import { PartStage } from "./part-stage.ts";
@@ -38,10 +44,6 @@ export interface IntakePorts {
   readonly log: Log;
   /** Of one agent. A pass that is larger goes into the log as it comes: no moment can be named until it has ended. */
   readonly stageLimitBytes: number;
-}
-
-interface EndedPass extends Omit<PassPoint, "takenMs"> {
-  readonly volumes: readonly PassVolume[];
 }
 
 /** A disk of which there is no moment yet loses none: its content goes into the log as it comes. */
@@ -129,7 +131,8 @@ export class AgentIntake implements AsyncDisposable {
       const kept = (await desk.volumes(group, signal)).find((one) => one.volume === volume);
       if (kept === undefined) throw new OperationalError("not_found", `volume ${volume} was not begun`);
       const { sizeBytes } = kept;
-      await using disk = await openCapture({ desk, group, epoch, openDisk }, { volume, sizeBytes }, signal);
+      const { uri } = await desk.protect(group, { volume, sizeBytes, epoch }, signal);
+      await using disk = await openDisk(uri, signal);
       return await leavesOf(disk, firstBlock, blocks, signal);
     });
   }
@@ -153,7 +156,7 @@ export class AgentIntake implements AsyncDisposable {
       await this.#admit(record.epoch, header.volumes, signal);
       if (header.number > received) {
         if (stage.bytes + bytes.length > (await this.#stageLimit(header, signal))) {
-          await this.#apply(stage.numbers, undefined, signal);
+          await this.#apply(stage.numbers, header, signal);
         }
         await stage.add(header.number, bytes);
       }
@@ -187,35 +190,40 @@ export class AgentIntake implements AsyncDisposable {
     }
   }
 
-  async #end({ number, pass, volumes, end }: PartHeader, signal: AbortSignal): Promise<void> {
+  async #end(header: PartHeader, signal: AbortSignal): Promise<void> {
     const { log } = this.#ports;
     const { name, environment } = this.#rights;
+    const { number, pass, end } = header;
     if (end === null) return;
-    const { instantMs, consistency } = end;
-    if (consistency === "fuzzy") {
-      log.warn({ agent: name, environment, pass }, `a pass is no moment of its disks: ${end.reason ?? ""}`);
+    const said = { agent: name, environment, pass, instantMs: end.instantMs };
+    if (end.consistency === "fuzzy") {
+      log.warn(said, `a pass is no moment of its disks: ${end.reason ?? ""}`);
       return;
     }
     const numbers = this.#stage?.numbers.filter((one) => one <= number) ?? [];
-    await this.#apply(numbers, { volumes, pass, instantMs, consistency }, signal);
-    log.info({ agent: name, environment, pass, instantMs, consistency }, "a pass is a moment of its disks");
+    await this.#apply(numbers, header, signal);
+    log.info({ ...said, consistency: end.consistency }, "a pass is a moment of its disks");
   }
 
-  /** `moment`: what these parts end; undefined while more of it is to come. */
-  async #apply(
-    numbers: readonly number[],
-    moment: EndedPass | undefined,
-    signal: AbortSignal,
-  ): Promise<void> {
+  /** `last`: the header of the last of the parts, or of one after it while more of the pass is to come. */
+  async #apply(numbers: readonly number[], last: PartHeader, signal: AbortSignal): Promise<void> {
     const { desk, openDisk, clock } = this.#ports;
     const record = this.#known();
     const stage = this.#stage;
     invariant(stage !== null, "a stream has its stage");
     const group = this.#rights.environment;
-    const whole = moment?.volumes;
-    await applyParts({ desk, group, epoch: record.epoch, openDisk, stage, numbers, whole }, signal);
+    const { stream, pass, volumes, end, number } = last;
+    const ended = end !== null && numbers.includes(number) ? end : null;
+    const image = {
+      id: `${this.#rights.name}/${stream.slice(0, 8)}/${pass}`,
+      // Before its end a pass has no instant; nor is it offered.
+      atMs: ended?.instantMs ?? clock.now(),
+      volumes,
+      ends: ended !== null,
+    };
+    await applyParts({ desk, group, epoch: record.epoch, openDisk, stage, numbers, image }, signal);
     const applied = Math.max(record.applied, numbers.at(-1) ?? 0);
-    await this.#remember({ ...record, applied, point: pointOf(moment, clock.now()) ?? record.point });
+    await this.#remember({ ...record, applied, point: pointOf(pass, ended, clock.now()) ?? record.point });
     await stage.drop(applied);
   }
 
@@ -297,9 +305,9 @@ export class AgentIntake implements AsyncDisposable {
   }
 }
 
-function pointOf(moment: EndedPass | undefined, takenMs: number): PassPoint | undefined {
-  if (moment === undefined) return undefined;
-  const { pass, instantMs, consistency } = moment;
+function pointOf(pass: number, end: PassEnd | null, takenMs: number): PassPoint | undefined {
+  if (end === null || end.consistency === "fuzzy") return undefined;
+  const { instantMs, consistency } = end;
   return { pass, instantMs, consistency, takenMs };
 }
 

@@ -12,7 +12,7 @@ export const passPoint = z.strictObject({
   pass: z.int().positive(),
   instantMs: z.int().nonnegative(),
   consistency: passConsistency.exclude(["fuzzy"]),
-  /** When the vault had all of it: under this time, the moment can be named. */
+  /** When the vault had all of it. Its moment is named by its instant all the same. */
   takenMs: z.int().nonnegative(),
 });
 export type PassPoint = z.output<typeof passPoint>;
