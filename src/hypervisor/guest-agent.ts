@@ -3,6 +3,7 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
+import type { Random } from "#kernel/random.ts";
 import { QmpDecoder } from "#wire/qmp/qmp-decoder.ts";
 import type { JsonObject } from "#wire/qmp/qmp-message.ts";
 import type { MachineView } from "./machine-view.ts";
@@ -31,24 +32,13 @@ export class GuestAgent {
     await this.ask("guest-ping", undefined, signal);
   }
 
-  /** Returns how many file systems stand still. `thaw` must follow: QEMU's own agent has no time limit. */
+  /** Returns how many file systems stand still. `thaw` must follow: QEMU's own agent has no time limit (see guests/freeze-watch.ts). */
   async freeze(signal?: AbortSignal): Promise<number> {
     return Number(await this.ask("guest-fsfreeze-freeze", undefined, signal));
   }
 
   async thaw(signal?: AbortSignal): Promise<number> {
     return Number(await this.ask("guest-fsfreeze-thaw", undefined, signal));
-  }
-
-  /** Runs `work` while the guest's file systems stand still; they are thawed at its end and after `limitMs` at the latest. */
-  async frozen<Value>(limitMs: number, work: (signal: AbortSignal) => Promise<Value>): Promise<Value> {
-    const limit = AbortSignal.timeout(limitMs);
-    try {
-      await this.freeze(limit);
-      return await work(limit);
-    } finally {
-      await this.thaw();
-    }
   }
 
   /** Waits for the program's end. */
@@ -95,7 +85,7 @@ export class GuestAgent {
       limit,
     );
     try {
-      return await converse(socket, command, args, limit);
+      return await converse(socket, this.#machine.deps.random, command, args, limit);
     } catch (error) {
       signal?.throwIfAborted();
       if (!limit.aborted) throw error;
@@ -118,12 +108,13 @@ export class GuestAgent {
  */
 async function converse(
   socket: Socket,
+  random: Random,
   command: string,
   args: JsonObject | undefined,
   limit: AbortSignal,
 ): Promise<Json> {
   const decoder = new QmpDecoder();
-  const token = Math.floor(Math.random() * 2 ** 31);
+  const token = Math.floor(random.fraction() * 2 ** 31);
   const { promise, resolve, reject } = Promise.withResolvers<Json>();
   let synced = false;
   socket.on("data", (bytes: Buffer) => {
@@ -145,9 +136,13 @@ async function converse(
       }
     }
   });
-  socket.once("close", () =>
-    reject(new OperationalError("machine.failing", "the guest agent's port closed")),
-  );
+  // A guest without an agent does not read: when its QEMU ends, the question is still there, and the connection is reset.
+  const ended = (cause?: unknown): void =>
+    reject(
+      new OperationalError("machine.failing", "the guest agent's port closed", { outcome: "unknown", cause }),
+    );
+  socket.on("error", ended);
+  socket.once("close", () => ended());
   limit.addEventListener("abort", () => reject(limit.reason as Error), { once: true });
   socket.write(Buffer.from([0xff]));
   socket.write(`${JSON.stringify({ execute: "guest-sync-delimited", arguments: { id: token } })}\n`);

@@ -31,6 +31,27 @@ test("what cannot be is refused, and the message names the field", () => {
     [{ ...good, disks: [{ id: "cidata", content: { kind: "blank", sizeBytes: 1 } }] }, /cidata/],
     [{ ...good, boot: { kind: "disk" }, disks: [] }, /boots from a disk/],
     [{ ...good, networks: [{ kind: "tap", device: "x".repeat(16) }] }, /networks\.0\.device/],
+    // What would be further options of QEMU's, of which one names a program to run.
+    [{ ...good, networks: [{ kind: "tap", device: "t,script=/x" }] }, /networks\.0\.device/],
+    [
+      { ...good, networks: [{ kind: "tap", device: "t", gateway: "10.0.0.1 init=/x" }] },
+      /networks\.0\.gateway/,
+    ],
+    [{ ...good, networks: [{ kind: "user", mac: "52:54:00:00:00:01,rombar=1" }] }, /networks\.0\.mac/],
+    [
+      {
+        ...good,
+        networks: [
+          {
+            kind: "user",
+            forwards: [
+              { hostAddress: "127.0.0.1:1-:1,guestfwd=tcp:10.0.2.100:80-cmd:id", hostPort: 1, guestPort: 1 },
+            ],
+          },
+        ],
+      },
+      /networks\.0\.forwards\.0\.hostAddress/,
+    ],
   ];
   for (const [input, message] of refusals) {
     assert.throws(() => decodeMachineSpec(input), { code: "input.invalid", message });

@@ -52,18 +52,20 @@ const diskSpec = z.strictObject({
 
 const portForward = z.strictObject({
   protocol: z.enum(["tcp", "udp"]).default("tcp"),
-  hostAddress: z.string().default("127.0.0.1"),
+  hostAddress: z.ipv4().default("127.0.0.1"),
   /** 0: any free one, which `status` tells. */
   hostPort: z.int().min(0).max(65535),
   guestPort: z.int().min(1).max(65535),
 });
 
+// What goes into QEMU's arguments as it is: a comma in it would be an option of QEMU's, up to programs that it runs.
+const mac = z.string().regex(/^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$/);
 const address = z.string().regex(/^[0-9.]+\/[0-9]{1,2}$/);
 const networkSpec = z.discriminatedUnion("kind", [
   /** QEMU's own network: needs no rights; from outside the guest is reached through forwards alone. */
   z.strictObject({
     kind: z.literal("user"),
-    mac: z.string().optional(),
+    mac: mac.optional(),
     forwards: z.array(portForward).default([]),
     /** May the guest reach the host and what the host reaches? */
     outbound: z.boolean().default(false),
@@ -71,11 +73,11 @@ const networkSpec = z.discriminatedUnion("kind", [
   /** A tap device that is there already (and belongs to us, or we are root). */
   z.strictObject({
     kind: z.literal("tap"),
-    mac: z.string().optional(),
-    device: z.string().max(15),
+    mac: mac.optional(),
+    device: z.string().regex(/^[A-Za-z0-9_.@-]{1,15}$/),
     /** Given to the small guest; other images take it from their seed. */
     address: address.optional(),
-    gateway: z.string().optional(),
+    gateway: z.ipv4().optional(),
   }),
 ]);
 

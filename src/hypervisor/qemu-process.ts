@@ -81,9 +81,16 @@ export async function adoptQemu(
   if (identity === null) return null;
   const qmp = await tryConnect(folder, ADOPT_LIMIT_MS, signal);
   if (qmp !== null) {
-    const answer = (await qmp.execute("query-uuid", undefined, signal)) as { UUID?: string };
-    if (answer.UUID === uuid) return { identity, qmp };
-    await qmp[Symbol.asyncDispose]();
+    // QEMU serves one monitor at a time: a connection that was left open would keep every later one out.
+    try {
+      const answer = (await qmp.execute("query-uuid", undefined, signal)) as { UUID?: string };
+      if (answer.UUID === uuid) return { identity, qmp };
+      await qmp[Symbol.asyncDispose]();
+    } catch (error) {
+      await qmp[Symbol.asyncDispose]();
+      signal?.throwIfAborted();
+      if (await stillRuns(identity)) throw error;
+    }
   }
   if (!(await stillRuns(identity))) return null;
   throw new OperationalError(

@@ -6,7 +6,10 @@ import { type ErrorCode, OperationalError } from "#kernel/errors.ts";
 
 const MAX_PATH_BYTES = 107;
 
-/** Errors: `unreachable` when nobody listens there. */
+/**
+ * Errors: `unreachable` when nobody listens there. An error of the connection later on is told by its end: who wants the reason, or
+ * ECONNRESET (the other side left with bytes unread), listens for `error` too.
+ */
 export async function connectUnix(
   path: string,
   unreachable: ErrorCode,
@@ -37,10 +40,10 @@ function opened(socket: Socket, signal: AbortSignal | undefined): Promise<Socket
     signal?.addEventListener("abort", onAbort, { once: true });
     socket.once("connect", () => {
       signal?.removeEventListener("abort", onAbort);
-      socket.removeAllListeners("error");
       resolve(socket);
     });
-    socket.once("error", (error) => {
+    // It stays: a socket without a listener for its errors takes the process with it.
+    socket.on("error", (error) => {
       signal?.removeEventListener("abort", onAbort);
       reject(error);
     });

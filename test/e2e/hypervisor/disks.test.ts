@@ -53,16 +53,14 @@ test(
     const crashed = join(stage.folder, "crash.qcow2");
     const quiet = join(stage.folder, "quiet.qcow2");
     await disks.snapshot([{ disk: "data", path: crashed }], { signal: t.signal });
-    await new Promise<void>((resolve, reject) => {
-      void agent
-        .frozen(5000, async (limit) => {
-          assert.equal(await agent.ask("guest-fsfreeze-status"), "frozen");
-          await new Promise<void>((begun) => {
-            disks.snapshot([{ disk: "data", path: quiet }], { begun, signal: limit }).then(resolve, reject);
-          });
-        })
-        .catch(reject);
-    });
+    await agent.freeze(t.signal);
+    assert.equal(await agent.ask("guest-fsfreeze-status"), "frozen");
+    const begun = Promise.withResolvers<void>();
+    const options = { begun: () => begun.resolve(), signal: t.signal };
+    const kept = disks.snapshot([{ disk: "data", path: quiet }], options);
+    await Promise.race([begun.promise, kept]);
+    await agent.thaw(t.signal);
+    await kept;
     assert.equal(await get(port, "/cgi-bin/count", t.signal), "2");
     // What was frozen needs no recovery; what was not does.
     assert.match(superblockOf(stage, crashed), /needs_recovery/);
