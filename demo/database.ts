@@ -119,8 +119,16 @@ export interface Holdings {
   readonly now: Records;
 }
 
-/** Null: nobody answers (yet). */
+/** Null: nobody answers (yet). Throws for an answer that is none. */
 export async function readHoldings(url: string): Promise<Holdings | null> {
+  const text = await readRecords(url);
+  if (text === null) return null;
+  const [boot, now] = [/^boot (.+)$/mu.exec(text)?.[1], /^now (.+)$/mu.exec(text)?.[1]];
+  // Before its first record it counts nothing.
+  return boot === undefined || now === undefined ? null : { boot: parse(boot), now: parse(now) };
+}
+
+async function readRecords(url: string): Promise<string | null> {
   try {
     const { statusCode, body } = await request(`${url}cgi-bin/records`, {
       reset: true,
@@ -128,16 +136,18 @@ export async function readHoldings(url: string): Promise<Holdings | null> {
       bodyTimeout: 3000,
     });
     const text = await body.text();
-    if (statusCode !== 200) return null;
-    const [boot, now] = [/^boot (.*)$/mu.exec(text)?.[1], /^now (.*)$/mu.exec(text)?.[1]];
-    return boot === undefined || now === undefined ? null : { boot: parse(boot), now: parse(now) };
+    return statusCode === 200 ? text : null;
   } catch {
     return null;
   }
 }
 
 function parse(line: string): Records {
-  const value = (name: string): number => Number(new RegExp(`${name}=(\\d+)`, "u").exec(line)?.[1] ?? -1);
+  const value = (name: string): number => {
+    const digits = new RegExp(`${name}=(\\d+)`, "u").exec(line)?.[1];
+    if (digits === undefined) throw new Error(`the database's answer says nothing of ${name}: ${line}`);
+    return Number(digits);
+  };
   return { records: value("records"), torn: value("torn"), missing: value("missing"), last: value("last") };
 }
 

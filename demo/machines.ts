@@ -1,9 +1,6 @@
 // A disaster with real machines: guests under QEMU, a volume whose every write is kept, a cloud that dies, the same guest live in
 // another cloud from its last write, back home with what it wrote meanwhile, and then as it was before it was encrypted.
 // Exits 0 only if no acknowledged record was lost or torn.
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { Json } from "#kernel/json.ts";
 import type { EnvironmentStatus, PointsView, RunView } from "#takeover/control.ts";
@@ -16,7 +13,7 @@ import {
   type Records,
 } from "./database.ts";
 import { type MachineStage, setMachineStage, type Side } from "./machines-stage.ts";
-import { killAll } from "./processes.ts";
+import { perform } from "./perform.ts";
 import { image } from "./stage.ts";
 import { heading, now, say, until } from "./timeline.ts";
 import { liveServers } from "./verify.ts";
@@ -24,9 +21,6 @@ import { liveServers } from "./verify.ts";
 const { values: flags } = parseArgs({
   options: { json: { type: "boolean", default: false }, keep: { type: "boolean", default: false } },
 });
-
-// Unix sockets have short names.
-const folder = mkdtempSync(join(tmpdir(), "us-"));
 
 interface Figures {
   readonly recordsAcknowledged: number;
@@ -112,8 +106,6 @@ async function play(stage: MachineStage): Promise<Figures> {
   stage.command(["failback", "shop", "--confirm", "shop", "--no-wait", "--reason", "east is back"]);
   await returning;
   const failback = await ended(stage, "failback");
-  if (failback.state !== "succeeded")
-    throw new Error(`the failback is ${failback.state}: ${failback.error ?? ""}`);
   const acknowledgedInWest = await told();
   const home = await holdings(
     stage,
@@ -188,6 +180,7 @@ function age({ group }: PointsView): string {
   return last && oldest ? `${((last.at - oldest.at) / 1000).toFixed(1)} s` : "0 s";
 }
 
+/** The run of that kind, which must have succeeded. */
 async function ended({ room }: MachineStage, kind: RunView["kind"]): Promise<RunView> {
   const runs = await room.follow(
     `the ${kind} to end`,
@@ -197,6 +190,7 @@ async function ended({ room }: MachineStage, kind: RunView["kind"]): Promise<Run
   );
   const run = runs.find((one) => one.kind === kind);
   if (run === undefined) throw new Error(`there is no ${kind}`);
+  if (run.state !== "succeeded") throw new Error(`the ${kind} is ${run.state}: ${run.error ?? ""}`);
   return run;
 }
 
@@ -295,43 +289,23 @@ async function isolated(stage: MachineStage, atMs: number): Promise<Holdings> {
   );
   if (seen === null) throw new Error("the isolated copy does not answer");
   const drill = await ended(stage, "drill");
-  say(
-    `the drill ${drill.state}: ${drill.steps.map(({ name, summary }) => `${name}: ${summary ?? ""}`).at(-1) ?? ""}`,
-  );
+  say(`the drill: ${drill.steps.map(({ name, summary }) => `${name}: ${summary ?? ""}`).at(-1) ?? ""}`);
   return seen;
 }
 
 let stage: MachineStage | undefined;
-const leave = (): void => {
-  killAll();
-  stage?.endGuests();
-};
-for (const [name, code] of [
-  ["SIGINT", 130],
-  ["SIGTERM", 143],
-] as const) {
-  process.once(name, () => {
-    leave();
-    rmSync(folder, { recursive: true, force: true });
-    process.exit(code);
-  });
-}
-
-let exitCode = 1;
-try {
-  heading("Two clouds with real machines, a vault, and Understudy between the first cloud and its users");
-  stage = await setMachineStage(folder);
-  const figures = await play(stage);
-  const whole = figures.recordsLost === 0 && figures.recordsTorn === 0;
-  say(whole ? "no acknowledged record was lost or torn" : "NOT whole: see above");
-  if (flags.json) process.stdout.write(`${JSON.stringify(figures)}\n`);
-  exitCode = whole ? 0 : 1;
-} catch (error) {
-  say(`the demo broke off: ${error instanceof Error ? error.message : String(error)}`);
-  say(`everyone's logs are in ${folder}`);
-} finally {
-  leave();
-  if (exitCode === 0 && !flags.keep) rmSync(folder, { recursive: true, force: true });
-  else if (flags.keep) say(`logs and data are in ${folder}`);
-}
-process.exit(exitCode);
+await perform(
+  {
+    // Unix sockets have short names.
+    folderName: "us-",
+    play: async (folder) => {
+      heading("Two clouds with real machines, a vault, and Understudy between the first cloud and its users");
+      stage = await setMachineStage(folder);
+      return play(stage);
+    },
+    isWhole: ({ recordsLost, recordsTorn }) => recordsLost === 0 && recordsTorn === 0,
+    whole: "no acknowledged record was lost or torn",
+    leave: () => stage?.endGuests(),
+  },
+  flags,
+);

@@ -1,13 +1,10 @@
 // A whole disaster on one machine. Two clouds, a shop in one, a fraction of it in the other; the first cloud dies and comes
 // back. Everything is real: processes, APIs, signals, files. Exits 0 only if nothing was lost or doubled and traffic came back.
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { RunView } from "#takeover/control.ts";
 import type { ControlRoom } from "./control-room.ts";
 import { openOpenstackOwner } from "./openstack-owner.ts";
-import { killAll } from "./processes.ts";
+import { perform } from "./perform.ts";
 import { sendShoppers, type Answer, type Shoppers } from "./shoppers.ts";
 import type { ShopOwner } from "./shop.ts";
 import { image, setStage, type Stage } from "./stage.ts";
@@ -21,8 +18,6 @@ const { values: flags } = parseArgs({
     keep: { type: "boolean", default: false },
   },
 });
-
-const folder = mkdtempSync(join(tmpdir(), "understudy-demo-"));
 
 async function buildShop(owner: ShopOwner): Promise<void> {
   await owner.buildNetwork();
@@ -58,7 +53,7 @@ interface Figures {
   readonly returned: boolean;
 }
 
-async function play(): Promise<Figures> {
+async function play(folder: string): Promise<Figures> {
   heading("Two clouds, and Understudy between the first one and its users");
   const returnPolicy = flags.swap ? "swap" : "wait";
   const stage = await setStage({ folder, returnPolicy, probeEvery: "500ms", triggerFor: "2s" });
@@ -225,34 +220,13 @@ async function answersSince(at: number, shoppers: Shoppers): Promise<readonly An
   );
 }
 
-for (const [name, code] of [
-  ["SIGINT", 130],
-  ["SIGTERM", 143],
-] as const) {
-  process.once(name, () => {
-    killAll();
-    rmSync(folder, { recursive: true, force: true });
-    process.exit(code);
-  });
-}
-
-let exitCode = 1;
-try {
-  const figures = await play();
-  const whole =
-    figures.lostCommands === 0 &&
-    figures.duplicateServers === 0 &&
-    figures.returned &&
-    figures.serversAfterTakeover === figures.serversActive;
-  say(whole ? "nothing was lost, nothing doubled" : "NOT whole: see above");
-  if (flags.json) process.stdout.write(`${JSON.stringify(figures)}\n`);
-  exitCode = whole ? 0 : 1;
-} catch (error) {
-  say(`the demo broke off: ${error instanceof Error ? error.message : String(error)}`);
-  say(`everyone's logs are in ${folder}`);
-} finally {
-  killAll();
-  if (exitCode === 0 && !flags.keep) rmSync(folder, { recursive: true, force: true });
-  else if (flags.keep) say(`logs and data are in ${folder}`);
-}
-process.exit(exitCode);
+await perform(
+  {
+    folderName: "understudy-demo-",
+    play,
+    isWhole: ({ lostCommands, duplicateServers, returned, serversAfterTakeover, serversActive }) =>
+      lostCommands === 0 && duplicateServers === 0 && returned && serversAfterTakeover === serversActive,
+    whole: "nothing was lost, nothing doubled",
+  },
+  flags,
+);
