@@ -2,11 +2,12 @@
  * A bare host as a site of its own: what a cloud's API offers, over the machines of one host. What has no machine (networks,
  * groups, keys, addresses, tags) is on record; what a host can carry out of it, it carries out, and what it cannot it refuses.
  */
+import { isUtf8 } from "node:buffer";
 import { join } from "node:path";
 import type { Catalogue, CreateRequest, ListFilter, Observed } from "#cloud/contract.ts";
 import { refuse } from "#cloud/resource-book.ts";
 import { forwardedRules, whyNotEnforced } from "#cloud/rule-forms.ts";
-import { makeFolder } from "#hypervisor/durable-file.ts";
+import { makeFolder } from "#kernel/durable-file.ts";
 import type { GuestDisks } from "#hypervisor/guests/guest-disks.ts";
 import { type GuestKeeper, openGuestKeeper } from "#hypervisor/guests/guest-keeper.ts";
 import { hasFreeMemory } from "#hypervisor/guests/host-capacity.ts";
@@ -156,7 +157,10 @@ export class HostSite implements AsyncDisposable {
         this.#refuseWithoutMemory(next);
       }
       if (canonicalJson(next) === canonicalJson(record.resource)) return;
-      if (next.kind === "server") draft.checkServer(next);
+      if (next.kind === "server") {
+        refuseUnlessText(next.spec);
+        draft.checkServer(next);
+      }
       draft.replace(record, next);
       checkCapacity(before, draft, settings);
     });
@@ -203,6 +207,7 @@ export class HostSite implements AsyncDisposable {
     const twin = resource.kind === "keyPair" ? undefined : draft.get(resource.kind, resource.id);
     if (twin !== undefined && isSameLink(twin.resource, resource)) return resource.id;
     if (resource.kind === "securityGroupRule") refuseUnlessEnforced(resource.spec, settings.outbound);
+    if (resource.kind === "server") refuseUnlessText(resource.spec);
     draft.check(resource);
     const before = useOf(draft, settings);
     const record: SiteRecord = {
@@ -366,6 +371,16 @@ function refuseUnlessEnforced(spec: ResourceSpecs["securityGroupRule"], outbound
     "cloud.unsupported",
     "RuleNotEnforced",
     `${securityGroupRuleId(spec)} is not enforced: ${why}`,
+  );
+}
+
+/** Guests are given text, on a disk that cloud-init reads. */
+function refuseUnlessText({ userData }: ServerSpec): void {
+  if (userData === undefined || isUtf8(Buffer.from(userData, "base64"))) return;
+  throw refuse(
+    "cloud.unsupported",
+    "UserDataNotText",
+    "user data there is text: compressed or binary data is not taken",
   );
 }
 

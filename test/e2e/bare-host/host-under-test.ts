@@ -1,0 +1,173 @@
+// A bare host in a folder of its own: its configuration, its agent as a process that tests kill, and what runs there. At the end
+// nothing of it does.
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Cloud, Observed } from "#cloud/contract.ts";
+import { openHypervisorCloud } from "#drivers/hypervisor/hypervisor-cloud.ts";
+import { readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
+import type { ResourceId } from "#kernel/ids.ts";
+import { isRunning } from "../devcloud-qemu/stage.ts";
+
+export const siteName = "metal";
+
+export interface HostOptions {
+  /** A prefix that nobody else uses. */
+  readonly addresses: string;
+  readonly pageSize?: number;
+  /** YAML, as under `limits`. */
+  readonly limits?: string;
+  readonly outbound?: boolean;
+}
+
+export class HostUnderTest implements AsyncDisposable {
+  readonly folder: string;
+  readonly cloud: Cloud;
+  readonly #options: HostOptions;
+  #child: ChildProcess | null = null;
+
+  private constructor(folder: string, options: HostOptions) {
+    this.folder = folder;
+    this.#options = options;
+    this.cloud = openHypervisorCloud({ socketPath: this.socket, outbound: options.outbound ?? true });
+  }
+
+  /** `inFolder`: beside others' things, whose owner removes it. */
+  static async open(options: HostOptions, inFolder?: string): Promise<HostUnderTest> {
+    const folder = inFolder ?? mkdtempSync(join(tmpdir(), "understudy-host-"));
+    const host = new HostUnderTest(folder, options);
+    await host.#linkImage();
+    writeFileSync(host.configPath, `version: 1\nsites:\n${host.siteYaml()}environments: {}\n`);
+    return host;
+  }
+
+  get socket(): string {
+    return join(this.folder, "host.sock");
+  }
+
+  get configPath(): string {
+    return join(this.folder, "host.yaml");
+  }
+
+  /** The kernel that guests boot from, by a name of ours: without it, none starts. */
+  get kernel(): string {
+    return join(this.folder, "kernel");
+  }
+
+  siteYaml(): string {
+    const { addresses, limits = "memory: 2GiB, cpus: 16, disk: 500GiB", outbound = true } = this.#options;
+    return `  ${siteName}:
+    driver: hypervisor
+    host: {socket: ./host.sock}
+    data: ./host
+    addresses: [${addresses}]
+    outbound: ${String(outbound)}
+    limits: {${limits}}
+    types:
+      small: {cpus: 1, memory: 96MiB}
+      large: {cpus: 1, memory: 128MiB}
+    images:
+      small: {kernel: ./kernel, initrd: ./initrd, ready: "guest: ready"}
+`;
+  }
+
+  async start(): Promise<void> {
+    const program = new URL("./host-child.ts", import.meta.url).pathname;
+    const args = [program, this.configPath, siteName, String(this.#options.pageSize ?? 200)];
+    const child = spawn(process.execPath, args, { stdio: ["pipe", "pipe", "inherit"] });
+    this.#child = child;
+    await Promise.race([
+      once(createInterface({ input: child.stdout }), "line"),
+      once(child, "exit").then(([code]) => {
+        throw new Error(`the host agent ended with ${String(code)} before it was ready`);
+      }),
+    ]);
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child;
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, "exit");
+    child.kill("SIGKILL");
+    await gone;
+  }
+
+  async stop(): Promise<void> {
+    const child = this.#child;
+    if (child === null || child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, "exit");
+    child.stdin?.end();
+    await gone;
+  }
+
+  get machines(): readonly string[] {
+    const folder = join(this.folder, "host/host/machines");
+    return existsSync(folder) ? readdirSync(folder) : [];
+  }
+
+  /** The process that runs a server's guest; null: none. */
+  guestPid(serverId: string): number | null {
+    try {
+      const path = join(this.folder, "host/host/machines", serverId, "qemu.pid");
+      const pid = Number(readFileSync(path, "utf8"));
+      return isRunning(pid) ? pid : null;
+    } catch {
+      return null;
+    }
+  }
+
+  breakImage(): void {
+    rmSync(this.kernel);
+  }
+
+  async mendImage(): Promise<void> {
+    if (!existsSync(this.kernel)) await this.#linkImage();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.cloud.close();
+    await this.stop();
+    for (const id of this.machines) {
+      const pid = this.guestPid(id);
+      if (pid !== null) process.kill(pid, "SIGKILL");
+    }
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 10 });
+  }
+
+  async #linkImage(): Promise<void> {
+    const image = await readGuestImage();
+    if (image === null) throw new Error("no guest image");
+    rmSync(this.kernel, { force: true });
+    rmSync(join(this.folder, "initrd"), { force: true });
+    symlinkSync(image.kernelPath, this.kernel);
+    symlinkSync(image.initrdPath, join(this.folder, "initrd"));
+  }
+}
+
+/** A script for a guest, and for a host as well: it serves its server's name at this port. */
+export function servesItsName(port: number): string {
+  return Buffer.from(`#!/bin/sh
+if command -v node >/dev/null; then
+  exec node -e 'require("node:http").createServer((_, answer) => answer.end(process.env.SERVER_NAME)).listen(${port}, process.env.SERVER_ADDRESS)'
+fi
+mkdir -p /www && hostname >/www/index.html
+exec httpd -f -p ${port} -h /www
+`).toString("base64");
+}
+
+export async function serverOf(cloud: Cloud, id: ResourceId): Promise<Observed<"server">> {
+  const found = await cloud.get("server", id, AbortSignal.timeout(10_000));
+  if (found === undefined) throw new Error(`there is no server ${id}`);
+  return found;
+}
