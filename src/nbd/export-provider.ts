@@ -15,6 +15,15 @@ export interface DirtyContext {
   extents(offset: number, length: number, signal?: AbortSignal): Promise<DirtyExtent[]>;
 }
 
+/** The connection by which an export is used. */
+export interface ExportConnection {
+  /**
+   * Resolves when every request that the client had sent by the call has reached the device, or never will. Rejects with the signal's
+   * reason.
+   */
+  caughtUp(signal: AbortSignal): Promise<void>;
+}
+
 interface ExportFacts extends AsyncDisposable {
   readonly description?: string;
   /**
@@ -27,6 +36,8 @@ interface ExportFacts extends AsyncDisposable {
   readonly preferredBlockBytes?: number;
   /** Whether a read should ask `extents` first, so that holes travel as holes. Only where asking is cheap. */
   readonly cheapExtents?: boolean;
+  /** Called once, before the first request. */
+  readonly attached?: (connection: ExportConnection) => void;
   /** Whether writing zeroes is faster than writing data; else a client's wish for fast zeroes is answered ENOTSUP. */
   readonly fastZero?: boolean;
 }

@@ -126,6 +126,7 @@ function serveConnection(socket: Socket, options: NbdServerOptions): Connection 
       stream = negotiated.stream;
       try {
         transmission = new TransmissionServer(negotiated, limitsOf(options), options);
+        negotiated.opened.attached?.(transmission);
         await transmission.run();
       } finally {
         await negotiated.opened[Symbol.asyncDispose]();

@@ -24,6 +24,7 @@ import {
 import { answerBlockStatus } from "./block-status.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { errorNumberOf } from "./error-number.ts";
+import type { ExportConnection } from "./export-provider.ts";
 import type { Negotiated } from "./server-handshake.ts";
 
 export interface TransmissionLimits {
@@ -37,7 +38,7 @@ const lingerMs = 1_000;
 /** Counted for a request besides its payload. */
 const requestOverheadBytes = 256;
 
-export class TransmissionServer implements RequestSink {
+export class TransmissionServer implements RequestSink, ExportConnection {
   readonly #negotiated: Negotiated;
   readonly #limits: TransmissionLimits;
   readonly #clock: Clock;
@@ -53,6 +54,8 @@ export class TransmissionServer implements RequestSink {
   #arriving: { readonly request: NbdRequest; readonly refused: number } | undefined;
   /** Bytes that were read and may not be looked at yet. */
   #held: Buffer | undefined;
+  /** Who waits for what is held. */
+  #behind: (() => void)[] = [];
   #closing = false;
   /** Our side has ended. */
   #leaving = false;
@@ -104,6 +107,32 @@ export class TransmissionServer implements RequestSink {
 
   destroy(): void {
     this.#stream.destroy();
+  }
+
+  async caughtUp(signal: AbortSignal): Promise<void> {
+    // A socket that is read is read dry in one turn of the event loop; the first may have begun before the call.
+    for (let turns = 0; turns < 2 && !this.#inputOver;) {
+      if (this.#held !== undefined) await this.#readOn(signal);
+      signal.throwIfAborted();
+      await new Promise<void>((resolve) => void setImmediate(resolve));
+      turns = this.#held === undefined ? turns + 1 : 0;
+    }
+  }
+
+  /** Resolves when nothing is held for want of room, or never will be looked at. */
+  async #readOn(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const aborted = Promise.withResolvers<never>();
+    const abort = (): void => aborted.reject(signal.reason as Error);
+    signal.addEventListener("abort", abort, { once: true });
+    try {
+      while (this.#held !== undefined) {
+        const moved = new Promise<void>((resolve) => void this.#behind.push(resolve));
+        await Promise.race([moved, aborted.promise]);
+      }
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
   }
 
   // --- what the parser asks
@@ -160,11 +189,17 @@ export class TransmissionServer implements RequestSink {
     this.#held = undefined;
     this.#receive(held);
     if (this.#held === undefined && !this.#inputOver) this.#stream.resume();
+    this.#wakeBehind();
+  }
+
+  #wakeBehind(): void {
+    for (const wake of this.#behind.splice(0)) wake();
   }
 
   #endInput(): void {
     this.#inputOver = true;
     this.#held = undefined;
+    this.#wakeBehind();
     if (this.#arriving !== undefined) {
       // It will never be complete, and nothing of it was done.
       this.#requests -= 1;

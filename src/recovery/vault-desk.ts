@@ -49,6 +49,23 @@ export interface GroupStatus {
   readonly foldedSequence: number;
 }
 
+/** A disk that takes its content from a moment. */
+export interface Taker {
+  readonly site: string;
+  /** The cloud's own id of it, there. */
+  readonly volumeId: string;
+}
+
+export interface PinnedMoment {
+  readonly volume: string;
+  readonly sequence: number;
+  readonly taker: Taker;
+  /** Where the taker reads it. */
+  readonly uri: string;
+  /** When the taker asked for it last, in milliseconds since the epoch. */
+  readonly since: number;
+}
+
 export interface VaultDesk extends AsyncDisposable {
   /**
    * Takes in a volume of a group, or goes on with it; a larger size is taken over. Answers where its writes go. Errors: `state.fenced`
@@ -63,7 +80,10 @@ export interface VaultDesk extends AsyncDisposable {
   /** Takes in no more writes of it; what was captured stays as long as the policy says. */
   release(group: string, volume: string, signal: AbortSignal): Promise<void>;
 
-  /** Also ends connections that write under an older epoch. A lower epoch than the group's changes nothing. */
+  /**
+   * When it returns, no write under an older epoch comes in any more, and all that had come is in the log. A lower epoch than the
+   * group's changes nothing.
+   */
   fence(group: string, epoch: number, signal: AbortSignal): Promise<void>;
 
   /**
@@ -103,8 +123,8 @@ export interface VaultDesk extends AsyncDisposable {
   moment(group: string, atMs: number | null, signal: AbortSignal): Promise<DiskMoment>;
 
   /**
-   * Where the volume's content at the moment is served, read-only, for as long as the moment is kept; a moment that is served is
-   * kept. Errors: `not_found`.
+   * Where the volume's content at the moment is served, read-only. It is kept while somebody is connected, and half an hour after: for a
+   * reader that reads it and is done. Errors: `not_found`; `state.conflict` for a volume that was not whole then.
    */
   serve(
     group: string,
@@ -114,8 +134,31 @@ export interface VaultDesk extends AsyncDisposable {
   ): Promise<{ readonly uri: string; readonly sizeBytes: number }>;
 
   /**
+   * As `serve`, for a disk that takes its content from there for as long as it has not all of it: kept, also over restarts and while
+   * nobody is connected, until `unpin`. Said again by the same taker, it is as it was.
+   */
+  pin(
+    group: string,
+    volume: string,
+    moment: DiskMoment,
+    taker: Taker,
+    signal: AbortSignal,
+  ): Promise<{ readonly uri: string; readonly sizeBytes: number }>;
+
+  /** The taker has all of it, or wants it no more. Also where there is no such pin. */
+  unpin(
+    group: string,
+    pin: Pick<PinnedMoment, "volume" | "sequence" | "taker">,
+    signal: AbortSignal,
+  ): Promise<void>;
+
+  /** From memory: costs nothing. */
+  pins(group: string, signal: AbortSignal): Promise<readonly PinnedMoment[]>;
+
+  /**
    * Keeps a recovery point: its disks as points of the vault at exactly its moment, and what it ties together as a sealed object, so that
-   * it outlives the log's window and the caller's own records. Said again, it is as it was. Errors: `not_found` when its moment is gone.
+   * it outlives the log's window and the caller's own records. A disk that was not whole at the moment is left out of it. Said again, it
+   * is as it was. Errors: `not_found` when its moment is gone, `state.conflict` when no disk of it was whole.
    */
   keepPoint(group: string, point: KeptPoint, signal: AbortSignal): Promise<void>;
 

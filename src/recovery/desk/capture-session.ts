@@ -5,13 +5,22 @@
 import { OperationalError } from "#kernel/errors.ts";
 import type { BlockDevice, Extent, WriteOptions } from "#model/block-device.ts";
 import type { CaptureTarget } from "#vault/write-log/capture-target.ts";
+import type { WriteOrder } from "./write-order.ts";
 
 export interface CaptureSessionOptions {
   readonly target: CaptureTarget;
+  /** Of the volume, over all its sessions. */
+  readonly order: WriteOrder;
   /** Throws `state.fenced` when writes of this session must not come in any more. */
   readonly admit: () => void;
   /** Whether a whole copy was ever complete: tells the reason of the synchronisation. */
   readonly wasWhole: () => boolean;
+}
+
+interface Taking {
+  /** Whether the log has it already. */
+  readonly known: (target: CaptureTarget) => Promise<boolean>;
+  readonly write: (target: CaptureTarget) => Promise<void>;
 }
 
 export class CaptureSession implements BlockDevice {
@@ -43,8 +52,9 @@ export class CaptureSession implements BlockDevice {
   }
 
   async write(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void> {
-    await this.#take(async (target) => {
-      if (!(await this.#isKnown(target, offset, data))) await target.write(offset, data, options);
+    await this.#take(offset, data.length, {
+      known: (target) => this.#isKnown(target, offset, data),
+      write: (target) => target.write(offset, data, options),
     });
   }
 
@@ -53,14 +63,16 @@ export class CaptureSession implements BlockDevice {
     length: number,
     options?: WriteOptions & { readonly keepSpace?: boolean },
   ): Promise<void> {
-    return this.#take(async (target) => {
-      if (!(await this.#isEmpty(target, offset, length))) await target.zero(offset, length, options);
+    return this.#take(offset, length, {
+      known: (target) => this.#isEmpty(target, offset, length),
+      write: (target) => target.zero(offset, length, options),
     });
   }
 
   trim(offset: number, length: number, options?: WriteOptions): Promise<void> {
-    return this.#take(async (target) => {
-      if (!(await this.#isEmpty(target, offset, length))) await target.trim(offset, length, options);
+    return this.#take(offset, length, {
+      known: (target) => this.#isEmpty(target, offset, length),
+      write: (target) => target.trim(offset, length, options),
     });
   }
 
@@ -76,15 +88,22 @@ export class CaptureSession implements BlockDevice {
 
   async [Symbol.asyncDispose](): Promise<void> {}
 
-  async #take(write: (target: CaptureTarget) => Promise<void>): Promise<void> {
-    const { target, admit, wasWhole } = this.#options;
+  async #take(offset: number, length: number, { known, write }: Taking): Promise<void> {
+    const { target, order, admit, wasWhole } = this.#options;
     admit();
     this.#underWay += 1;
     try {
       this.#begun ??= target.beginSynchronisation(wasWhole() ? "interruption" : "first_copy");
-      await this.#begun;
-      admit();
-      await write(target);
+      const begun = this.#begun;
+      // It may fail before the write's turn has come, which then learns of it.
+      begun.catch(() => {});
+      await order.run(offset, length, async () => {
+        await begun;
+        if (await known(target)) return;
+        // Nothing is waited for between this and the write's place in the log.
+        admit();
+        await write(target);
+      });
     } finally {
       this.#underWay -= 1;
       if (this.#underWay === 0) for (const wake of this.#idle.splice(0)) wake();

@@ -1,9 +1,11 @@
 /** The desk's calls as they cross between processes. */
 import { z } from "zod";
 import { keptPointSchema, keptVerdictSchema } from "#recovery/kept-points.ts";
+import { groupName, volumeName } from "./export-name.ts";
 
-const group = z.string().min(1).max(100);
-const volume = z.string().min(1).max(64);
+const group = z.string().regex(groupName, "is no name of a group");
+const volume = z.string().regex(volumeName, "is no name of a volume");
+const taker = z.strictObject({ site: z.string().max(100), volumeId: z.string().max(200) });
 const moment = z.strictObject({ sequence: z.int().nonnegative(), at: z.number() });
 const image = z.strictObject({
   id: z.string().min(1).max(200),
@@ -61,6 +63,26 @@ export const deskMethods = {
   serve: {
     input: z.strictObject({ group, volume, moment }),
     output: z.strictObject({ uri: z.string(), sizeBytes: z.int().nonnegative() }),
+  },
+  pin: {
+    input: z.strictObject({ group, volume, moment, taker }),
+    output: z.strictObject({ uri: z.string(), sizeBytes: z.int().nonnegative() }),
+  },
+  unpin: {
+    input: z.strictObject({ group, volume, sequence: z.int().nonnegative(), taker }),
+    output: nothing,
+  },
+  pins: {
+    input: z.strictObject({ group }),
+    output: z.array(
+      z.strictObject({
+        volume: z.string(),
+        sequence: z.int().nonnegative(),
+        taker,
+        uri: z.string(),
+        since: z.number(),
+      }),
+    ),
   },
   keepPoint: { input: z.strictObject({ group, point: keptPointSchema }), output: nothing },
   keepVerdict: {

@@ -22,14 +22,19 @@ export function encodeExportName(name: ExportName): string {
   }
 }
 
-const ofGroup =
-  /^(?<kind>capture|image|moment)\/(?<group>[A-Za-z0-9_][A-Za-z0-9._-]{0,99})\/(?<volume>[^/]{1,64})\/(?<number>\d{1,15})$/u;
+/** Of a group: also the name of its folder. */
+export const groupName = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/u;
+/** Of a volume: its cloud's id of it, or what an agent's configuration calls it. */
+export const volumeName = /^[^/\p{C}]{1,64}$/u;
+
+const ofGroup = /^(?<kind>capture|image|moment)\/(?<group>[^/]+)\/(?<volume>[^/]+)\/(?<number>\d{1,15})$/u;
 
 /** Undefined: it is none of ours. */
 export function decodeExportName(text: string): ExportName | undefined {
   if (text.startsWith("point/")) return { kind: "point", point: text.slice("point/".length) };
   const { kind, group, volume, number } = ofGroup.exec(text)?.groups ?? {};
   if (group === undefined || volume === undefined) return undefined;
+  if (!groupName.test(group) || !volumeName.test(volume)) return undefined;
   return kind === "capture" || kind === "image"
     ? { kind, group, volume, epoch: Number(number) }
     : { kind: "moment", group, volume, sequence: Number(number) };

@@ -4,24 +4,77 @@ import { z } from "zod";
 import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 
+const served = z.strictObject({
+  volume: z.string(),
+  sequence: z.int().nonnegative(),
+  usedAt: z.number(),
+  /** Who has pinned it: which disk takes its content from there. */
+  pins: z.array(z.strictObject({ site: z.string(), volumeId: z.string(), since: z.number() })).default([]),
+});
+
+/** The last whole moment, held by points since the log's window has left it behind. */
+const held = z.strictObject({
+  sequence: z.int().nonnegative(),
+  at: z.number(),
+  /** Volume -> the point that holds it. */
+  disks: z.record(z.string(), z.string()),
+});
+
 const schema = z.strictObject({
   format: z.literal(1),
   /** Writes under an older fencing epoch are refused. */
   epoch: z.int().nonnegative(),
-  /** Moments that were asked to be served: kept until nobody has used them for a while. */
-  served: z.array(
-    z.strictObject({ volume: z.string(), sequence: z.int().nonnegative(), usedAt: z.number() }),
-  ),
+  /** Moments that were asked to be served, and are not let go yet. */
+  served: z.array(served),
+  held: held.nullable().default(null),
 });
 
 export type GroupRecord = z.output<typeof schema>;
+export type ServedRecord = z.output<typeof served>;
 
-export const emptyRecord: GroupRecord = { format: 1, epoch: 0, served: [] };
+export const emptyRecord: GroupRecord = { format: 1, epoch: 0, served: [], held: null };
 
 const pathIn = (folder: string): string => join(folder, "group.json");
 
-/** Errors: `vault.damaged` when the file is not what was written. */
-export async function readGroupRecord(folder: string): Promise<GroupRecord> {
+/** The record and the one way to change it. */
+export class GroupRecordFile {
+  readonly #folder: string;
+  #current: GroupRecord;
+  #writing: Promise<unknown> = Promise.resolve();
+
+  private constructor(folder: string, current: GroupRecord) {
+    this.#folder = folder;
+    this.#current = current;
+  }
+
+  /** Errors: `vault.damaged` when the file is not what was written. */
+  static async open(folder: string): Promise<GroupRecordFile> {
+    return new GroupRecordFile(folder, await readGroupRecord(folder));
+  }
+
+  /** As it is on the disk. */
+  get current(): GroupRecord {
+    return this.#current;
+  }
+
+  /** One after the other, each over what the one before made: what is decided is decided on what is in force then. */
+  change(of: (record: GroupRecord) => Partial<GroupRecord>): Promise<void> {
+    const done = this.#writing.then(async () => {
+      const next = { ...this.#current, ...of(this.#current) };
+      await replaceFile(pathIn(this.#folder), JSON.stringify(next));
+      this.#current = next;
+    });
+    this.#writing = done.catch(() => {});
+    return done;
+  }
+
+  /** Resolves when nothing is being written. */
+  async settled(): Promise<void> {
+    await this.#writing;
+  }
+}
+
+async function readGroupRecord(folder: string): Promise<GroupRecord> {
   const text = await readFileIfAny(pathIn(folder));
   if (text === null) return emptyRecord;
   try {
@@ -33,8 +86,4 @@ export async function readGroupRecord(folder: string): Promise<GroupRecord> {
       { cause },
     );
   }
-}
-
-export async function writeGroupRecord(folder: string, record: GroupRecord): Promise<void> {
-  await replaceFile(pathIn(folder), JSON.stringify(record));
 }

@@ -6,9 +6,12 @@ import { OperationalError } from "#kernel/errors.ts";
 import type { BlockDevice, Extent, WriteOptions } from "#model/block-device.ts";
 import type { CaptureTarget } from "#vault/write-log/capture-target.ts";
 import type { LogVolume } from "#vault/write-log/log-event.ts";
+import type { WriteOrder } from "./write-order.ts";
 
 export interface ImageSessionOptions {
   readonly target: CaptureTarget;
+  /** Of the volume, over all its sessions. */
+  readonly order: WriteOrder;
   readonly volume: () => LogVolume;
   /** Throws `state.fenced` when writes of this session must not come in any more. */
   readonly admit: () => void;
@@ -40,7 +43,7 @@ export class ImageSession implements BlockDevice {
 
   /** Keeps what is not there already. */
   async write(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void> {
-    await this.#take(async (target) => {
+    await this.#take(offset, data.length, async (target) => {
       const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
       const present = await target.read(offset, bytes.length);
       let from = -1;
@@ -61,7 +64,7 @@ export class ImageSession implements BlockDevice {
   }
 
   async trim(offset: number, length: number, options?: WriteOptions): Promise<void> {
-    await this.#take(async (target) => {
+    await this.#take(offset, length, async (target) => {
       for (const extent of await target.extents(offset, length)) {
         if (extent.kind === "data") await target.trim(extent.offset, extent.length, options);
       }
@@ -80,19 +83,31 @@ export class ImageSession implements BlockDevice {
 
   async [Symbol.asyncDispose](): Promise<void> {}
 
-  async #take(write: (target: CaptureTarget) => Promise<void>): Promise<void> {
-    const { target, admit, volume } = this.#options;
+  async #take(
+    offset: number,
+    length: number,
+    write: (target: CaptureTarget) => Promise<void>,
+  ): Promise<void> {
+    const { target, order } = this.#options;
+    this.#check();
+    this.#underWay += 1;
+    try {
+      await order.run(offset, length, () => {
+        this.#check();
+        return write(target);
+      });
+    } finally {
+      this.#underWay -= 1;
+      if (this.#underWay === 0) for (const wake of this.#idle.splice(0)) wake();
+    }
+  }
+
+  #check(): void {
+    const { admit, volume } = this.#options;
     admit();
     const { id, state, image } = volume();
     if (state !== "synchronising" || image === undefined) {
       throw new OperationalError("state.conflict", `volume ${id} is not being brought to an image now`);
-    }
-    this.#underWay += 1;
-    try {
-      await write(target);
-    } finally {
-      this.#underWay -= 1;
-      if (this.#underWay === 0) for (const wake of this.#idle.splice(0)) wake();
     }
   }
 }

@@ -1,5 +1,4 @@
 /** The vault's desk: every group that has a log here, served by NBD on a Unix socket. */
-import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
@@ -20,6 +19,7 @@ import type { LogWindow } from "#vault/write-log/prune-log.ts";
 import { formatNbdUri } from "#wire/nbd/nbd-uri.ts";
 import { decodeExportName, encodeExportName, type ExportName } from "./export-name.ts";
 import { GroupDesk } from "./group-desk.ts";
+import { OpenGroups } from "./open-groups.ts";
 
 export interface DeskOptions {
   /** Logs and sockets; made if absent, used by one process at a time. */
@@ -46,29 +46,16 @@ export function nbdSocketIn(folder: string): string {
   return join(folder, "nbd.sock");
 }
 
-/** Errors: `vault.damaged` for a log that is not what was written, `config.invalid` for a folder whose name is too long. */
+/** Errors: `config.invalid` for a folder whose name is too long. A log that cannot be opened is an error of its own group's calls. */
 export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
   const { folder, vault, clock, log, window, foldEveryMs } = options;
-  const groupsFolder = join(folder, "groups");
-  await mkdir(groupsFolder, { recursive: true, mode: 0o700 });
-  const groups = new Map<string, Promise<GroupDesk>>();
-  const openGroup = (group: string): Promise<GroupDesk> => {
-    const present = groups.get(group);
-    if (present !== undefined) return present;
-    const opened = GroupDesk.open({
-      group,
-      folder: join(groupsFolder, group),
-      vault,
-      clock,
-      log,
-      window,
-      foldEveryMs,
-    });
-    groups.set(group, opened);
-    opened.catch(() => groups.delete(group));
-    return opened;
-  };
-  await Promise.all((await readdir(groupsFolder)).map(openGroup));
+  const groups = await OpenGroups.open({
+    folder: join(folder, "groups"),
+    open: (group, itsFolder) =>
+      GroupDesk.open({ group, folder: itsFolder, vault, clock, log, window, foldEveryMs }),
+    clock,
+    log,
+  });
 
   const provider: ExportProvider = {
     openExport: async (name, { signal }) => {
@@ -82,7 +69,7 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
   async function openExport(wanted: ExportName, signal: AbortSignal): Promise<NbdExport | undefined> {
     switch (wanted.kind) {
       case "capture":
-        return (await groups.get(wanted.group))?.openCapture(wanted.volume, wanted.epoch);
+        return (await groups.get(wanted.group))?.openCapture(wanted.volume, wanted.epoch, signal);
       case "image":
         return (await groups.get(wanted.group))?.openImage(wanted.volume, wanted.epoch);
       case "moment":
@@ -125,15 +112,15 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
   }
 
   const stop = new AbortController();
-  const retaining = retain(options, () => groups.values(), stop.signal);
+  const retaining = retain(options, groups, stop.signal);
 
   return {
     async protect(group, { volume, sizeBytes, epoch }) {
-      await (await openGroup(group)).protect(volume, sizeBytes, epoch);
+      await (await groups.make(group)).protect(volume, sizeBytes, epoch);
       return { uri: uriOf({ kind: "capture", group, volume, epoch }) };
     },
     release: async (group, volume) => (await known(group)).release(volume),
-    fence: async (group, epoch) => (await openGroup(group)).fence(epoch),
+    fence: async (group, epoch) => (await groups.make(group)).fence(epoch),
     markWhole: async (group, volume, session) => (await known(group)).markWhole(volume, session),
     async takeImage(group, { volume, epoch, image }) {
       await (await known(group)).takeImage(volume, epoch, image);
@@ -146,9 +133,20 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
     moment: async (group, atMs, signal) => (await known(group)).moment(atMs, signal),
     async serve(group, volume, moment, signal) {
       const { sequence } = moment;
-      const sizeBytes = await (await known(group)).serve(volume, sequence, signal);
+      const sizeBytes = await (await known(group)).serve(volume, sequence, undefined, signal);
       return { uri: uriOf({ kind: "moment", group, volume, sequence }), sizeBytes };
     },
+    async pin(group, volume, { sequence }, taker, signal) {
+      const sizeBytes = await (await known(group)).serve(volume, sequence, taker, signal);
+      return { uri: uriOf({ kind: "moment", group, volume, sequence }), sizeBytes };
+    },
+    unpin: async (group, { volume, sequence, taker }) =>
+      (await groups.get(group))?.unpin(volume, sequence, taker),
+    pins: async (group) =>
+      ((await groups.get(group))?.pins() ?? []).map((pin) => ({
+        ...pin,
+        uri: uriOf({ kind: "moment", group, volume: pin.volume, sequence: pin.sequence }),
+      })),
     keepPoint: async (group, point, signal) => (await known(group)).keepPoint(point, signal),
     keepVerdict: (group, point, verdict, signal) => storeVerdict(vault, group, point, verdict, signal),
     keptPoints: async (group, signal) => (await kept(group, signal)).map(factsOf),
@@ -161,7 +159,7 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
       stop.abort(new OperationalError("aborted", "the vault's desk closes"));
       await retaining;
       await server.close();
-      for (const group of groups.values()) await (await group)[Symbol.asyncDispose]();
+      await groups[Symbol.asyncDispose]();
     },
   };
 }
@@ -170,27 +168,35 @@ function factsOf({ configuration: _configuration, ...facts }: StoredPoint): Kept
   return facts;
 }
 
-/** Until the signal aborts. What fails is tried again at the next turn, and said. */
+/** Until the signal aborts. What fails is tried again at the next turn, and said; it keeps nothing else from being done. */
 async function retain(
   { retention, vault, clock, log }: DeskOptions,
-  groups: () => Iterable<Promise<GroupDesk>>,
+  groups: OpenGroups,
   signal: AbortSignal,
 ): Promise<void> {
   if (retention === undefined) return;
   const { policy, applyEveryMs, collectEveryMs } = retention;
+  const attempt = async (what: string, work: () => Promise<void>): Promise<void> => {
+    try {
+      await work();
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!isOperational(error)) throw error;
+      log.warn({ code: error.code }, `${what}: ${publicMessage(error)}`);
+    }
+  };
   let collectedMs = clock.monotonicMs();
   for (;;) {
     await clock.sleep(applyEveryMs, signal).catch(() => {});
     if (signal.aborted) return;
-    try {
-      for (const group of groups()) await (await group).retain(policy, signal);
-      if (clock.monotonicMs() - collectedMs < collectEveryMs) continue;
-      collectedMs = clock.monotonicMs();
-      log.info({ ...(await vault.collectGarbage({ signal })) }, "what no point needs was collected");
-    } catch (error) {
+    for (const { group, desk } of await groups.all()) {
       if (signal.aborted) return;
-      if (!isOperational(error)) throw error;
-      log.warn({ code: error.code }, `points could not be let go: ${publicMessage(error)}`);
+      await attempt(`points of "${group}" could not be let go`, () => desk.retain(policy, signal));
     }
+    if (clock.monotonicMs() - collectedMs < collectEveryMs) continue;
+    collectedMs = clock.monotonicMs();
+    await attempt("what no point needs could not be collected", async () =>
+      log.info({ ...(await vault.collectGarbage({ signal })) }, "what no point needs was collected"),
+    );
   }
 }

@@ -31,6 +31,9 @@ export function serveDesk(desk: VaultDesk, folder: string, log: Log): Promise<As
       },
       moment: ({ group, atMs }, signal) => desk.moment(group, atMs, signal),
       serve: ({ group, volume, moment }, signal) => desk.serve(group, volume, moment, signal),
+      pin: ({ group, volume, moment, taker }, signal) => desk.pin(group, volume, moment, taker, signal),
+      unpin: ({ group, ...pin }, signal) => done(desk.unpin(group, pin, signal)),
+      pins: async ({ group }, signal) => [...(await desk.pins(group, signal))],
       keepPoint: ({ group, point }, signal) => done(desk.keepPoint(group, point, signal)),
       keepVerdict: ({ group, point, verdict }, signal) =>
         done(desk.keepVerdict(group, point, verdict, signal)),
@@ -61,6 +64,11 @@ export function connectDesk(folder: string): VaultDesk {
     status: async (group, signal) => (await client.call("status", { group }, signal)) ?? undefined,
     moment: (group, atMs, signal) => client.call("moment", { group, atMs }, signal),
     serve: (group, volume, moment, signal) => client.call("serve", { group, volume, moment }, signal),
+    pin: (group, volume, moment, { site, volumeId }, signal) =>
+      client.call("pin", { group, volume, moment, taker: { site, volumeId } }, signal),
+    unpin: async (group, { volume, sequence, taker: { site, volumeId } }, signal) =>
+      void (await client.call("unpin", { group, volume, sequence, taker: { site, volumeId } }, signal)),
+    pins: (group, signal) => client.call("pins", { group }, signal),
     keepPoint: async (group, point, signal) =>
       void (await client.call("keepPoint", { group, point }, signal)),
     keepVerdict: async (group, { id, at }, verdict, signal) =>

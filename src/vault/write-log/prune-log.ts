@@ -74,7 +74,7 @@ export async function pruneLog(
   const needed = bases.filter((base) => base !== undefined);
   if (needed.length < bases.length) return { segments: 0, bytes: 0, needed };
   const last = await log.lastWhole(signal);
-  if (last !== undefined && last.sequence < start && reaches(log, last)) await leaving?.(last);
+  if (last !== undefined && last.sequence < start && log.reaches(last.sequence)) await leaving?.(last);
   const held = Math.min(start, ...needed.map(({ sequence }) => sequence));
   let [segments, bytes] = [0, 0];
   for (
@@ -91,8 +91,4 @@ export async function pruneLog(
     bytes += first.end.position;
   }
   return { segments, bytes, needed };
-}
-
-function reaches({ shelf }: WriteLog, { sequence }: WholeMoment): boolean {
-  return sequence + 1 >= (shelf.segments[0]?.header.firstSequence ?? 1);
 }

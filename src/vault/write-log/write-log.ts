@@ -161,6 +161,11 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     return this.#lastWhole.find(this, signal);
   }
 
+  /** Whether the moment after the record is still within the log. */
+  reaches(sequence: number): boolean {
+    return sequence + 1 >= (this.shelf.segments[0]?.header.firstSequence ?? 1);
+  }
+
   get queuedBytes(): number {
     return this.#appender.queuedBytes;
   }
