@@ -67,6 +67,16 @@ export function clearGap(store: Store, environment: EnvironmentId, key: string):
   };
 }
 
+export function clearGapsOfCode(store: Store, environment: EnvironmentId, code: GapCode): Statement {
+  return {
+    query: store.db
+      .deleteFrom("gap")
+      .where("environment", "=", environment)
+      .where("code", "=", code)
+      .compile(),
+  };
+}
+
 /** With a resource go the gaps about it. */
 export function clearGapsOf(
   store: Store,

@@ -11,11 +11,16 @@ export const gapCodes = {
     "the resource refers to one that was not recorded and cannot be read from the active site",
   "outcome.unknown": "the cloud did not say whether the command took effect, and asking it did not tell",
   "kind.unsupported": "the standby site has no such kind of resource",
-  "rule.unenforced": "the standby site cannot enforce the rule: what it lets through does not get through there",
+  "rule.unenforced":
+    "the standby site cannot enforce the rule: what it lets through does not get through there",
   "standby.refused": "the standby site refused to create or change the resource",
   "data.not_captured":
     "the volume's content is not captured; the standby has an empty volume of the same size",
   "data.behind": "the volume's content is to be kept, but its writes are not captured now",
+  "data.points_behind": "recovery points that should be made are not",
+  "data.half_restored": "a restore of the volume broke off: its content is part old and part new",
+  "data.withheld":
+    "the environment serves without the resource, since the content of a kept disk could not be had",
 } as const;
 
 export type GapCode = keyof typeof gapCodes;

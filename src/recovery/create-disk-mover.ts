@@ -1,17 +1,24 @@
 /** Moves the content of disks between the vault and the sites' hosts. */
 import type { DiskHost } from "#cloud/disk-host.ts";
 import type { Clock } from "#kernel/clock.ts";
-import { deadlineAfter } from "#kernel/clock.ts";
 import { isOperational, OperationalError } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import type { BlockDevice, BlockReader } from "#model/block-device.ts";
 import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { Tags } from "#model/resource.ts";
-import { confirmCaptures } from "#recovery/confirm-captures.ts";
-import type { DiskContext, DiskMoment, DiskMover, MovedDisk, RestoreReport } from "#recovery/disk-mover.ts";
-import { lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
+import type {
+  DiskContext,
+  DiskMoment,
+  DiskMover,
+  MovedDisk,
+  RestoreReport,
+  Settled,
+} from "#recovery/disk-mover.ts";
+import { contentOf, type KeptContent, writeContent } from "#recovery/kept-contents.ts";
+import { lineageOf } from "#recovery/kept-volumes.ts";
 import { restoreInPlace } from "#recovery/restore-in-place.ts";
+import { settleCaptures } from "#recovery/settle-captures.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
 
@@ -29,9 +36,7 @@ export interface DiskMoverPorts {
   readonly log: Log;
 }
 
-/** What guests wrote last takes a moment to be captured; more than this means that capture does not work, in milliseconds. */
-const settleWithinMs = 20_000;
-const pauseMs = 50;
+const gibibyte = 1024 ** 3;
 
 export function createDiskMover(ports: DiskMoverPorts): DiskMover {
   const { context, desk, store, clock } = ports;
@@ -54,14 +59,19 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
     { sourceId }: MovedDisk,
     moment: DiskMoment,
     signal: AbortSignal,
-  ): Promise<{ readonly lineage: string; readonly uri: string }> {
+  ): Promise<{ readonly lineage: string; readonly uri: string; readonly sizeBytes: number }> {
     const lineage = await lineageOf(store, environment, context.servingSite(), sourceId);
-    const { uri } = await desk.serve(environment, lineage, moment, signal);
-    return { lineage, uri };
+    return { lineage, ...(await desk.serve(environment, lineage, moment, signal)) };
   }
 
-  const remember = (site: string, volumeId: ResourceId, lineage: string): Promise<unknown> =>
-    store.commit([writeLineage(store, { environment, site, volumeId, lineage, since: clock.now() })]);
+  /** What a disk there is from now on, and under which name the vault knows it. */
+  const remember = (
+    site: string,
+    volumeId: ResourceId,
+    lineage: string,
+    content: KeptContent,
+  ): Promise<unknown> =>
+    store.commit([writeContent(store, { environment, site, volumeId, lineage, content, at: clock.now() })]);
 
   async function restore(
     site: string,
@@ -70,52 +80,51 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
     signal: AbortSignal,
   ): Promise<RestoreReport> {
     const host = hostOf(site);
+    const { targetId } = disk;
     const { lineage, uri } = await served(disk, moment, signal);
-    await host.stopCapture(disk.targetId, signal);
-    const exported = await host.exportVolume(disk.targetId, signal);
+    // Before anything is held up for it: the content can be read.
+    await using source: BlockReader = await ports.openDisk(uri, signal);
+    await host.stopCapture(targetId, signal);
+    const exported = await host.exportVolume(targetId, signal);
+    let begun = (await contentOf(store, { environment, site, volumeId: targetId })) === "half";
+    let report: RestoreReport;
     try {
-      await using source: BlockReader = await ports.openDisk(uri, signal);
       await using target = await ports.openDisk(exported.uri, signal);
-      const report = await restoreInPlace(source, target, { signal });
-      await remember(site, disk.targetId, lineage);
-      ports.log.info({ site, volume: disk.targetId, ...report }, "a disk was restored in place");
-      return report;
-    } finally {
-      await host.endExport(disk.targetId, signal);
+      await remember(site, targetId, lineage, "half");
+      begun = true;
+      report = await restoreInPlace(source, target, { signal });
+    } catch (error) {
+      // As long as it is exported, no machine starts with it: part old and part new, it would be destroyed by that.
+      if (!begun) await host.endExport(targetId, signal);
+      throw error;
     }
+    await host.endExport(targetId, signal);
+    await remember(site, targetId, lineage, { sequence: moment.sequence });
+    ports.log.info({ site, volume: targetId, ...report }, "a disk was restored in place");
+    return report;
+  }
+
+  async function settle(volumes: ReadonlySet<ResourceId> | null, signal: AbortSignal): Promise<Settled> {
+    const site = context.servingSite();
+    const wanted = [...keptIds()].filter((id) => volumes?.has(id) ?? true);
+    const host = ports.hostOf(site);
+    if (host === undefined) {
+      const problem = `site "${site}" has no host agent`;
+      return { behind: wanted.map((volumeId) => ({ volumeId, problem })), silence: problem };
+    }
+    const disks = await Promise.all(
+      wanted.map(async (volumeId) => ({
+        volumeId,
+        lineage: await lineageOf(store, environment, site, volumeId),
+      })),
+    );
+    return settleCaptures({ environment, desk, host, clock }, disks, signal);
   }
 
   return {
     moment: (atMs, signal) => desk.moment(environment, atMs, signal),
 
-    async settle(signal) {
-      const host = hostOf(context.servingSite());
-      const patience = deadlineAfter(clock, settleWithinMs);
-      const either = AbortSignal.any([signal, patience.signal]);
-      try {
-        for (;;) {
-          const kept = await desk.volumes(environment, either);
-          const captures = await host.captures(either);
-          const seen = await Promise.all(
-            Array.from(keptIds(), async (volumeId) => ({
-              lineage: await lineageOf(store, environment, context.servingSite(), volumeId),
-              capture: captures.find((one) => one.volumeId === volumeId) ?? null,
-            })),
-          );
-          if (await confirmCaptures(desk, environment, kept, seen, either)) return;
-          await clock.sleep(pauseMs, either);
-        }
-      } catch (error) {
-        signal.throwIfAborted();
-        if (!patience.signal.aborted) throw error;
-        throw new OperationalError(
-          "cloud.timeout",
-          `what was written last at "${context.servingSite()}" was not captured within ${settleWithinMs / 1000} s: see "understudy point list ${environment}"`,
-        );
-      } finally {
-        patience.cancel();
-      }
-    },
+    settle,
 
     fence: (epoch, signal) => desk.fence(environment, epoch, signal),
 
@@ -129,7 +138,24 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
         await restore(site, disk, moment, signal);
         return;
       }
-      await remember(site, disk.targetId, lineage);
+      await remember(site, disk.targetId, lineage, { sequence: moment.sequence });
+    },
+
+    given: (site, volumeId) => contentOf(store, { environment, site, volumeId }),
+
+    async check(site, disk, moment, signal) {
+      const host = hostOf(site);
+      const { uri, sizeBytes } = await served(disk, moment, signal);
+      const volume = context.state().get("volume", disk.sourceId);
+      if (volume?.kind === "volume" && sizeBytes > volume.spec.sizeGiB * gibibyte) {
+        throw new OperationalError(
+          "input.invalid",
+          `volume ${disk.sourceId} had ${sizeBytes} bytes then, and has room for fewer now: make it larger first`,
+        );
+      }
+      await using source: BlockReader = await ports.openDisk(uri, signal);
+      await source.read(0, Math.min(4096, source.sizeBytes), signal);
+      await host.captures(signal);
     },
 
     restore,
@@ -138,8 +164,12 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
       const host = hostOf(site);
       const { lineage, uri } = await served(disk, moment, signal);
       await host.stopCapture(disk.targetId, signal);
+      // A restore that broke off keeps machines away from it; what it wrote is given up with the rest.
+      if ((await contentOf(store, { environment, site, volumeId: disk.targetId })) === "half") {
+        await host.endExport(disk.targetId, signal);
+      }
       await host.seed({ volumeId: disk.targetId, uri, replace: token }, signal);
-      await remember(site, disk.targetId, lineage);
+      await remember(site, disk.targetId, lineage, { sequence: moment.sequence });
     },
   };
 }

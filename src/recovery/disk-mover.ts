@@ -1,6 +1,7 @@
 /** The content of disks, as a run takes it along with the environment. */
 import type { EnvironmentId, ResourceId } from "#kernel/ids.ts";
 import type { EnvironmentState } from "#model/environment-state.ts";
+import type { KeptContent } from "#recovery/kept-contents.ts";
 
 /** One instant of all captured disks of an environment. */
 export interface DiskMoment {
@@ -36,10 +37,10 @@ export interface DiskMover {
   moment(atMs: number | null, signal: AbortSignal): Promise<DiskMoment>;
 
   /**
-   * Waits until everything that was written until now is captured: for a site whose guests were stopped. Errors: `cloud.timeout`
-   * when the capture does not get there in time.
+   * Waits until what was written until now to the kept disks (or to those of `volumes`) is captured, for so long as that makes sense:
+   * for a site whose guests were stopped. Errors: those of the vault.
    */
-  settle(signal: AbortSignal): Promise<void>;
+  settle(volumes: ReadonlySet<ResourceId> | null, signal: AbortSignal): Promise<Settled>;
 
   /** From now on, nothing is captured that comes under an older fencing epoch, so that a source that lives on changes nothing. */
   fence(epoch: number, signal: AbortSignal): Promise<void>;
@@ -50,7 +51,22 @@ export interface DiskMover {
    */
   seed(site: string, disk: MovedDisk, moment: DiskMoment, signal: AbortSignal): Promise<void>;
 
-  /** Writes what differs from the moment into a disk that no server uses now. */
+  /**
+   * What a run has given the disk there, if nothing has been captured of it since: the moment that it was made, `half` if it is part
+   * old and part new, null if neither. Costs no call of the site.
+   */
+  given(site: string, volumeId: ResourceId): Promise<KeptContent>;
+
+  /**
+   * Whether `restore` or `replace` could begin: the vault serves the moment, its content can be read and has room, and the site has a
+   * host that answers. Errors: what is in the way.
+   */
+  check(site: string, disk: MovedDisk, moment: DiskMoment, signal: AbortSignal): Promise<void>;
+
+  /**
+   * Writes what differs from the moment into a disk that no server uses now. Broken off half-way, no machine starts with it until it
+   * was done again, to its end.
+   */
   restore(site: string, disk: MovedDisk, moment: DiskMoment, signal: AbortSignal): Promise<RestoreReport>;
 
   /**
@@ -58,6 +74,14 @@ export interface DiskMover {
    * run. What it held is gone from there.
    */
   replace(site: string, disk: MovedDisk, as: DiskReplacement, signal: AbortSignal): Promise<void>;
+}
+
+/** What was waited for, and what came of it. */
+export interface Settled {
+  /** Of these the vault does not have all that was written, and why; empty: it has everything. */
+  readonly behind: readonly { readonly volumeId: ResourceId; readonly problem: string }[];
+  /** Why the host of the site that serves says nothing of them; null: it does. */
+  readonly silence: string | null;
 }
 
 /** A disk's replacement where it is. */

@@ -34,7 +34,7 @@ export function writeLineage(
   return {
     query: store.db
       .insertInto("kept_volume")
-      .values({ environment, site, volume_id: volumeId, lineage, since })
+      .values({ environment, site, volume_id: volumeId, lineage, since, content: null })
       .onConflict((conflict) =>
         conflict.columns(["environment", "site", "volume_id"]).doUpdateSet({ lineage }),
       )

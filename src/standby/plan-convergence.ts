@@ -21,6 +21,8 @@ export interface ConvergenceInput {
   readonly desired: Iterable<Resource>;
   readonly pairings: Pairings;
   readonly translation: Translation;
+  /** Keys of what stands and is left as it is, although it is not among what is desired. */
+  readonly keep?: ReadonlySet<string>;
 }
 
 export function planConvergence(input: ConvergenceInput): ConvergencePlan {
@@ -32,7 +34,7 @@ export function planConvergence(input: ConvergenceInput): ConvergencePlan {
     input,
     translator,
     wanted,
-    new Set(desired.map(({ kind, id }) => resourceKey(kind, id))),
+    new Set([...desired.map(({ kind, id }) => resourceKey(kind, id)), ...(input.keep ?? [])]),
   );
   for (const one of wanted.values()) draft.converge(one);
   for (const pairing of input.pairings.values()) draft.remove(pairing);
@@ -113,7 +115,8 @@ class PlanDraft {
   readonly #input: ConvergenceInput;
   readonly #translator: Translator;
   readonly #wanted: ReadonlyMap<string, Wanted>;
-  readonly #desired: ReadonlySet<string>;
+  /** Keys of what is not removed. */
+  readonly #stays: ReadonlySet<string>;
   /** Keys of what is deleted and made again: links to it go with it and follow. */
   readonly #replaced = new Set<string>();
 
@@ -121,12 +124,12 @@ class PlanDraft {
     input: ConvergenceInput,
     translator: Translator,
     wanted: ReadonlyMap<string, Wanted>,
-    desired: ReadonlySet<string>,
+    stays: ReadonlySet<string>,
   ) {
     this.#input = input;
     this.#translator = translator;
     this.#wanted = wanted;
-    this.#desired = desired;
+    this.#stays = stays;
   }
 
   converge({ resource, target }: Wanted): void {
@@ -155,7 +158,7 @@ class PlanDraft {
 
   /** What has a pairing and is wanted no more; what is wanted but has no translation just now stays as it is. */
   remove(pairing: Pairing): void {
-    if (this.#desired.has(pairingKey(pairing))) return;
+    if (this.#stays.has(pairingKey(pairing))) return;
     if (pairing.state === "creating") {
       // It may exist: the token brings back its id, so that it can be deleted.
       const recorded = this.#recorded(pairing);
@@ -240,7 +243,7 @@ class PlanDraft {
     const { kind, spec } = { kind: pairing.kind, spec: pairing.applied.spec } as Resource;
     const goes = (endKind: ResourceKind, id: string): boolean => {
       const key = resourceKey(endKind, id);
-      return !this.#desired.has(key) && this.#input.pairings.get(key)?.state === "paired";
+      return !this.#stays.has(key) && this.#input.pairings.get(key)?.state === "paired";
     };
     switch (kind) {
       case "securityGroupRule":

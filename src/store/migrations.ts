@@ -287,6 +287,21 @@ const migrations: readonly Migration[] = [
     name: "disks whose content is kept",
     up: keptDisks,
   },
+  {
+    version: 3,
+    name: "what a run has written into kept disks",
+    async up(db) {
+      await db.schema.alterTable("kept_volume").addColumn("content", "text").execute();
+    },
+  },
+  {
+    version: 4,
+    name: "what a recovery point's consistency and verdict rest on",
+    async up(db) {
+      await db.schema.alterTable("recovery_point").addColumn("consistency_note", "text").execute();
+      await db.schema.alterTable("recovery_point").addColumn("evidence", "text").execute();
+    },
+  },
 ];
 
 /** The newest version that this program knows. */

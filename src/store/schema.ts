@@ -171,6 +171,8 @@ export interface KeptVolumeTable {
   volume_id: string;
   lineage: string;
   since: number;
+  /** What a run gave it: `moment:SEQUENCE`, or `half` while a moment is being written into it; null: whatever its servers wrote. */
+  content: string | null;
 }
 
 /** One position in the journal together with one write position of all kept disks. */
@@ -192,6 +194,10 @@ export interface RecoveryPointTable {
   verified_at: number | null;
   /** JSON. */
   verdict: string | null;
+  /** Why it is only crash-consistent; null: more was not asked for. */
+  consistency_note: string | null;
+  /** JSON: what was seen when it was booted and probed. */
+  evidence: string | null;
 }
 
 export interface Schema {

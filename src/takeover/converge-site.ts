@@ -18,6 +18,8 @@ export interface SiteConvergence {
   /** `main`, or a drill's own. */
   readonly scope: string;
   readonly desired: readonly Resource[];
+  /** Keys of what stands and is left as it is, although it is not among what is desired. */
+  readonly keep?: ReadonlySet<string>;
   readonly sizing: Translation["sizing"];
   readonly nameSuffix: string;
   /** The fencing epoch under which this is done: a commit under another one is refused. */
@@ -39,10 +41,11 @@ export async function convergeSite(
   const { cloud, limiter } = stage.site(wanted.to);
   const { store, clock, random, log, settings } = stage;
   const onProgress = wanted.onProgress === undefined ? {} : { onProgress: wanted.onProgress };
+  const keep = wanted.keep === undefined ? {} : { keep: wanted.keep };
   let total: ConvergenceReport | undefined;
   for (let pass = 1; ; pass += 1) {
     const pairings = await loadPairings(store, of);
-    const plan = planConvergence({ desired: wanted.desired, pairings, translation });
+    const plan = planConvergence({ desired: wanted.desired, pairings, translation, ...keep });
     const target = {
       ...of,
       cloudScope: wanted.scope === "main" ? settings.id : `${settings.id}/${wanted.scope}`,

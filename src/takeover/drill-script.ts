@@ -10,7 +10,8 @@ import type { Statement } from "#store/contract.ts";
 import { findLeftovers, removeLeftovers } from "#standby/remove-leftovers.ts";
 import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
 import { moveInput, progressSpeaker } from "#takeover/failover-script.ts";
-import { chooseMoment, momentOf, seedDisks, withoutWithheld } from "#takeover/recover-disks.ts";
+import { chooseMoment, momentOf, noMomentOf } from "#takeover/choose-moment.ts";
+import { describeWithheld, seedDisks, withoutWithheld } from "#takeover/seed-disks.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
 import type { Stage } from "#takeover/stage.ts";
@@ -44,7 +45,8 @@ function diskSteps(stage: Stage): readonly Step[] {
       name: "choose-moment",
       execute: (context) => {
         const { at, sequence } = moveInput(context.run.input);
-        return chooseMoment(stage, context, { atMs: at ?? null, sequence, settled: false, fence: null });
+        const wanted = { atMs: at ?? null, sequence, settled: false, fence: null, atAnyRate: true };
+        return chooseMoment(stage, context, wanted);
       },
     },
     {
@@ -54,11 +56,12 @@ function diskSteps(stage: Stage): readonly Step[] {
         const { from, to } = moveInput(run.input);
         const scope = drillScope(run);
         const moment = momentOf(results, "choose-moment");
+        const none = noMomentOf(results, "choose-moment");
         const nameSuffix = `-${run.id}`;
         const converge = { from, to, scope, sizing: "fit" as const, nameSuffix, epoch: run.epoch };
         const state = await stage.settledState(context.signal);
         const only = new Set(partOf(state, run).flatMap((one) => (one.kind === "volume" ? [one.id] : [])));
-        return seedDisks(stage, context, { to, scope, moment, converge, only });
+        return seedDisks(stage, context, { to, scope, moment, none, converge, only });
       },
     },
   ];
@@ -184,12 +187,13 @@ function conclude(
   if (ended !== "done") return { state: ended, error: null, effects: [] };
   const built = results.get("build") as { failed: number };
   const verified = results.get("verify") as { bad: number; named: string };
-  if (built.failed === 0 && verified.bad === 0) {
+  const withheld = describeWithheld(results);
+  if (built.failed === 0 && verified.bad === 0 && withheld === null) {
     return { state: "succeeded", error: null, effects: verdictOn(stage, run, results) };
   }
   return {
     state: "incomplete",
-    error: `a takeover now would not be whole: ${built.failed} resources could not be made; ${verified.named}`,
+    error: `a takeover now would not be whole: ${built.failed} resources could not be made; ${verified.named}${withheld === null ? "" : `; ${withheld}`}`,
     effects: [],
   };
 }

@@ -2,8 +2,12 @@
  * Failback: see what is left of the former active site, bring it up to date, exchange the roles again, route users back, and
  * scale the copy down to a reserve. The copy serves until the original is verified.
  */
+import { clearGapsOfCode } from "#environment/gaps.ts";
+import { deadlineAfter } from "#kernel/clock.ts";
+import { isOperational, OperationalError } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
 import { environmentId } from "#kernel/ids.ts";
+import { forgetContents } from "#recovery/kept-contents.ts";
 import type { ConvergenceReport } from "#standby/converge.ts";
 import { loadPairings } from "#standby/pairings.ts";
 import { reserveResources } from "#standby/select-reserve.ts";
@@ -12,14 +16,13 @@ import { convergeSite, describeReport, type SiteConvergence } from "#takeover/co
 import { moveEnvironment } from "#takeover/environment-record.ts";
 import { moveInput, progressSpeaker, routeAll } from "#takeover/failover-script.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
-import { OperationalError } from "#kernel/errors.ts";
 import { describeProbes, probeApplication } from "#takeover/probe-application.ts";
+import { chooseMoment, momentOf, settleDisks } from "#takeover/choose-moment.ts";
 import {
-  chooseMoment,
   holdWrites,
-  momentOf,
   releaseWrites,
   restoreDisks,
+  stopCounterparts,
   withKeptServersStopped,
 } from "#takeover/recover-disks.ts";
 import type { Stage } from "#takeover/stage.ts";
@@ -30,6 +33,8 @@ import { describeChecks } from "#takeover/verify-servers.ts";
 
 /** The copy serves meanwhile: a return that does not come about is rolled back, not waited for. */
 const patienceMs = 5 * 60_000;
+/** A site that has answered nothing for so long is taken for one that does not, in milliseconds. */
+const answerWithinMs = 2000;
 
 export function failbackScript(stage: Stage): RunScript {
   return {
@@ -44,7 +49,7 @@ export function failbackScript(stage: Stage): RunScript {
       { name: "scale-down", execute: (context) => scaleDown(stage, context) },
     ],
     rollback: [
-      ...(stage.disks === undefined ? [] : [{ name: "undo: start servers", execute: startAgain(stage) }]),
+      ...undoDisks(stage),
       {
         name: "undo: reopen",
         execute: async () => {
@@ -57,7 +62,8 @@ export function failbackScript(stage: Stage): RunScript {
             phase: "failed_over",
             epoch: record.epoch + 1,
           });
-          return { summary: "the copy goes on serving and takes commands again", effects: [move] };
+          const forget = forgetContents(stage.store, stage.settings.id);
+          return { summary: "the copy goes on serving and takes commands again", effects: [move, forget] };
         },
       },
     ],
@@ -89,9 +95,11 @@ function diskSteps(stage: Stage): readonly Step[] {
         moment: momentOf(context.results, moment),
       });
   return [
+    { name: "check-capture", execute: (context) => checkCapture(stage, context) },
     {
       name: "choose-moment",
-      execute: (context) => chooseMoment(stage, context, { atMs: null, settled: false, fence: null }),
+      execute: (context) =>
+        chooseMoment(stage, context, { atMs: null, settled: false, fence: null, atAnyRate: false }),
     },
     { name: "restore-disks", execute: restore("choose-moment") },
     {
@@ -102,11 +110,59 @@ function diskSteps(stage: Stage): readonly Step[] {
       name: "choose-last-moment",
       execute: (context) => {
         const { answered } = context.results.get("hold-writes") as { readonly answered: boolean };
-        return chooseMoment(stage, context, { atMs: null, settled: answered, fence: context.run.epoch });
+        const { force: atAnyRate } = moveInput(context.run.input);
+        const fence = context.run.epoch;
+        return chooseMoment(stage, context, { atMs: null, settled: answered, fence, atAnyRate });
       },
     },
     { name: "restore-last-writes", execute: restore("choose-last-moment") },
     { name: "start-servers", execute: (context) => startKept(stage, context) },
+  ];
+}
+
+/** While everything runs: a capture that does not work, or a disk that has not come over yet, costs nobody a stop. */
+async function checkCapture(stage: Stage, context: StepContext): Promise<StepResult> {
+  const { from, force } = moveInput(context.run.input);
+  if (!(await answers(stage, from, context.signal))) {
+    return { summary: `${from} does not answer: its disks are as they were last captured` };
+  }
+  const { behind } = await settleDisks(stage, context, { volumes: null, goOn: force });
+  return { summary: behind.length === 0 ? "what the disks are given is captured" : "forced to go on" };
+}
+
+async function answers(stage: Stage, site: string, signal: AbortSignal): Promise<boolean> {
+  const patience = deadlineAfter(stage.clock, answerWithinMs);
+  try {
+    await stage.site(site).cloud.identify(AbortSignal.any([signal, patience.signal]));
+    return true;
+  } catch (error) {
+    signal.throwIfAborted();
+    if (patience.signal.aborted) return false;
+    if (!isOperational(error)) throw error;
+    return error.code !== "cloud.unreachable" && error.code !== "cloud.timeout";
+  } finally {
+    patience.cancel();
+  }
+}
+
+/** Undone only before the roles are exchanged: after it, the copy's servers are no more what users want. */
+export function undoDisks(stage: Stage): readonly Step[] {
+  if (stage.disks === undefined) return [];
+  const undo = (name: string, execute: (context: StepContext) => Promise<StepResult>): Step => ({
+    name,
+    execute: async (context) => {
+      const record = await stage.record();
+      if (record.activeSite === moveInput(context.run.input).from) return execute(context);
+      return { summary: "the environment has moved: nothing is undone" };
+    },
+  });
+  return [
+    undo("undo: stop servers", (context) =>
+      stopCounterparts(stage, context, moveInput(context.run.input).to),
+    ),
+    undo("undo: start servers", (context) =>
+      releaseWrites(stage, context, moveInput(context.run.input).from),
+    ),
   ];
 }
 
@@ -116,16 +172,6 @@ export async function startKept(stage: Stage, { run, signal, say }: StepContext)
   const desired = [...state.resources()];
   const report = await convergeWhole(stage, { from, to, desired, epoch: run.epoch }, say, signal);
   return { summary: describeReport(report) };
-}
-
-/** Once the roles are exchanged, the copy's servers are no more what users want. */
-function startAgain(stage: Stage): Step["execute"] {
-  return async (context) => {
-    const { from } = moveInput(context.run.input);
-    const record = await stage.record();
-    if (record.activeSite !== from) return { summary: "the environment has returned: nothing is started" };
-    return releaseWrites(stage, context, from);
-  };
 }
 
 async function bringUpToDate(stage: Stage, { run, signal, say }: StepContext): Promise<StepResult> {
@@ -201,7 +247,12 @@ export async function exchange(stage: Stage, { run, signal }: StepContext): Prom
   return {
     summary: `${to} is the active site, with ${exchanged.resources} resources`,
     result: { resources: exchanged.resources },
-    effects: [move, ...exchanged.statements],
+    effects: [
+      move,
+      ...exchanged.statements,
+      forgetContents(store, settings.id),
+      clearGapsOfCode(store, environmentId(settings.id), "data.withheld"),
+    ],
   };
 }
 

@@ -2,16 +2,20 @@
  * Failover: fence, fold what was acknowledged, route users to the reserve, drain the rest, verify, and make the copy the
  * environment. It needs nothing of the site that is lost.
  */
-import { OperationalError } from "#kernel/errors.ts";
+import { isOperational, OperationalError } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
 import { environmentId, type ResourceId } from "#kernel/ids.ts";
+import { clearGapsOfCode } from "#environment/gaps.ts";
+import { forgetContents } from "#recovery/kept-contents.ts";
 import type { ConvergenceProgress } from "#standby/converge.ts";
 import { exchangeStatements, mainScope } from "#takeover/commit-exchange.ts";
 import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
 import { moveEnvironment } from "#takeover/environment-record.ts";
 import { fenceSite, type FenceResult } from "#takeover/fence.ts";
 import { describeProbes, probeApplication } from "#takeover/probe-application.ts";
-import { chooseMoment, momentOf, seedDisks, withoutWithheld } from "#takeover/recover-disks.ts";
+import { chooseMoment, momentOf, noMomentOf } from "#takeover/choose-moment.ts";
+import { withoutKeptServers } from "#takeover/recover-disks.ts";
+import { describeWithheld, keptPairings, seedDisks, withoutWithheld } from "#takeover/seed-disks.ts";
 import { readServers } from "#takeover/route-targets.ts";
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { Stage } from "#takeover/stage.ts";
@@ -130,28 +134,69 @@ function diskSteps(stage: Stage): readonly Step[] {
   return [
     {
       name: "choose-moment",
-      execute: (context) => {
+      execute: holdingUpNobodyElse(stage, (context) => {
         const { answered } = context.results.get("fence") as unknown as FenceResult;
         const { at, sequence } = moveInput(context.run.input);
         const settled = answered && stage.settings.fence === "stop_servers";
         const { epoch: fence } = context.run;
-        return chooseMoment(stage, context, { atMs: at ?? null, sequence, settled, fence });
-      },
+        const wanted = { atMs: at ?? null, sequence, settled, fence, atAnyRate: true };
+        return chooseMoment(stage, context, wanted);
+      }),
     },
     {
       name: "seed-disks",
-      execute: (context) => {
+      execute: holdingUpNobodyElse(stage, (context) => {
         const { from, to } = moveInput(context.run.input);
         const { epoch } = context.run;
         return seedDisks(stage, context, {
           to,
           scope: mainScope,
           moment: momentOf(context.results, "choose-moment"),
+          none: noMomentOf(context.results, "choose-moment"),
           converge: { from, to, scope: mainScope, sizing: "fit", nameSuffix: "", epoch },
         });
-      },
+      }),
     },
   ];
+}
+
+/**
+ * A vault or a host that does not answer is waited for; whoever needs no disk of it is not. Its users come when it answers.
+ */
+function holdingUpNobodyElse(stage: Stage, execute: Step["execute"]): Step["execute"] {
+  return async (context) => {
+    try {
+      return await execute(context);
+    } catch (error) {
+      context.signal.throwIfAborted();
+      if (!isOperational(error) || error.retry === "never") throw error;
+      await drainOthers(stage, context);
+      throw error;
+    }
+  };
+}
+
+/** What the site refuses is told by the drain that comes when the disks are there. */
+async function drainOthers(stage: Stage, { run, signal, say }: StepContext): Promise<void> {
+  const { from, to } = moveInput(run.input);
+  const state = await stage.settledState(signal);
+  const report = await convergeSite(
+    stage,
+    {
+      from,
+      to,
+      scope: mainScope,
+      desired: withoutKeptServers(stage, state),
+      keep: await keptPairings(stage, state),
+      sizing: "fit",
+      nameSuffix: "",
+      epoch: run.epoch,
+      onProgress: progressSpeaker(stage, say),
+    },
+    signal,
+  );
+  stage.director.nudge();
+  if (report.created > 0) await say(`without the disks: ${describeReport(report)}`);
 }
 
 async function drain(stage: Stage, { run, results, signal, say }: StepContext): Promise<StepResult> {
@@ -289,7 +334,7 @@ async function commit(stage: Stage, { run, signal }: StepContext): Promise<StepR
   return {
     summary: `${to} is the active site of ${exchange.resources} resources${exchange.stranded.length > 0 ? `; ${exchange.stranded.length} could not follow` : ""}`,
     result: { resources: exchange.resources, stranded: exchange.stranded.length },
-    effects: [move, ...exchange.statements],
+    effects: [move, ...exchange.statements, forgetContents(store, settings.id)],
   };
 }
 
@@ -304,10 +349,13 @@ function conclude(
   const drained = results.get("drain") as { failed: number };
   const verified = results.get("verify") as { bad: number; named: string };
   const probed = results.get("probe") as { failing: number; named: string };
-  if (drained.failed + verified.bad + probed.failing === 0) {
+  const withheld = describeWithheld(results);
+  if (drained.failed + verified.bad + probed.failing === 0 && withheld === null) {
     return { state: "succeeded", error: null, effects: [] };
   }
-  const named = probed.failing === 0 ? verified.named : `${verified.named}; ${probed.named}`;
+  const named = [verified.named, ...(probed.failing === 0 ? [] : [probed.named]), withheld ?? []]
+    .flat()
+    .join("; ");
   const error = `the environment serves, but is not whole: ${named}; see "understudy gaps ${stage.settings.id}"`;
   return { state: "incomplete", error, effects: [] };
 }
@@ -330,7 +378,10 @@ function rollbackSteps(stage: Stage): readonly Step[] {
           phase: "protected",
           epoch: record.epoch + 1,
         });
-        return { summary: "commands are taken again", effects: [move] };
+        const { store, settings } = stage;
+        const forget = forgetContents(store, settings.id);
+        const clear = clearGapsOfCode(store, environmentId(settings.id), "data.withheld");
+        return { summary: "commands are taken again", effects: [move, forget, clear] };
       },
     },
     { name: "undo: route back", execute: (context) => routeAll(stage, context) },

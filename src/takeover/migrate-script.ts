@@ -5,6 +5,7 @@
  */
 import { OperationalError } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
+import { forgetContents } from "#recovery/kept-contents.ts";
 import { mainScope } from "#takeover/commit-exchange.ts";
 import { describeReport } from "#takeover/converge-site.ts";
 import { moveEnvironment } from "#takeover/environment-record.ts";
@@ -16,18 +17,13 @@ import {
   scaleDown,
   startKept,
   survey,
+  undoDisks,
   verify,
 } from "#takeover/failback-script.ts";
 import { moveInput, routeAll } from "#takeover/failover-script.ts";
-import {
-  chooseMoment,
-  holdWrites,
-  keptVolumes,
-  momentOf,
-  releaseWrites,
-  seedDisks,
-  withoutKeptServers,
-} from "#takeover/recover-disks.ts";
+import { chooseMoment, momentOf, noMomentOf, settleDisks } from "#takeover/choose-moment.ts";
+import { holdWrites, keptVolumes, withoutKeptServers } from "#takeover/recover-disks.ts";
+import { seedDisks } from "#takeover/seed-disks.ts";
 import type { RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { Stage } from "#takeover/stage.ts";
 
@@ -47,10 +43,7 @@ export function migrateScript(stage: Stage): RunScript {
       { name: "probe", execute: (context) => probe(stage, context) },
       { name: "scale-down", execute: (context) => scaleDown(stage, context) },
     ],
-    rollback: [
-      ...(stage.disks === undefined ? [] : [{ name: "undo: start servers", execute: startAgain(stage) }]),
-      { name: "undo: reopen", execute: () => reopen(stage) },
-    ],
+    rollback: [...undoDisks(stage), { name: "undo: reopen", execute: () => reopen(stage) }],
     patienceMs,
     conclude: concludeReturn,
   };
@@ -58,13 +51,12 @@ export function migrateScript(stage: Stage): RunScript {
 
 /** The last look at the capture comes while everything still runs: one that does not work costs nobody a stop. */
 function diskSteps(stage: Stage): readonly Step[] {
-  const { disks } = stage;
-  if (disks === undefined) return [];
+  if (stage.disks === undefined) return [];
   return [
     {
       name: "check-capture",
-      execute: async ({ signal }) => {
-        await disks.settle(signal);
+      execute: async (context) => {
+        await settleDisks(stage, context, { volumes: null, goOn: moveInput(context.run.input).force });
         return { summary: "what the disks are given is captured" };
       },
     },
@@ -72,7 +64,12 @@ function diskSteps(stage: Stage): readonly Step[] {
     {
       name: "choose-moment",
       execute: (context) =>
-        chooseMoment(stage, context, { atMs: null, settled: true, fence: context.run.epoch }),
+        chooseMoment(stage, context, {
+          atMs: null,
+          settled: true,
+          fence: context.run.epoch,
+          atAnyRate: moveInput(context.run.input).force,
+        }),
     },
     { name: "seed-disks", execute: (context) => seedAll(stage, context) },
   ];
@@ -125,6 +122,7 @@ async function seedAll(stage: Stage, context: StepContext): Promise<StepResult> 
     to,
     scope: mainScope,
     moment: momentOf(context.results, "choose-moment"),
+    none: noMomentOf(context.results, "choose-moment"),
     converge: { from, to, scope: mainScope, sizing: "fit", nameSuffix: "", epoch },
   });
   const { withheld } = seeded.result as { readonly withheld: readonly string[] };
@@ -133,16 +131,6 @@ async function seedAll(stage: Stage, context: StepContext): Promise<StepResult> 
     "environment.incomplete",
     `${withheld.join(", ")} can't have its content at ${to}: ${from} goes on serving; the run's timeline says why`,
   );
-}
-
-/** Once the roles are exchanged, what was left is no more what users want. */
-function startAgain(stage: Stage): Step["execute"] {
-  return async (context) => {
-    const { from } = moveInput(context.run.input);
-    const record = await stage.record();
-    if (record.activeSite !== from) return { summary: "the environment has moved: nothing is started" };
-    return releaseWrites(stage, context, from);
-  };
 }
 
 async function reopen(stage: Stage): Promise<StepResult> {
@@ -154,5 +142,9 @@ async function reopen(stage: Stage): Promise<StepResult> {
     phase: "protected",
     epoch: record.epoch + 1,
   });
-  return { summary: `${record.activeSite} goes on serving and takes commands again`, effects: [move] };
+  const forget = forgetContents(stage.store, stage.settings.id);
+  return {
+    summary: `${record.activeSite} goes on serving and takes commands again`,
+    effects: [move, forget],
+  };
 }

@@ -1,13 +1,17 @@
 /**
  * Restore: kept disks go back to a moment, in place, where the environment is served. Their servers are stopped for it. Either what
  * differs is written into them, or (live) they are replaced at once, and their content comes over while the servers run again.
- * There is no way back half-way: a disk that is part old and part new starts nothing; begun again, the run ends what it began.
+ * Until the first disk is written to, everything can be as it was. From there on there is no way back: no machine starts with a disk
+ * that is part old and part new; begun again, the run ends what it began.
  */
+import { OperationalError } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import { invariant } from "#kernel/invariant.ts";
 import { serversOfVolumes } from "#model/recovered-volumes.ts";
+import { forgetContents } from "#recovery/kept-contents.ts";
 import { moveInput } from "#takeover/failover-script.ts";
-import { chooseMoment, describeMoment, momentOf, setPower } from "#takeover/recover-disks.ts";
+import { chooseMoment, momentOf, settleDisks } from "#takeover/choose-moment.ts";
+import { describeMoment, diskMover, setPower } from "#takeover/recover-disks.ts";
 import type { RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
 import type { Stage } from "#takeover/stage.ts";
@@ -25,21 +29,24 @@ export function restoreScript(stage: Stage, run: StoredRun): RunScript {
         name: "choose-moment",
         execute: (context) => {
           const { at, sequence } = moveInput(context.run.input);
-          return chooseMoment(stage, context, { atMs: at ?? null, sequence, settled: false, fence: null });
+          const wanted = { atMs: at ?? null, sequence, settled: false, fence: null, atAnyRate: false };
+          return chooseMoment(stage, context, wanted);
         },
       },
-      // While the servers run: a capture that does not work costs nobody a stop.
+      // While the servers run: what can't be done, and a capture that does not work, cost nobody a stop.
+      { name: "check-disks", execute: (context) => checkDisks(stage, context) },
       ...keep("check-capture"),
       { name: "stop-servers", execute: (context) => stopServers(stage, context) },
       ...keep("keep-last-writes"),
       { name: "restore-disks", execute: (context) => (live ? replaceDisks : restoreDisks)(stage, context) },
       { name: "start-servers", execute: (context) => startServers(stage, context) },
     ],
+    rollback: [{ name: "undo: start servers", execute: (context) => startUntouched(stage, context) }],
     patienceMs,
     conclude: (_results, ended) => ({
-      state: ended === "done" ? "succeeded" : "failed",
+      state: ended === "done" ? "succeeded" : ended,
       error: null,
-      effects: [],
+      effects: [forgetContents(stage.store, stage.settings.id)],
     }),
   };
 }
@@ -50,9 +57,18 @@ function volumesOf(run: StoredRun): readonly ResourceId[] {
   return volumes;
 }
 
-async function keepLastWrites(stage: Stage, { signal }: StepContext): Promise<StepResult> {
-  invariant(stage.disks !== undefined, "only a kept disk is restored");
-  await stage.disks.settle(signal);
+async function checkDisks(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {
+  const { from } = moveInput(run.input);
+  const moment = momentOf(results, "choose-moment");
+  invariant(moment !== null, "only a kept disk is restored");
+  for (const volume of volumesOf(run)) {
+    await diskMover(stage).check(from, { sourceId: volume, targetId: volume }, moment, signal);
+  }
+  return { summary: `what ${volumesOf(run).join(", ")} held then can be read` };
+}
+
+async function keepLastWrites(stage: Stage, context: StepContext): Promise<StepResult> {
+  await settleDisks(stage, context, { volumes: new Set(volumesOf(context.run)), goOn: false });
   return { summary: "what was written until now is in the vault, and can be gone back to" };
 }
 
@@ -98,6 +114,27 @@ async function replaceDisks(stage: Stage, { run, results, signal }: StepContext)
     summary: `${volumes.join(", ")} is live as at ${describeMoment(moment)}, its content comes over behind`,
     result: { live: volumes },
   };
+}
+
+/** Errors: `state.conflict` once a disk has been written to: from there, the way out is a restore that comes to its end. */
+async function startUntouched(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {
+  const { from } = moveInput(run.input);
+  const moment = results.has("choose-moment") ? momentOf(results, "choose-moment") : null;
+  for (const volume of volumesOf(run)) {
+    const given = await diskMover(stage).given(from, volume);
+    if (given !== "half" && (given === null || given.sequence !== moment?.sequence)) continue;
+    throw new OperationalError(
+      "state.conflict",
+      `volume ${volume} was written to already, so that its servers stay stopped: begin the restore again, or one to another moment`,
+    );
+  }
+  const state = await stage.settledState(signal);
+  const users = serversOfVolumes(state, new Set(volumesOf(run)));
+  const wanted = [...state.resources()].flatMap((one) =>
+    one.kind === "server" && users.has(one.id) && one.spec.power === "running" ? [one.id] : [],
+  );
+  const changed = await setPower(stage, from, wanted, "running", signal);
+  return { summary: `no disk was changed; ${changed} servers started again at ${from}` };
 }
 
 async function startServers(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {

@@ -2,16 +2,29 @@
 // guest finds on a disk is checked whenever it writes: nobody may run on a disk that is not his.
 import assert from "node:assert/strict";
 import type { Clock } from "#kernel/clock.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { isOperational, OperationalError } from "#kernel/errors.ts";
 import type { Random } from "#kernel/random.ts";
 import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { Tags } from "#model/resource.ts";
-import type { DiskContext, DiskMoment, DiskMover, MovedDisk, RestoreReport } from "#recovery/disk-mover.ts";
+import type { ResourceId } from "#kernel/ids.ts";
+import type {
+  DiskContext,
+  DiskMoment,
+  DiskMover,
+  MovedDisk,
+  RestoreReport,
+  Settled,
+} from "#recovery/disk-mover.ts";
+import { contentOf, type KeptContent, writeContent } from "#recovery/kept-contents.ts";
+import type { Store } from "#store/contract.ts";
 import type { EnvironmentRuntime } from "#takeover/environment-runtime.ts";
 import { type SimulatedSite, siteNames, type SiteName } from "./simulated-sites.ts";
 
 /** What a guest that nobody asks any more adds: told from any number of honest writes. */
 const stray = 1_000_000;
+/** What a disk holds that is part old and part new: told from anything that was ever written. */
+const torn = -1_000_000_000;
+const settleWithinMs = 20_000;
 
 export const keptTags: Tags = { keep: "vault" };
 
@@ -19,12 +32,23 @@ export const keptTags: Tags = { keep: "vault" };
 export interface WorldOfDisks {
   readonly clock: Clock;
   readonly random: Random;
+  readonly store: Store;
   readonly sites: Readonly<Record<SiteName, SimulatedSite>>;
   readonly runtime: Pick<EnvironmentRuntime, "record" | "state">;
 }
 
+/** What a call of the mover meets; undefined: what it meets by chance. */
+export type DiskTrouble = (call: {
+  readonly what: "moment" | "settle" | "seed" | "check" | "restore" | "torn_restore";
+  readonly volume: string | null;
+}) => OperationalError | undefined;
+
 export class SimulatedDisks {
   readonly #world: WorldOfDisks;
+  /** Set by tests that play one story. */
+  trouble: DiskTrouble = () => undefined;
+  /** Whether hosts are silent, and restores break off, now and then. */
+  byChance = true;
   /** `site/volume` -> what it holds; absent: nothing was ever written. */
   readonly #contents = new Map<string, number>();
   /** `site/volume` -> the id that it was first captured under. */
@@ -36,7 +60,7 @@ export class SimulatedDisks {
   #sequence = 0;
   #epoch = 0;
   /** Guests that wrote, restores that changed something: a simulation without them shows nothing. */
-  readonly met = { writes: 0, strays: 0, seeds: 0, restores: 0 };
+  readonly met = { writes: 0, strays: 0, seeds: 0, restores: 0, torn: 0 };
 
   constructor(world: WorldOfDisks) {
     this.#world = world;
@@ -86,51 +110,127 @@ export class SimulatedDisks {
     }
   }
 
-  mover({ servingSite }: DiskContext): DiskMover {
-    const { clock, random, sites } = this.#world;
-    const reach = async (site: string): Promise<void> => {
-      await clock.sleep(20);
-      if (sites[site as SiteName].down || random.fraction() < 0.02) {
-        throw new OperationalError("cloud.unreachable", `the host of ${site} does not answer`);
-      }
-    };
-    const fill = async (
+  mover({ servingSite, environment, state }: DiskContext): DiskMover {
+    const { clock, store } = this.#world;
+    const remember = (
       site: string,
-      { sourceId, targetId }: MovedDisk,
-      moment: DiskMoment,
-    ): Promise<boolean> => {
-      await reach(site);
-      assert.ok(
-        !this.#runningDisks(site as SiteName).has(targetId),
-        `${targetId} at ${site} is written to while a guest runs on it`,
-      );
-      const lineage = this.#lineageOf(servingSite() as SiteName, sourceId);
-      const content = this.#at(lineage, moment.sequence);
-      const key = `${site}/${targetId}`;
-      const differed = (this.#contents.get(key) ?? 0) !== content;
-      this.#contents.set(key, content);
-      this.#lineages.set(key, lineage);
-      return differed;
+      volumeId: MovedDisk["targetId"],
+      content: KeptContent,
+    ): Promise<unknown> => {
+      const lineage = this.#lineageOf(site as SiteName, volumeId);
+      return store.commit([
+        writeContent(store, { environment, site, volumeId, lineage, content, at: clock.now() }),
+      ]);
+    };
+    const restore = async (site: string, disk: MovedDisk, moment: DiskMoment): Promise<RestoreReport> => {
+      this.#refuse("restore", disk.sourceId);
+      await remember(site, disk.targetId, "half");
+      const differed = await this.#fill(servingSite() as SiteName, site as SiteName, disk, moment);
+      await remember(site, disk.targetId, { sequence: moment.sequence });
+      if (differed) this.met.restores += 1;
+      return { comparedBytes: 1, writtenBytes: differed ? 1 : 0 };
     };
     return {
-      moment: () => Promise.resolve({ sequence: this.#sequence, at: clock.now() }),
-      settle: () => reach(servingSite()),
+      moment: async () => {
+        this.#refuse("moment", null);
+        return { sequence: this.#sequence, at: clock.now() };
+      },
+      settle: (volumes, signal) =>
+        this.#settle(
+          servingSite() as SiteName,
+          recoveredVolumes(state(), keptTags).flatMap(({ id }) => (volumes?.has(id) === false ? [] : [id])),
+          signal,
+        ),
       fence: (epoch) => {
         this.#epoch = Math.max(this.#epoch, epoch);
         return Promise.resolve();
       },
       seed: async (site, disk, moment) => {
-        if (await fill(site, disk, moment)) this.met.seeds += 1;
+        this.#refuse("seed", disk.sourceId);
+        if (this.#contents.has(`${site}/${disk.targetId}`)) {
+          await restore(site, disk, moment);
+          return;
+        }
+        if (await this.#fill(servingSite() as SiteName, site as SiteName, disk, moment)) this.met.seeds += 1;
+        await remember(site, disk.targetId, { sequence: moment.sequence });
       },
-      restore: async (site, disk, moment): Promise<RestoreReport> => {
-        const differed = await fill(site, disk, moment);
-        if (differed) this.met.restores += 1;
-        return { comparedBytes: 1, writtenBytes: differed ? 1 : 0 };
+      given: (site, volumeId) => contentOf(store, { environment, site, volumeId }),
+      check: async (site, { sourceId }) => {
+        this.#refuse("check", sourceId);
+        await this.#reach(site as SiteName);
       },
+      restore,
       replace: async (site, disk, { moment }) => {
-        if (await fill(site, disk, moment)) this.met.restores += 1;
+        if (await this.#fill(servingSite() as SiteName, site as SiteName, disk, moment))
+          this.met.restores += 1;
+        await remember(site, disk.targetId, { sequence: moment.sequence });
       },
     };
+  }
+
+  #refuse(what: Parameters<DiskTrouble>[0]["what"], volume: string | null): void {
+    const error = this.trouble({ what, volume });
+    if (error !== undefined) throw error;
+  }
+
+  async #reach(site: SiteName): Promise<void> {
+    const { clock, random, sites } = this.#world;
+    await clock.sleep(20);
+    if (sites[site].down || (this.byChance && random.fraction() < 0.02)) {
+      throw new OperationalError("cloud.unreachable", `the host of ${site} does not answer`);
+    }
+  }
+
+  /** A host that does not answer is asked again for a while, as the real one is. */
+  async #settle(site: SiteName, volumes: readonly ResourceId[], signal: AbortSignal): Promise<Settled> {
+    const { clock } = this.#world;
+    const until = clock.now() + settleWithinMs;
+    for (;;) {
+      try {
+        this.#refuse("settle", null);
+        await this.#reach(site);
+        return { behind: [], silence: null };
+      } catch (error) {
+        if (!isOperational(error)) throw error;
+        const problem = error.message;
+        if (clock.now() >= until) {
+          return { behind: volumes.map((volumeId) => ({ volumeId, problem })), silence: problem };
+        }
+        await clock.sleep(500, signal);
+      }
+    }
+  }
+
+  /** Answers whether it held something else. */
+  async #fill(from: SiteName, site: SiteName, disk: MovedDisk, moment: DiskMoment): Promise<boolean> {
+    const { sourceId, targetId } = disk;
+    const key = `${site}/${targetId}`;
+    await this.#reach(site);
+    assert.ok(
+      !this.#runningDisks(site).has(targetId),
+      `${targetId} at ${site} is written to while a guest runs on it`,
+    );
+    const before = this.#contents.get(key);
+    const error =
+      this.trouble({ what: "torn_restore", volume: sourceId }) ??
+      (this.byChance && this.#world.random.fraction() < 0.05
+        ? new OperationalError("nbd.unreachable", "the vault went away half-way")
+        : undefined);
+    if (before !== undefined && error !== undefined) {
+      this.#contents.set(key, torn);
+      this.met.torn += 1;
+      throw error;
+    }
+    const lineage = this.#lineageOf(from, sourceId);
+    const content = this.#at(lineage, moment.sequence);
+    this.#contents.set(key, content);
+    this.#lineages.set(key, lineage);
+    return (before ?? 0) !== content;
+  }
+
+  /** What a disk holds; undefined: nothing was ever written to it. */
+  contentAt(site: SiteName, volumeId: string): number | undefined {
+    return this.#contents.get(`${site}/${volumeId}`);
   }
 
   /** Ids of kept disks that a running server of the site has. */

@@ -39,10 +39,14 @@ export class SimulatedUser {
     const draw = random.fraction();
     const names = [...this.expected.keys()];
     const name = names[Math.floor(random.fraction() * names.length)];
-    if (name === undefined || draw < 0.4) return this.#launch();
+    const pick = <T>(some: readonly T[]): T => some[Math.floor(random.fraction() * some.length)] as T;
+    if (name === undefined || draw < 0.4) {
+      await this.launch(pick(tiers), pick(types));
+      return;
+    }
     if (draw < 0.55) return this.#retag(name);
     if (draw < 0.7) return this.#resize(name);
-    if (draw < 0.85) return this.#addVolume(name);
+    if (draw < 0.85) return this.addVolume(name, random.fraction() < 0.5 ? keptTags : {});
     return this.#terminate(name);
   }
 
@@ -66,12 +70,10 @@ export class SimulatedUser {
     });
   }
 
-  async #launch(): Promise<void> {
-    const { random } = this.#world;
+  /** Answers its name. */
+  async launch(tier: string, type: string): Promise<string> {
     this.#serial += 1;
-    const tier = tiers[Math.floor(random.fraction() * tiers.length)] ?? "web";
     const name = `${tier}-${this.#serial}`;
-    const type = types[Math.floor(random.fraction() * types.length)] ?? "tiny";
     const tags = { Name: name, tier };
     const state = this.#world.runtime.state;
     const find = (kind: "subnet" | "securityGroup"): ResourceId | undefined => {
@@ -82,7 +84,7 @@ export class SimulatedUser {
       return undefined;
     };
     const [subnetId, groupId] = [find("subnet"), find("securityGroup")];
-    if (subnetId === undefined || groupId === undefined) return;
+    if (subnetId === undefined || groupId === undefined) return name;
     const spec: ServerSpec = {
       imageId: "img-web",
       type,
@@ -96,6 +98,7 @@ export class SimulatedUser {
       created_(await this.#create(cloud, "server", spec, tags)),
     ]);
     if (done) this.expected.set(name, { type, tags, volumes: 0, kept: false });
+    return name;
   }
 
   async #retag(name: string): Promise<void> {
@@ -124,12 +127,18 @@ export class SimulatedUser {
     if (done) this.expected.set(name, { ...before, type });
   }
 
-  async #addVolume(name: string): Promise<void> {
+  /** A volume that nothing has. */
+  async addSpareVolume(tags: Tags): Promise<void> {
+    await this.#command(async (cloud) => [
+      created_(await this.#create(cloud, "volume", { sizeGiB: 5, zone: "zone-a" }, tags)),
+    ]);
+  }
+
+  async addVolume(name: string, tags: Tags): Promise<void> {
     const server = this.#serverNamed(name);
     const before = this.expected.get(name);
     if (server === undefined || before === undefined || before.volumes > 0) return;
     const serverId = server.id;
-    const tags: Tags = this.#world.random.fraction() < 0.5 ? keptTags : {};
     const done = await this.#command(async (cloud) => {
       const volume = await this.#create(cloud, "volume", { sizeGiB: 5, zone: "zone-a" }, tags);
       const volumeId = volume.resource.id;

@@ -33,7 +33,11 @@ class RecordingSwitch implements TrafficSwitch {
   readonly kind = "recording";
   readonly targets: RouteTarget[] = [];
 
+  /** Set by tests that play one story. */
+  refusal: OperationalError | undefined;
+
   apply(target: RouteTarget): Promise<void> {
+    if (this.refusal !== undefined) return Promise.reject(this.refusal);
     const last = this.targets.at(-1);
     if (last !== undefined && target.epoch < last.epoch) {
       return Promise.reject(new OperationalError("state.fenced", "an older epoch switches nothing"));
@@ -83,7 +87,8 @@ export class SimulatedWorld {
     this.sites = { east: this.#createSite("east", faults), west: this.#createSite("west", faults) };
   }
 
-  static async create(seed: number): Promise<SimulatedWorld> {
+  /** @param story one that is told: nothing happens by chance, and these settings hold. */
+  static async create(seed: number, story?: Partial<EnvironmentSettings>): Promise<SimulatedWorld> {
     const random = createSeededRandom(seed);
     const clock = createVirtualClock();
     const store = await openSqliteStore({ path: ":memory:", clock });
@@ -109,8 +114,12 @@ export class SimulatedWorld {
       returnPolicy: random.fraction() < 0.5 ? "wait" : "swap",
       stableForMs: 5000,
       staleAfterMs: 5000,
+      ...story,
     };
-    return new SimulatedWorld(random, clock, store, journal, settings, random.fraction() < 0.5 ? 0.03 : 0);
+    const faults = random.fraction() < 0.5 && story === undefined ? 0.03 : 0;
+    const world = new SimulatedWorld(random, clock, store, journal, settings, faults);
+    world.disks.byChance = story === undefined;
+    return world;
   }
 
   get runtime(): EnvironmentRuntime {
