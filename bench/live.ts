@@ -1,4 +1,5 @@
-// How soon a guest answers whose disk is still in the vault. Real guests (QEMU) on the vault's desk, a process of its own, over NBD: with its
+// How soon a guest answers whose disk is still in the vault, from the moment that its host is told to start it; what a run does before that
+// (fence, choose a moment, make the resources) is in the demo's figures. Real guests (QEMU) on the vault's desk, a process of its own, over NBD: with its
 // store as fast as this machine, and with the store at 50 MB/s and a wait before each answer. The peers of the same run: the same guest on a
 // local disk, and a full restore before the start.
 import { execFile } from "node:child_process";
@@ -8,7 +9,8 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { type HypervisorHost, openHost } from "#hypervisor/open-host.ts";
 import type { DiskMoment } from "#recovery/disk-mover.ts";
-import { ask, Desk, freePort, guest, makeDisk, MIB, noLimit } from "./live/live-stage.ts";
+import { Desk, noLimit } from "./desk/desk.ts";
+import { ask, freePort, guest, makeDisk, MIB } from "./live/live-stage.ts";
 
 export const summary =
   'from "recover" to the guest\'s first answer, live and after a full restore; priorities; the hand-over';

@@ -1,5 +1,6 @@
 // The vault's desk as a process of its own, its store at a distance: so many bytes a second in all, and a wait before each answer.
 // Arguments: folder, MB/s (0: no limit), milliseconds of waiting.
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
@@ -33,12 +34,11 @@ function distant(inner: BlobStorage, bytesPerSecond: number, waitMs: number): Bl
   };
 }
 
+const isNew = !existsSync(join(folder, "store"));
 const folderStorage = await openFolderStorage(join(folder, "store"));
 const unlock = { passphrase: new Secret("correct horse battery staple") };
-try {
+if (isNew) {
   await using _made = await initVault({ storage: folderStorage, unlock, scrypt: { N: 1024, r: 8, p: 1 } });
-} catch {
-  // There is one already.
 }
 const vault = await openVault({
   storage: distant(folderStorage, Number(rate) * 1e6, Number(wait)),
