@@ -1,35 +1,54 @@
 /** The image files of a machine's disks. An image is complete when it has its name: it is made under another one. */
 import { execFile } from "node:child_process";
-import { access, open, rename, rm } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { OperationalError } from "#kernel/errors.ts";
-import { syncFolder } from "./durable-file.ts";
+import { isThere, missingImage, publishImage } from "./image-file.ts";
 import type { DiskSpec, NbdLocation } from "./machine-spec.ts";
+import type { MachineView } from "./machine-view.ts";
 import type { DiskPlan } from "./plan-command-line.ts";
 
 const run = promisify(execFile);
 
-/** Makes the image unless it is there. Errors: `machine.refused` with qemu-img's own words as detail. */
+/**
+ * Makes the images that are not there yet, and remembers that they were made: one that is missing later on is lost, and a guest that
+ * is started on an empty disk would do more harm than one that does not start. Errors: `store.failing`; those of `createDisk`.
+ */
+export async function ensureDisks(
+  machine: MachineView,
+  disks: readonly DiskSpec[],
+  signal?: AbortSignal,
+): Promise<void> {
+  const made = machine.record.made ?? [];
+  const own = disks.filter(({ content }) => content.kind !== "existing");
+  for (const disk of own) {
+    const path = join(machine.folder, imageName(disk));
+    if (await isThere(path)) continue;
+    if (made.includes(disk.id)) throw missingImage(`disk ${disk.id} of machine ${machine.id}`, path);
+    await createDisk(machine.folder, disk, signal);
+    machine.deps.checkpoint(`disk ${disk.id} is there`);
+  }
+  const ids = own.map(({ id }) => id);
+  if (ids.every((id) => made.includes(id))) return;
+  await machine.update((record) => ({ made: Array.from(new Set([...(record.made ?? []), ...ids])) }));
+}
+
+/**
+ * Makes an image that is not there. Errors: `machine.refused` with qemu-img's own words as detail, `state.conflict` when it is there
+ * already, `store.full`, `store.failing`.
+ */
 export async function createDisk(folder: string, disk: DiskSpec, signal?: AbortSignal): Promise<void> {
   const { content } = disk;
   if (content.kind === "existing") return;
   const path = join(folder, imageName(disk));
-  if (await isThere(path)) return;
   const making = `${path}.new`;
   await rm(making, { force: true });
   await qemuImg(planCreation(disk, making), signal);
   if (content.kind === "copy" && content.sizeBytes !== undefined) {
     await qemuImg(["resize", "-q", "-f", "qcow2", making, String(content.sizeBytes)], signal);
   }
-  const file = await open(making, "r");
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(making, path);
-  await syncFolder(dirname(path));
+  await publishImage(making, path, "absent");
 }
 
 export async function removeDisk(folder: string, disk: DiskSpec): Promise<void> {
@@ -96,11 +115,4 @@ export async function qemuImg(args: string[], signal?: AbortSignal): Promise<{ s
       { detail: `qemu-img ${args.join(" ")}: ${stderr ?? String(error)}`, cause: error },
     );
   }
-}
-
-async function isThere(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }

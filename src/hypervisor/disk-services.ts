@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { OperationalError } from "#kernel/errors.ts";
 import { BackgroundCopy } from "./background-copy.ts";
 import { Capture } from "./capture.ts";
-import { createDisk, inspectDisk, qemuImg } from "./create-disk.ts";
+import { ensureDisks, inspectDisk, qemuImg } from "./create-disk.ts";
 import { snapshotDisks, type SnapshotRequest } from "./disk-snapshot.ts";
 import { attachDisk, detachDisk, growDisk } from "./hot-disk.ts";
 import type { Machine } from "./machine.ts";
@@ -158,7 +158,7 @@ export class DiskServices {
   async #growImage(disk: string, sizeBytes: number, signal?: AbortSignal): Promise<void> {
     const spec = this.#machine.spec.disks.find(({ id }) => id === disk);
     if (spec === undefined) return;
-    await createDisk(this.#machine.folder, spec, signal);
+    await ensureDisks(this.#machine, [spec], signal);
     const { path, format } = await inspectDisk(this.#machine.folder, spec, signal);
     await qemuImg(
       ["resize", "-q", "-f", format, resolve(this.#machine.folder, path), String(sizeBytes)],

@@ -1,5 +1,5 @@
 /** Small files that are whole or as they were, whenever the process or the host dies. */
-import { mkdir, open, readFile, rename } from "node:fs/promises";
+import { open, readFile, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { OperationalError } from "#kernel/errors.ts";
 
@@ -46,10 +46,4 @@ export async function syncFolder(path: string): Promise<void> {
   } finally {
     await folder.close();
   }
-}
-
-/** Made with its parents, and durable. */
-export async function makeFolder(path: string): Promise<void> {
-  await mkdir(path, { recursive: true, mode: 0o700 });
-  await syncFolder(dirname(path));
 }

@@ -6,7 +6,7 @@ import { OperationalError } from "#kernel/errors.ts";
 import { canonicalJson } from "#kernel/json.ts";
 import type { JsonObject } from "#wire/qmp/qmp-message.ts";
 import { queryNodes } from "./block-jobs.ts";
-import { createDisk, inspectDisk } from "./create-disk.ts";
+import { ensureDisks, inspectDisk } from "./create-disk.ts";
 import { decodeDiskSpec, type DiskSpec, type DiskSpecInput } from "./machine-spec.ts";
 import type { MachineView } from "./machine-view.ts";
 import { planDiskDevice, planDiskNodes, planThrottleGroup } from "./plan-command-line.ts";
@@ -55,7 +55,7 @@ export async function attachMissing(machine: MachineView, signal?: AbortSignal):
 }
 
 async function plug(machine: MachineView, disk: DiskSpec, signal: AbortSignal | undefined): Promise<void> {
-  await createDisk(machine.folder, disk, signal);
+  await ensureDisks(machine, [disk], signal);
   // What an attempt before us left.
   await removeNodes(machine, disk.id, signal);
   const plan = await inspectDisk(machine.folder, disk, signal);
@@ -81,8 +81,9 @@ export function detachDisk(machine: MachineView, id: string, signal?: AbortSigna
       await unplug(machine, id, signal);
       await removeNodes(machine, id, signal);
     }
-    await machine.update(({ spec }) => ({
+    await machine.update(({ spec, made = [] }) => ({
       spec: { ...spec, disks: spec.disks.filter((each) => each.id !== id) },
+      made: made.filter((each) => each !== id),
     }));
   });
 }

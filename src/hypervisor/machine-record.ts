@@ -33,6 +33,8 @@ export interface MachineRecord {
   readonly uuid: string;
   readonly spec: MachineSpec;
   readonly power: WantedPower;
+  /** Disks whose image was made: one that is missing since is lost, and not to be made again. Absent: none is known. */
+  readonly made?: readonly string[];
   /** The QEMU that was started last, once it is known; its own lock on its pid file is what keeps a second one away. */
   readonly process: ProcessIdentity | null;
   /** Where the console log stood when it was started. */
@@ -55,13 +57,13 @@ export async function readRecord(folder: string): Promise<MachineRecord | null> 
   const path = join(folder, machineFiles.record);
   const bytes = await readIfThere(path);
   if (bytes === null) return null;
-  let record: MachineRecord;
+  let record: MachineRecord | null;
   try {
-    record = JSON.parse(bytes.toString()) as MachineRecord;
+    record = JSON.parse(bytes.toString()) as MachineRecord | null;
   } catch (error) {
     throw new OperationalError("store.failing", `${path} is damaged`, { cause: error });
   }
-  if (record.format !== FORMAT) {
+  if (record?.format !== FORMAT) {
     throw new OperationalError("store.version", `${path} was written by another version of Understudy`);
   }
   return record;

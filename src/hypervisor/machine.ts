@@ -8,7 +8,7 @@ import { isOperational, OperationalError, publicMessage } from "#kernel/errors.t
 import type { Json } from "#kernel/json.ts";
 import type { JsonObject, QmpEvent } from "#wire/qmp/qmp-message.ts";
 import { readConsole, waitForConsole } from "./console-log.ts";
-import { createDisk, inspectDisk, removeDisk } from "./create-disk.ts";
+import { createDisk, ensureDisks, inspectDisk, removeDisk } from "./create-disk.ts";
 import { writeDurably } from "./durable-file.ts";
 import { attachMissing } from "./hot-disk.ts";
 import { GuestAgent } from "./guest-agent.ts";
@@ -296,8 +296,13 @@ export class Machine implements MachineView {
     const consoleStart = (await stat(log).catch(() => ({ size: 0 }))).size;
     await this.update({ process: null, consoleStart });
     // Memory and disks of a template are right only together.
-    if (template !== null) for (const disk of spec.disks) await removeDisk(this.folder, disk);
-    for (const disk of spec.disks) await createDisk(this.folder, disk, signal);
+    if (template === null) await ensureDisks(this, spec.disks, signal);
+    else {
+      for (const disk of spec.disks) {
+        await removeDisk(this.folder, disk);
+        await createDisk(this.folder, disk, signal);
+      }
+    }
     const disks = await Promise.all(spec.disks.map((disk) => inspectDisk(this.folder, disk, signal)));
     const incoming = template !== null;
     const seed = spec.userData !== undefined || spec.publicKeys !== undefined;

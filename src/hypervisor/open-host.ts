@@ -1,14 +1,14 @@
 /** The host agent: the machines below one folder. Guests outlive it; the next one adopts them. */
-import { mkdir, readdir, rm } from "node:fs/promises";
+import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Clock, systemClock } from "#kernel/clock.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { OperationalError, publicMessage } from "#kernel/errors.ts";
 import { canonicalJson } from "#kernel/json.ts";
 import { type Log, silentLog } from "#kernel/log.ts";
 import { type Random, systemRandom } from "#kernel/random.ts";
 import { chooseAccelerator } from "./accelerator.ts";
-import { createDisk } from "./create-disk.ts";
-import { makeFolder, syncFolder } from "./durable-file.ts";
+import { ensureDisks } from "./create-disk.ts";
+import { makeFolder, syncFolder } from "#kernel/durable-file.ts";
 import { DiskServices } from "./disk-services.ts";
 import { lockFolder } from "./host-lock.ts";
 import type { HostNotice } from "./host-notice.ts";
@@ -17,7 +17,7 @@ import { Machine } from "./machine.ts";
 import type { MachineDeps } from "./machine-view.ts";
 import { type MachineRecord, readRecord, writeRecord } from "./machine-record.ts";
 import { planFromTemplate, readTemplate, type TemplateChanges } from "./template.ts";
-import type { Accelerator } from "./plan-command-line.ts";
+import { type Accelerator, machineFiles } from "./plan-command-line.ts";
 
 export interface HostOptions {
   /** Everything of the host's machines is below it. Absolute. */
@@ -32,6 +32,7 @@ export interface HostOptions {
 }
 
 const TRIM_EVERY_MS = 60_000;
+const UNTOLD_LIMIT = 1000;
 
 /**
  * Adopts what runs and resumes what was begun; a machine that cannot be resumed is a notice, and does not keep the others.
@@ -57,6 +58,10 @@ export class HypervisorHost implements AsyncDisposable {
   readonly #machines = new Map<string, Machine>();
   readonly #services = new Map<string, DiskServices>();
   readonly #listeners = new Set<(notice: HostNotice) => void>();
+  /** Of before anybody listened. */
+  readonly #untold: HostNotice[] = [];
+  /** Folders that are a machine's and can't be read as one: id -> why. They are left as they are. */
+  readonly #unread = new Map<string, OperationalError>();
   readonly #trimming: NodeJS.Timeout;
   #resuming: Promise<unknown> = Promise.resolve();
 
@@ -73,6 +78,7 @@ export class HypervisorHost implements AsyncDisposable {
       accelerator: (signal) => (chosen ??= chooseAccelerator({ folder: options.folder, clock, signal })),
       checkpoint: options.checkpoint ?? (() => {}),
       notify: (notice) => {
+        if (this.#listeners.size === 0 && this.#untold.length < UNTOLD_LIMIT) this.#untold.push(notice);
         for (const listener of this.#listeners) listener(notice);
       },
     };
@@ -105,14 +111,17 @@ export class HypervisorHost implements AsyncDisposable {
     return services;
   }
 
+  /** The first listener is told too what there was to tell before it came. */
   onNotice(listener: (notice: HostNotice) => void): () => void {
     this.#listeners.add(listener);
+    for (const notice of this.#untold.splice(0)) listener(notice);
     return () => this.#listeners.delete(listener);
   }
 
   /**
    * A machine that is off, with its disks. The same spec again: the machine that is there.
-   * Errors: `input.invalid`, `state.conflict` when the id is another machine's, `machine.refused` when a disk cannot be made.
+   * Errors: `input.invalid`, `state.conflict` when the id is another machine's, `machine.refused` when a disk cannot be made; those of
+   * reading its record, when there is one that can't be read.
    */
   create(input: MachineSpecInput, signal?: AbortSignal): Promise<Machine> {
     return this.#create(decodeMachineSpec(input), null, signal);
@@ -137,6 +146,7 @@ export class HypervisorHost implements AsyncDisposable {
       if (canonicalJson(present.spec) === canonicalJson(spec)) return present;
       throw new OperationalError("state.conflict", `machine ${spec.id} exists and is another one`);
     }
+    this.#refuseUnread(spec.id);
     const folder = this.#folderOf(spec.id);
     const record = { ...newRecord(spec, this.#deps.random.uuid()), template };
     const machine = new Machine(folder, record, this.#deps);
@@ -152,13 +162,17 @@ export class HypervisorHost implements AsyncDisposable {
       return machine;
     } catch (error) {
       this.#machines.delete(spec.id);
-      await rm(folder, { recursive: true, force: true });
+      await removeMachineFolder(folder);
       throw error;
     }
   }
 
-  /** Off at once, and gone with its disks; images that belong to somebody else stay. Gone already: nothing. */
+  /**
+   * Off at once, and gone with its disks; images that belong to somebody else stay. Gone already: nothing. Errors: those of reading its
+   * record, when there is one that can't be read.
+   */
   async destroy(id: string): Promise<void> {
+    this.#refuseUnread(id);
     const machine = this.#machines.get(id);
     if (machine === undefined) return;
     await machine.exclusive(() => machine.update({ phase: "destroying" }));
@@ -177,17 +191,29 @@ export class HypervisorHost implements AsyncDisposable {
     const found: Machine[] = [];
     for (const id of await readdir(join(this.folder, "machines"))) {
       const folder = this.#folderOf(id);
-      const record = await readRecord(folder);
-      // Killed before the first durable step: nothing was promised.
-      if (record === null) await rm(folder, { recursive: true, force: true });
-      else {
-        const machine = new Machine(folder, record, this.#deps);
-        this.#machines.set(id, machine);
-        this.disksOf(id).resume();
-        found.push(machine);
+      try {
+        const record = await readRecord(folder);
+        if (record === null) await removeUnused(folder);
+        else {
+          const machine = new Machine(folder, record, this.#deps);
+          this.#machines.set(id, machine);
+          this.disksOf(id).resume();
+          found.push(machine);
+        }
+      } catch (error) {
+        if (!(error instanceof OperationalError)) throw error;
+        this.#unread.set(id, error);
+        this.#deps.log.error({ machine: id, error }, "a machine's folder is left as it is");
+        const at = this.#deps.clock.now();
+        this.#deps.notify({ code: "machine.not_resumed", machine: id, message: publicMessage(error), at });
       }
     }
     this.#resuming = Promise.all(found.map((machine) => this.#resume(machine)));
+  }
+
+  #refuseUnread(id: string): void {
+    const why = this.#unread.get(id);
+    if (why !== undefined) throw why;
   }
 
   async #resume(machine: Machine): Promise<void> {
@@ -201,7 +227,7 @@ export class HypervisorHost implements AsyncDisposable {
   async #finishDestruction(machine: Machine): Promise<void> {
     await machine.stop(0);
     this.#deps.checkpoint("before removing the folder");
-    await rm(machine.folder, { recursive: true, force: true });
+    await removeMachineFolder(machine.folder);
     await syncFolder(join(this.folder, "machines"));
     this.#machines.delete(machine.id);
     this.#services.delete(machine.id);
@@ -213,11 +239,33 @@ export class HypervisorHost implements AsyncDisposable {
   }
 }
 
-async function finishCreation(machine: Machine, signal: AbortSignal | undefined): Promise<void> {
-  for (const disk of machine.spec.disks) {
-    await createDisk(machine.folder, disk, signal);
-    machine.deps.checkpoint(`disk ${disk.id} is there`);
+/** The record goes last: killed in between, the next agent knows whose the rest is, and that it was to go. */
+async function removeMachineFolder(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (name !== machineFiles.record) await rm(join(folder, name), { recursive: true, force: true });
   }
+  await syncFolder(folder);
+  await rm(join(folder, machineFiles.record), { force: true });
+  await rmdir(folder);
+}
+
+/** An agent that was killed before the first durable step leaves a folder with nothing in it, or a record that is not whole. */
+async function removeUnused(folder: string): Promise<void> {
+  const unfinished = `${machineFiles.record}.new`;
+  const names = await readdir(folder);
+  const others = names.filter((name) => name !== unfinished);
+  if (others.length > 0) {
+    throw new OperationalError(
+      "store.failing",
+      `${folder} has no ${machineFiles.record} but ${others.slice(0, 5).join(", ")}: bring the record back, or move the folder away`,
+    );
+  }
+  await rm(join(folder, unfinished), { force: true });
+  await rmdir(folder);
+}
+
+async function finishCreation(machine: Machine, signal: AbortSignal | undefined): Promise<void> {
+  await ensureDisks(machine, machine.spec.disks, signal);
   await machine.update({ phase: "present" });
 }
 

@@ -1,5 +1,5 @@
-import { open, readFile, rename, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import { OperationalError } from "./errors.ts";
 
 /**
@@ -36,6 +36,27 @@ export async function syncFolder(path: string): Promise<void> {
     await folder.sync();
   } finally {
     await folder.close();
+  }
+}
+
+/**
+ * Makes the folder, mode 0700, with the parents that it lacks; all of them outlive a power cut when it returns. Errors: `store.full`,
+ * `store.failing`. `sync` is for tests.
+ */
+export async function makeFolder(
+  path: string,
+  sync: (folder: string) => Promise<void> = syncFolder,
+): Promise<void> {
+  try {
+    const first = await mkdir(path, { recursive: true, mode: 0o700 });
+    // The name of each folder that was made stands in the one above it.
+    const top = dirname(resolve(first ?? path));
+    for (let at = dirname(resolve(path)); ; at = dirname(at)) {
+      await sync(at);
+      if (at === top) return;
+    }
+  } catch (cause) {
+    throw failure(path, "unknown", cause);
   }
 }
 

@@ -3,7 +3,7 @@ import { statfs } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import type { Config } from "#config/config-schema.ts";
 import type { HypervisorSiteConfig } from "#config/hypervisor-site.ts";
-import { makeFolder } from "#hypervisor/durable-file.ts";
+import { makeFolder } from "#kernel/durable-file.ts";
 import { guestImageFolder, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
 import { hostLimits } from "#hypervisor/guests/host-capacity.ts";
 import type { Accelerator } from "#hypervisor/plan-command-line.ts";

@@ -28,8 +28,12 @@ export interface DiskRecords {
   /** By the cloud's id of the volume. */
   readonly captures: Readonly<Record<string, CaptureWish>>;
   readonly seeds: Readonly<Record<string, SeedRecord>>;
+  /** Volumes whose file was made: one that is missing since is lost, and not to be made again. Absent: none is known. */
+  readonly made?: Readonly<Record<string, true>>;
   /** No machine gets these volumes until their export has ended. */
   readonly exports: Readonly<Record<string, true>>;
+  /** Servers whose file systems are held still, or were to be; absent: none. */
+  readonly frozen?: Readonly<Record<string, true>>;
 }
 
 const EMPTY: DiskRecords = { format: 1, captures: {}, seeds: {}, exports: {} };
@@ -71,14 +75,27 @@ export class DiskLedger {
     return this.update(({ exports }) => ({ exports: withEntry(exports, volumeId, exported ? true : null) }));
   }
 
+  async setFrozen(serverId: string, frozen: boolean): Promise<void> {
+    if ((this.#records.frozen?.[serverId] === true) === frozen) return;
+    await this.update((records) => ({
+      frozen: withEntry(records.frozen ?? {}, serverId, frozen ? true : null),
+    }));
+  }
+
+  async setMade(volumeId: string): Promise<void> {
+    if (this.#records.made?.[volumeId] === true) return;
+    await this.update((records) => ({ made: withEntry(records.made ?? {}, volumeId, true) }));
+  }
+
   /** The volume is gone. */
   async forget(volumeId: string): Promise<void> {
-    const { captures, seeds, exports } = this.#records;
-    if (![captures, seeds, exports].some((each) => Object.hasOwn(each, volumeId))) return;
+    const { captures, seeds, exports, made = {} } = this.#records;
+    if (![captures, seeds, exports, made].some((each) => Object.hasOwn(each, volumeId))) return;
     await this.update((records) => ({
       captures: withEntry(records.captures, volumeId, null),
       seeds: withEntry(records.seeds, volumeId, null),
       exports: withEntry(records.exports, volumeId, null),
+      made: withEntry(records.made ?? {}, volumeId, null),
     }));
   }
 }

@@ -59,7 +59,9 @@ export class GuestDisks implements DiskHost {
       await files.overlay(volume.id, seed.sizeBytes, seed.uri, signal);
       await ledger.setSeed(volume.id, { ...seed, phase: "live" });
     }
-    return files.ensure(volume.id, volume.sizeGiB * GIB, signal, volume.image);
+    const sizeBytes = await files.ensure(volume, ledger.records.made?.[volume.id] === true, signal);
+    await ledger.setMade(volume.id);
+    return sizeBytes;
   }
 
   diskOf({ id }: VolumeWish): DiskSpecInput {

@@ -1,8 +1,9 @@
 /** The files of volumes: one qcow2 image each, whole when it has its name. The records say which there are to be. */
-import { access, mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { qemuImg } from "#hypervisor/create-disk.ts";
-import { syncFolder } from "#hypervisor/durable-file.ts";
+import { isThere, missingImage, publishImage } from "#hypervisor/image-file.ts";
+import { makeFolder } from "#kernel/durable-file.ts";
 import type { VolumeWish } from "./guest-wishes.ts";
 
 export const GIB = 1024 ** 3;
@@ -36,26 +37,28 @@ export class VolumeFiles {
 
   /**
    * Makes it, if it is not there: a disk of zeroes, or its own writes over an image, which must stay as it is. Gives its size in
-   * bytes, an image's being its own. Errors: `machine.refused`.
+   * bytes, an image's being its own. `wasMade`: one that is not there is lost, and is not made again. Errors: `machine.refused`,
+   * `store.failing`.
    */
   async ensure(
-    volumeId: string,
-    sizeBytes: number,
+    { id: volumeId, sizeGiB, image }: Pick<VolumeWish, "id" | "sizeGiB" | "image">,
+    wasMade: boolean,
     signal: AbortSignal,
-    image?: VolumeWish["image"],
   ): Promise<number> {
+    const sizeBytes = sizeGiB * GIB;
     const known = this.#sizes.get(volumeId);
     if (known !== undefined) return known;
-    if (await exists(this.path(volumeId))) {
+    if (await isThere(this.path(volumeId))) {
       const size = (await this.#info(volumeId, signal))["virtual-size"];
       this.#sizes.set(volumeId, size);
       return size;
     }
+    if (wasMade) throw missingImage(`volume ${volumeId}`, this.path(volumeId));
     if (image === undefined) {
-      await this.#replace(volumeId, sizeBytes, [], signal);
+      await this.#make(volumeId, "absent", sizeBytes, [], signal);
       return sizeBytes;
     }
-    await this.#replace(volumeId, null, ["-F", image.format, "-b", image.path], signal);
+    await this.#make(volumeId, "absent", null, ["-F", image.format, "-b", image.path], signal);
     const size = (await this.#info(volumeId, signal))["virtual-size"];
     this.#sizes.set(volumeId, size);
     return size;
@@ -63,12 +66,12 @@ export class VolumeFiles {
 
   /** In the place of the file that is there: its own writes over what the export holds, which need not answer now. */
   async overlay(volumeId: string, sizeBytes: number, uri: string, signal: AbortSignal): Promise<void> {
-    await this.#replace(volumeId, sizeBytes, ["-u", "-F", "raw", "-b", uri], signal);
+    await this.#make(volumeId, "any", sizeBytes, ["-u", "-F", "raw", "-b", uri], signal);
   }
 
   /** Whether nothing was ever written to it. No machine has it. */
   async isUntouched(volumeId: string, signal: AbortSignal): Promise<boolean> {
-    if (!(await exists(this.path(volumeId)))) return true;
+    if (!(await isThere(this.path(volumeId)))) return true;
     // Without what it may stand on.
     const image = {
       driver: "qcow2",
@@ -96,7 +99,10 @@ export class VolumeFiles {
   }
 
   async list(): Promise<readonly string[]> {
-    const names = await readdir(this.folder).catch(() => []);
+    const names = await readdir(this.folder).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") return [];
+      throw error;
+    });
     return names.flatMap((name) => (name.endsWith(SUFFIX) ? [name.slice(0, -SUFFIX.length)] : []));
   }
 
@@ -120,33 +126,20 @@ export class VolumeFiles {
     return JSON.parse(stdout) as ImageInfo;
   }
 
-  async #replace(
+  async #make(
     volumeId: string,
+    expected: "absent" | "any",
     sizeBytes: number | null,
     options: readonly string[],
     signal: AbortSignal,
   ): Promise<void> {
-    await mkdir(this.folder, { recursive: true, mode: 0o700 });
+    await makeFolder(this.folder);
     const path = this.path(volumeId);
     const making = `${path}.new`;
     await rm(making, { force: true });
     const size = sizeBytes === null ? [] : [String(sizeBytes)];
     await qemuImg(["create", "-q", "-f", "qcow2", ...options, making, ...size], signal);
-    const file = await open(making, "r");
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(making, path);
-    await syncFolder(this.folder);
+    await publishImage(making, path, expected);
     if (sizeBytes !== null) this.#sizes.set(volumeId, sizeBytes);
   }
-}
-
-function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
