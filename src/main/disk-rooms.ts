@@ -11,6 +11,7 @@ import { openNbdClient } from "#nbd/nbd-client.ts";
 import { createDiskMover } from "#recovery/create-disk-mover.ts";
 import { connectDesk } from "#recovery/desk/serve-desk.ts";
 import type { DiskContext, DiskMover } from "#recovery/disk-mover.ts";
+import { PinFollower } from "#recovery/follow-pins.ts";
 import { DiskProtection, type ProtectedDisk } from "#recovery/protect-disks.ts";
 import { RecoveryPoints } from "#recovery/recovery-points.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
@@ -33,6 +34,7 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
   readonly #hosts = new Map<string, DiskHost>();
   readonly #protections = new Map<string, DiskProtection>();
   readonly #points = new Map<string, RecoveryPoints>();
+  readonly #pins: PinFollower[] = [];
   readonly #stop = new AbortController();
   #running: Promise<unknown> = Promise.resolve();
 
@@ -66,6 +68,7 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
       const { active, standby } = environment;
       const sites = [active, standby];
       this.#protections.set(id, new DiskProtection({ ...shared, sites, stallLimitMs: protect.stallLimit }));
+      this.#pins.push(new PinFollower({ ...shared, environment: context.environment, sites }));
       const { random } = this.#ports;
       const everyMs = protect.pointsEvery;
       this.#points.set(id, new RecoveryPoints({ ...shared, random, everyMs }));
@@ -89,7 +92,7 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
   /** Once the environments are open. */
   start(): void {
     const { signal } = this.#stop;
-    const loops = [...this.#protections.values(), ...this.#points.values()];
+    const loops = [...this.#protections.values(), ...this.#points.values(), ...this.#pins];
     this.#running = Promise.all(loops.map((loop) => loop.run(signal)));
   }
 

@@ -64,6 +64,20 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
     return { lineage, ...(await desk.serve(environment, lineage, moment, signal)) };
   }
 
+  /** As `served`, for a disk that goes on reading there: kept until it has all of it (`PinFollower`). */
+  async function pinned(
+    site: string,
+    { sourceId, targetId }: MovedDisk,
+    moment: DiskMoment,
+    signal: AbortSignal,
+  ): Promise<{ readonly lineage: string; readonly uri: string; readonly unpin: () => Promise<void> }> {
+    const lineage = await lineageOf(store, environment, context.servingSite(), sourceId);
+    const taker = { site, volumeId: targetId };
+    const { uri } = await desk.pin(environment, lineage, moment, taker, signal);
+    const pin = { volume: lineage, sequence: moment.sequence, taker };
+    return { lineage, uri, unpin: () => desk.unpin(environment, pin, signal) };
+  }
+
   /** What a disk there is from now on, and under which name the vault knows it. */
   const remember = (
     site: string,
@@ -129,13 +143,14 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
     fence: (epoch, signal) => desk.fence(environment, epoch, signal),
 
     async seed(site, disk, moment, signal) {
-      const { lineage, uri } = await served(disk, moment, signal);
+      const { lineage, uri, unpin } = await pinned(site, disk, moment, signal);
       try {
         await hostOf(site).seed({ volumeId: disk.targetId, uri }, signal);
       } catch (error) {
         // A disk that was written to before keeps what it has in common with the moment.
         if (!isOperational(error, "machine.refused")) throw error;
         await restore(site, disk, moment, signal);
+        await unpin();
         return;
       }
       await remember(site, disk.targetId, lineage, { sequence: moment.sequence });
@@ -162,7 +177,7 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
 
     async replace(site, disk, { moment, token }, signal) {
       const host = hostOf(site);
-      const { lineage, uri } = await served(disk, moment, signal);
+      const { lineage, uri } = await pinned(site, disk, moment, signal);
       await host.stopCapture(disk.targetId, signal);
       // A restore that broke off keeps machines away from it; what it wrote is given up with the rest.
       if ((await contentOf(store, { environment, site, volumeId: disk.targetId })) === "half") {

@@ -84,7 +84,7 @@ export class ServedMoments implements AsyncDisposable {
         await this.#remember();
       } catch (error) {
         // Nobody was told of it.
-        if (!served.told && served.users === 1) this.#drop(served);
+        if (!served.told && served.users === 1) await this.#close(served);
         throw error;
       }
       served.told = true;
