@@ -3,15 +3,18 @@ import type { DiskHost } from "#cloud/disk-host.ts";
 import type { Config } from "#config/config-schema.ts";
 import { openHostClient } from "#hypervisor/host-api/host-client.ts";
 import type { Clock } from "#kernel/clock.ts";
+import { environmentId } from "#kernel/ids.ts";
 import { invariant } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import type { BlockDevice } from "#model/block-device.ts";
 import { openNbdClient } from "#nbd/nbd-client.ts";
 import { createDiskMover } from "#recovery/create-disk-mover.ts";
+import { deskWithin, hostWithin } from "#recovery/answer-within.ts";
 import { connectDesk } from "#recovery/desk/serve-desk.ts";
 import type { DiskContext, DiskMover } from "#recovery/disk-mover.ts";
 import { PinFollower } from "#recovery/follow-pins.ts";
+import { endProtection } from "#recovery/end-protection.ts";
 import { DiskProtection, type ProtectedDisk } from "#recovery/protect-disks.ts";
 import { RecoveryPoints } from "#recovery/recovery-points.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
@@ -41,9 +44,11 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
   constructor(config: Config, ports: DiskPorts) {
     this.#config = config;
     this.#ports = ports;
-    this.#desk = config.vault === undefined ? undefined : connectDesk(config.vault.data);
+    this.#desk =
+      config.vault === undefined ? undefined : deskWithin(connectDesk(config.vault.data), ports.clock);
     for (const [name, site] of Object.entries(config.sites)) {
-      if (site.host !== undefined) this.#hosts.set(name, openHostClient(site.host.socket));
+      if (site.host === undefined) continue;
+      this.#hosts.set(name, hostWithin(openHostClient(site.host.socket), name, ports.clock));
     }
   }
 
@@ -67,7 +72,9 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
       };
       const { active, standby } = environment;
       const sites = [active, standby];
-      this.#protections.set(id, new DiskProtection({ ...shared, sites, stallLimitMs: protect.stallLimit }));
+      const { stallLimit: stallLimitMs, pointsEvery: pointsEveryMs } = protect;
+      const protection = new DiskProtection({ ...shared, sites, stallLimitMs, pointsEveryMs });
+      this.#protections.set(id, protection);
       this.#pins.push(new PinFollower({ ...shared, environment: context.environment, sites }));
       const { random } = this.#ports;
       const everyMs = protect.pointsEvery;
@@ -93,7 +100,22 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
   start(): void {
     const { signal } = this.#stop;
     const loops = [...this.#protections.values(), ...this.#points.values(), ...this.#pins];
-    this.#running = Promise.all(loops.map((loop) => loop.run(signal)));
+    this.#running = Promise.all([
+      ...loops.map((loop) => loop.run(signal)),
+      ...this.#endedProtections(signal),
+    ]);
+  }
+
+  /** Of environments that keep no disks, or do so no more. */
+  #endedProtections(signal: AbortSignal): readonly Promise<void>[] {
+    const { store, clock, log } = this.#ports;
+    const without = Object.entries(this.#config.environments).filter(
+      ([, { protect }]) => protect === undefined,
+    );
+    return without.map(([id, { active, standby }]) => {
+      const hosts = new Map([...this.#hosts].filter(([site]) => site === active || site === standby));
+      return endProtection({ environment: environmentId(id), hosts, store, clock, log }, signal);
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -2,7 +2,7 @@
  * What runs have written into kept disks, durably: so that a run that is begun again neither gives a disk its content twice, over what
  * its servers wrote since, nor takes one for whole that is part old and part new.
  */
-import type { EnvironmentId, ResourceId } from "#kernel/ids.ts";
+import { type EnvironmentId, resourceId, type ResourceId } from "#kernel/ids.ts";
 import type { Statement, Store } from "#store/contract.ts";
 
 /** `half`: a moment is being written into it, or was when that broke off. `null`: what its servers wrote. */
@@ -65,4 +65,20 @@ export function forgetContents(store: Store, environment: string): Statement {
       .where("content", "!=", half)
       .compile(),
   };
+}
+
+/** Ids of the disks there that are part old and part new. */
+export async function halfWritten(
+  store: Store,
+  environment: EnvironmentId,
+  site: string,
+): Promise<readonly ResourceId[]> {
+  const rows = await store.db
+    .selectFrom("kept_volume")
+    .select("volume_id")
+    .where("environment", "=", environment)
+    .where("site", "=", site)
+    .where("content", "=", half)
+    .execute();
+  return rows.map((row) => resourceId(row.volume_id));
 }

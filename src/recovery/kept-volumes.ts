@@ -41,3 +41,13 @@ export function writeLineage(
       .compile(),
   };
 }
+
+/** Every name under which the environment's volumes were ever kept, wherever. */
+export async function knownLineages(store: Store, environment: EnvironmentId): Promise<ReadonlySet<string>> {
+  const rows = await store.db
+    .selectFrom("kept_volume")
+    .select("lineage")
+    .where("environment", "=", environment)
+    .execute();
+  return new Set(rows.map(({ lineage }) => lineage));
+}

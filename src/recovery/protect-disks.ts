@@ -7,15 +7,16 @@ import { replaceGaps } from "#environment/gaps.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
-import type { Gap } from "#model/gap.ts";
 import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { ResourceOf, Tags } from "#model/resource.ts";
 import { confirmCaptures } from "#recovery/confirm-captures.ts";
+import { groupOfCapture } from "#recovery/end-protection.ts";
+import { asksForMoment, diskGapCodes, gapsOfDisks } from "#recovery/disk-gaps.ts";
 import type { DiskContext } from "#recovery/disk-mover.ts";
-import { decodeExportName } from "#recovery/desk/export-name.ts";
-import { lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
-import type { VaultDesk } from "#recovery/vault-desk.ts";
-import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
+import { halfWritten } from "#recovery/kept-contents.ts";
+import { knownLineages, lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
+import { newestPointAt } from "#recovery/recovery-points.ts";
+import type { KeptVolume, VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
 
 export interface ProtectDisksOptions {
@@ -30,6 +31,8 @@ export interface ProtectDisksOptions {
   readonly log: Log;
   /** A write that the vault has held for so long is not waited for any more, in milliseconds. */
   readonly stallLimitMs: number;
+  /** How often a recovery point is to be made, in milliseconds. */
+  readonly pointsEveryMs: number;
 }
 
 /** How a kept disk stands, for the status. */
@@ -66,14 +69,26 @@ export class DiskProtection {
     return this.#disks;
   }
 
-  /** Until the signal aborts. */
+  /** Until the signal aborts. Each site by itself: one that was left, and hangs, keeps nobody from looking after the one that serves. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, log } = this.#options;
+    const { sites, context } = this.#options;
+    await Promise.all([
+      this.#repeat(async (epoch) => this.#look(epoch, signal), signal),
+      ...sites.map((site) =>
+        this.#repeat(async () => {
+          if (context.servingSite() !== site) await this.#letGo(site, signal);
+        }, signal),
+      ),
+    ]);
+  }
+
+  async #repeat(pass: (epoch: number) => Promise<void>, signal: AbortSignal): Promise<void> {
+    const { clock, log, context } = this.#options;
     while (!signal.aborted) {
       try {
         // While a run moves the environment, nothing is begun that it would have to undo.
-        const epoch = this.#options.context.epoch();
-        if (epoch !== undefined) await this.#look(epoch, signal);
+        const epoch = context.epoch();
+        if (epoch !== undefined) await pass(epoch);
       } catch (error) {
         if (signal.aborted) return;
         if (!isOperational(error)) throw error;
@@ -95,13 +110,14 @@ export class DiskProtection {
     const disks = await Promise.all(
       volumes.map((volume) => this.#lookAt(volume, { site, epoch, host, running, copies }, signal)),
     );
-    if (context.servingSite() !== site) return;
+    const moved = (): boolean => context.servingSite() !== site || context.epoch() !== epoch;
+    if (moved()) return;
     await confirmCaptures(this.#options.desk, context.environment, kept, disks, signal);
     this.#disks = disks;
-    await Promise.all(
-      this.#options.sites.filter((name) => name !== site).map((name) => this.#letGo(name, signal)),
-    );
-    await this.#tell(disks);
+    if (moved()) return;
+    if (host !== undefined && !("problem" in running)) await this.#letGoOthers(site, host, running, signal);
+    await this.#release(site, kept, signal);
+    await this.#tell(site, disks, kept, signal);
   }
 
   /** A site that was left, and answers again, goes on mirroring into nothing: it is told to stop. */
@@ -113,6 +129,41 @@ export class DiskProtection {
       if (groupOfCapture(uri) !== this.#options.context.environment) continue;
       await host.stopCapture(volumeId, signal);
       this.#options.log.info({ site, volume: volumeId }, "a capture at the site that was left has ended");
+    }
+  }
+
+  /** Where the environment serves, what is not to be kept any more: each write of it would go on waiting for the vault. */
+  async #letGoOthers(
+    site: string,
+    host: DiskHost,
+    captures: readonly CaptureStatus[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { context, select, log } = this.#options;
+    const wanted = new Set<string>(recoveredVolumes(context.state(), select).map(({ id }) => id));
+    for (const { volumeId, uri } of captures) {
+      if (wanted.has(volumeId) || groupOfCapture(uri) !== context.environment) continue;
+      await host.stopCapture(volumeId, signal);
+      log.info({ site, volume: volumeId }, "a volume that is not to be kept any more is not captured");
+    }
+  }
+
+  /**
+   * A volume that is gone, or not to be kept any more, would hold up the moments of all others. Only what was taken in here: an agent in
+   * a guest brings volumes of its own.
+   */
+  async #release(site: string, kept: readonly KeptVolume[], signal: AbortSignal): Promise<void> {
+    const { context, select, desk, store, log } = this.#options;
+    const { environment } = context;
+    const known = await knownLineages(store, environment);
+    const wanted = new Set<string>();
+    for (const { id } of recoveredVolumes(context.state(), select)) {
+      wanted.add(await lineageOf(store, environment, site, id));
+    }
+    for (const { volume } of kept) {
+      if (wanted.has(volume) || !known.has(volume)) continue;
+      await desk.release(environment, volume, signal);
+      log.info({ volume }, "a volume that is gone, or not to be kept any more, was released");
     }
   }
 
@@ -170,30 +221,23 @@ export class DiskProtection {
   }
 
   /** Only when something has changed, or was left behind by an earlier process. */
-  async #tell(disks: readonly ProtectedDisk[]): Promise<void> {
-    const { context, store, clock } = this.#options;
-    const gaps = disks.flatMap((disk) => gapOf(disk) ?? []);
+  async #tell(
+    site: string,
+    disks: readonly ProtectedDisk[],
+    kept: readonly KeptVolume[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { context, desk, store, clock, pointsEveryMs } = this.#options;
+    const { environment } = context;
+    const half = await halfWritten(store, environment, site);
+    const lastPointAt = await newestPointAt(store, environment);
+    const facts = { disks, kept, half, lastPointAt, pointsEveryMs, now: clock.now() };
+    const status = asksForMoment(facts) ? await desk.status(environment, signal) : undefined;
+    const [firstMomentAt, lastMomentAt] = [status?.oldest?.at ?? null, status?.last?.at ?? null];
+    const gaps = gapsOfDisks({ ...facts, firstMomentAt, lastMomentAt });
     const said = JSON.stringify(gaps);
     if (said === this.#told) return;
-    await replaceGaps(store, context.environment, ["data.behind"], gaps, clock.now());
+    await replaceGaps(store, environment, diskGapCodes, gaps, clock.now());
     this.#told = said;
   }
-}
-
-/** Undefined: it leads somewhere else. */
-function groupOfCapture(uri: string): string | undefined {
-  const name = decodeExportName(parseNbdUri(uri).exportName);
-  return name?.kind === "capture" ? name.group : undefined;
-}
-
-function gapOf({ volumeId: id, capture, problem }: ProtectedDisk): Gap | undefined {
-  const resource = { kind: "volume", id } as const;
-  const code = "data.behind";
-  const severity = "degraded";
-  if (problem !== null) {
-    return { code, severity, resource, message: `the writes of volume ${id} are not captured: ${problem}` };
-  }
-  if (capture?.state !== "interrupted") return undefined;
-  const message = `the capture of volume ${id} is interrupted: a takeover now would lose what it has written since`;
-  return { code, severity, resource, message };
 }

@@ -185,6 +185,16 @@ function readRows(store: Store, environment: EnvironmentId) {
     .execute();
 }
 
+/** Null: there is none. */
+export async function newestPointAt(store: Store, environment: EnvironmentId): Promise<number | null> {
+  const row = await store.db
+    .selectFrom("recovery_point")
+    .select((select) => select.fn.max("at").as("at"))
+    .where("environment", "=", environment)
+    .executeTakeFirst();
+  return row?.at ?? null;
+}
+
 /** Newest first. */
 export async function listRecoveryPoints(
   store: Store,
