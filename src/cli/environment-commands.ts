@@ -74,7 +74,7 @@ export function describeStatus(status: EnvironmentStatus): string {
     ),
     ...status.disks.map(
       (disk) =>
-        `  disk       ${disk.volumeId} at ${disk.site}: ${disk.problem ?? disk.capture?.state ?? "not captured"}${describeCopy(disk)}`,
+        `  disk       ${disk.volumeId} at ${disk.site}: ${disk.problem ?? describeSnapshot(disk) ?? disk.capture?.state ?? "not captured"}${describeCopy(disk)}`,
     ),
     ...status.witnesses
       .filter((one) => one.raised)
@@ -88,6 +88,15 @@ export function describeStatus(status: EnvironmentStatus): string {
       : [`  run        ${status.run.kind} is under way: understudy run show ${status.run.id}`]),
   ];
   return lines.join("\n");
+}
+
+/** Null: each write is captured, or nothing is. */
+function describeSnapshot({ snapshot }: EnvironmentStatus["disks"][number]): string | null {
+  if (snapshot === null) return null;
+  const { at, everyMs, state, copiedBytes, totalBytes } = snapshot;
+  const share = totalBytes === 0 ? 0 : Math.floor((100 * copiedBytes) / totalBytes);
+  const coming = state === "copying" ? `; the next one comes over, ${share} %` : "";
+  return `as it was at ${at === null ? "no time yet" : formatTime(at)}, a snapshot every ${formatDuration(everyMs)}${coming}`;
 }
 
 function describeCopy({ copy }: EnvironmentStatus["disks"][number]): string {

@@ -16,6 +16,7 @@
  * - Every wait honours the signal.
  */
 import type { RuleForms } from "#cloud/rule-forms.ts";
+import type { SnapshotSource } from "#cloud/snapshot-source.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import type { Resource, ResourceKind, ResourceOf, ResourceSpecs, Tags } from "#model/resource.ts";
 
@@ -149,6 +150,9 @@ export interface Cloud {
 
   /** Returns when the cloud no longer counts it (quotas, dependants); links to it go with it. */
   delete(kind: ResourceKind, id: ResourceId, signal: AbortSignal): Promise<void>;
+
+  /** Undefined: the cloud gives out no content of volumes. */
+  readonly snapshots?: SnapshotSource;
 
   /** Ends connections; later calls fail. */
   close(): Promise<void>;

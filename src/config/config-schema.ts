@@ -167,6 +167,15 @@ const protect = z.strictObject({
   volumes: tags.refine((value) => Object.keys(value).length > 0, "select at least one tag"),
   /** A guest's write is held by the vault no longer than this; then the guest goes on, and what it writes is caught up later. */
   stallLimit: duration.prefault("2s"),
+  /**
+   * Where a site has no host agent: its cloud's own snapshots, so often, feed the vault. What was written since the last one is lost with the
+   * site.
+   */
+  snapshots: z
+    .strictObject({
+      every: duration.prefault("15m").refine((ms) => ms >= 1000, "snapshots are at least 1s apart"),
+    })
+    .optional(),
   /** A recovery point, of the configuration and all disks, so often. */
   pointsEvery: duration.prefault("10m"),
 });

@@ -14,8 +14,11 @@ import { AddressRelays } from "#devcloud/compute/address-relays.ts";
 import { bearsTypes } from "#devcloud/compute/qemu-guest-spec.ts";
 import { hostLimits } from "#hypervisor/guests/host-capacity.ts";
 import { openNoCompute } from "#devcloud/compute/no-compute.ts";
+import { copyVolumeImages } from "#devcloud/compute/volume-images.ts";
 import { openProcessCompute } from "#devcloud/compute/process-compute.ts";
 import { openQemuCompute } from "#devcloud/compute/qemu-compute.ts";
+import { SnapshotFiles } from "#devcloud/core/snapshot-files.ts";
+import { type CopyDisks, Snapshots } from "#devcloud/core/snapshots.ts";
 import { ec2Kind } from "#devcloud/ec2/ec2-kind.ts";
 import { openstackKind } from "#devcloud/openstack/openstack-kind.ts";
 import type { AdminContext } from "#devcloud/front/admin-api.ts";
@@ -120,8 +123,10 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
     ...(options.addressBase === undefined ? {} : { addressBase: options.addressBase }),
     quotas: { ...kind.defaults.quotas, ...options.quotas },
   });
-  const { compute, disks } = await openCompute(options, cloud, log);
-  const dialect = await kind.open(cloud, compute, account);
+  const { compute, disks, copyDisks } = await openCompute(options, cloud, log);
+  const snapshots = new Snapshots(cloud, new SnapshotFiles(join(dataDir, "snapshots")), copyDisks, log);
+  await snapshots.resume();
+  const dialect = await kind.open(cloud, compute, account, snapshots);
   if (cloud.data.tables.network.size === 0) cloud.data.transact(() => dialect.bootstrap(cloud));
   await cloud.data.durable();
   const running = await serveCloud(options, cloud, compute, dialect, adminToken, log);
@@ -149,6 +154,7 @@ export async function startDevcloud(options: DevcloudOptions): Promise<Devcloud>
     },
     close: async () => {
       await hostApi?.[Symbol.asyncDispose]();
+      await snapshots.close();
       await running.close();
     },
   };
@@ -159,15 +165,16 @@ async function openCompute(
   options: DevcloudOptions,
   cloud: Cloud,
   log: Log,
-): Promise<{ readonly compute: Compute; readonly disks: DiskHost | null }> {
+): Promise<{ readonly compute: Compute; readonly disks: DiskHost | null; readonly copyDisks: CopyDisks }> {
   const { dataDir, stopGraceMs } = options;
   const shared = { dataDir, clock: cloud.clock, ...(stopGraceMs !== undefined && { stopGraceMs }) };
+  const copyDisks = copyVolumeImages(dataDir);
   try {
     switch (options.compute ?? "process") {
       case "none":
-        return { compute: openNoCompute(), disks: null };
+        return { compute: openNoCompute(), disks: null, copyDisks };
       case "process":
-        return { compute: openProcessCompute(shared), disks: null };
+        return { compute: openProcessCompute(shared), disks: null, copyDisks };
       case "qemu": {
         const limits = hostLimits(options.guestMemoryMiB);
         const compute = await openQemuCompute({
@@ -178,7 +185,12 @@ async function openCompute(
           ...(options.accelerator !== undefined && { accelerator: options.accelerator }),
         });
         cloud.hostsBear = (held, wanted) => bearsTypes(limits, held, wanted);
-        return { compute, disks: compute.disks };
+        const guestDisks = compute.disks;
+        return {
+          compute,
+          disks: guestDisks,
+          copyDisks: (wanted, stop) => guestDisks.copyVolumes(wanted, stop),
+        };
       }
     }
   } catch (error) {

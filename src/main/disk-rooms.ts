@@ -1,5 +1,6 @@
 /** What the configuration says of disks, made into what moves and protects them. */
 import type { DiskHost } from "#cloud/disk-host.ts";
+import type { SnapshotSource } from "#cloud/snapshot-source.ts";
 import type { Config } from "#config/config-schema.ts";
 import { openHostClient } from "#hypervisor/host-api/host-client.ts";
 import type { Clock } from "#kernel/clock.ts";
@@ -17,6 +18,7 @@ import { PinFollower } from "#recovery/follow-pins.ts";
 import { endProtection } from "#recovery/end-protection.ts";
 import { DiskProtection, type ProtectedDisk } from "#recovery/protect-disks.ts";
 import { RecoveryPoints } from "#recovery/recovery-points.ts";
+import { SnapshotProtection } from "#recovery/snapshots/protect-by-snapshots.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
 import type { PointsView } from "#takeover/control.ts";
@@ -28,6 +30,8 @@ export interface DiskPorts {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** Undefined: the site's cloud gives out no content of volumes. */
+  readonly snapshotsOf: (site: string) => SnapshotSource | undefined;
 }
 
 export class DiskRooms implements DiskViews, AsyncDisposable {
@@ -36,6 +40,7 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
   readonly #desk: VaultDesk | undefined;
   readonly #hosts = new Map<string, DiskHost>();
   readonly #protections = new Map<string, DiskProtection>();
+  readonly #snapshotProtections: SnapshotProtection[] = [];
   readonly #points = new Map<string, RecoveryPoints>();
   readonly #pins: PinFollower[] = [];
   readonly #stop = new AbortController();
@@ -61,18 +66,22 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
     invariant(desk !== undefined, "the configuration has a vault where disks are protected");
     return (context) => {
       const { store, clock, log } = this.#ports;
+      const { active, standby } = environment;
+      const sites = [active, standby];
+      const snapshots = this.#snapshots(id, context, sites);
       const shared = {
         context,
         select: protect.volumes,
         desk,
         hostOf: (site: string) => this.#hosts.get(site),
+        ...(snapshots === undefined ? {} : { snapshots }),
         store,
         clock,
         log: log.child({ environment: id }),
       };
-      const { active, standby } = environment;
-      const sites = [active, standby];
-      const { stallLimit: stallLimitMs, pointsEvery: pointsEveryMs } = protect;
+      const { stallLimit: stallLimitMs, pointsEvery, snapshots: asked } = protect;
+      // Points are no closer together than what they are points of.
+      const pointsEveryMs = Math.max(pointsEvery, asked?.every ?? 0);
       const protection = new DiskProtection({ ...shared, sites, stallLimitMs, pointsEveryMs });
       this.#protections.set(id, protection);
       this.#pins.push(new PinFollower({ ...shared, environment: context.environment, sites }));
@@ -81,6 +90,30 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
       this.#points.set(id, new RecoveryPoints({ ...shared, random, everyMs }));
       return createDiskMover({ ...shared, openDisk: (uri, signal) => this.#openDisk(uri, signal) });
     };
+  }
+
+  /** Undefined: the environment asks for none. */
+  #snapshots(id: string, context: DiskContext, sites: readonly string[]): SnapshotProtection | undefined {
+    const { protect } = this.#config.environments[id] ?? {};
+    const desk = this.#desk;
+    if (protect?.snapshots === undefined || desk === undefined) return undefined;
+    const { store, clock, random, log, snapshotsOf } = this.#ports;
+    const protection = new SnapshotProtection({
+      context,
+      select: protect.volumes,
+      desk,
+      // Where a host agent captures each write, a snapshot adds nothing.
+      sourceOf: (site) => (this.#hosts.has(site) ? undefined : snapshotsOf(site)),
+      sites,
+      openDisk: (uri, signal) => this.#openDisk(uri, signal),
+      store,
+      clock,
+      random,
+      log: log.child({ environment: id }),
+      everyMs: protect.snapshots.every,
+    });
+    this.#snapshotProtections.push(protection);
+    return protection;
   }
 
   disksOf(environment: string): readonly ProtectedDisk[] {
@@ -99,7 +132,12 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
   /** Once the environments are open. */
   start(): void {
     const { signal } = this.#stop;
-    const loops = [...this.#protections.values(), ...this.#points.values(), ...this.#pins];
+    const loops = [
+      ...this.#protections.values(),
+      ...this.#snapshotProtections,
+      ...this.#points.values(),
+      ...this.#pins,
+    ];
     this.#running = Promise.all([
       ...loops.map((loop) => loop.run(signal)),
       ...this.#endedProtections(signal),

@@ -94,7 +94,13 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
   const sites = openSites(options, stack);
   const standings = await openStandings(options, store);
   const keys = await openAccessKeys(join(config.data, "access-keys.json"), { clock, random });
-  const disks = new DiskRooms(config, { store, clock, random, log });
+  const disks = new DiskRooms(config, {
+    store,
+    clock,
+    random,
+    log,
+    snapshotsOf: (name) => siteOf(sites, name).cloud.snapshots,
+  });
   stack.use(disks);
   const runtimes = new Map<string, EnvironmentRuntime>();
   let gateway: Gateway | undefined;

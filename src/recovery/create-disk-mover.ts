@@ -1,7 +1,7 @@
 /** Moves the content of disks between the vault and the sites' hosts. */
 import type { DiskHost } from "#cloud/disk-host.ts";
 import type { Clock } from "#kernel/clock.ts";
-import { isOperational, OperationalError } from "#kernel/errors.ts";
+import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import type { BlockDevice, BlockReader } from "#model/block-device.ts";
@@ -19,6 +19,7 @@ import { contentOf, type KeptContent, writeContent } from "#recovery/kept-conten
 import { lineageOf } from "#recovery/kept-volumes.ts";
 import { restoreInPlace } from "#recovery/restore-in-place.ts";
 import { settleCaptures } from "#recovery/settle-captures.ts";
+import type { SnapshotProtection } from "#recovery/snapshots/protect-by-snapshots.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
 
@@ -31,6 +32,8 @@ export interface DiskMoverPorts {
   readonly hostOf: (site: string) => DiskHost | undefined;
   /** Opens what a URI leads to. */
   readonly openDisk: (uri: string, signal: AbortSignal) => Promise<BlockDevice>;
+  /** What keeps the disks of a site without a host agent. Undefined: nothing. */
+  readonly snapshots?: Pick<SnapshotProtection, "covers" | "settle">;
   readonly store: Store;
   readonly clock: Clock;
   readonly log: Log;
@@ -118,9 +121,27 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
     return report;
   }
 
+  /** A site whose cloud does not answer has nothing newer to give. */
+  async function settleBySnapshot(
+    snapshots: Pick<SnapshotProtection, "settle">,
+    wanted: readonly ResourceId[],
+    signal: AbortSignal,
+  ): Promise<Settled> {
+    try {
+      await snapshots.settle(signal);
+      return { behind: [], silence: null };
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isOperational(error)) throw error;
+      const problem = publicMessage(error);
+      return { behind: wanted.map((volumeId) => ({ volumeId, problem })), silence: problem };
+    }
+  }
+
   async function settle(volumes: ReadonlySet<ResourceId> | null, signal: AbortSignal): Promise<Settled> {
     const site = context.servingSite();
     const wanted = [...keptIds()].filter((id) => volumes?.has(id) ?? true);
+    if (ports.snapshots?.covers(site) === true) return settleBySnapshot(ports.snapshots, wanted, signal);
     const host = ports.hostOf(site);
     if (host === undefined) {
       const problem = `site "${site}" has no host agent`;

@@ -8,8 +8,9 @@ import { shippedGroups } from "#recovery/shipped-logs.ts";
 import type { Vault } from "#vault/open-vault.ts";
 import type { PointId, PointManifest } from "#vault/point-manifest.ts";
 import { openLogArchive } from "#vault/write-log/open-log-archive.ts";
-import { openMoment } from "#vault/write-log/open-moment.ts";
+import { type LogHistory, type MomentReader, openMoment } from "#vault/write-log/open-moment.ts";
 import { vaultPoints } from "#vault/write-log/vault-points.ts";
+import { lastWholeMoment } from "#vault/write-log/whole-moments.ts";
 
 export interface WantedMoment {
   readonly volume: string;
@@ -91,6 +92,35 @@ async function newestPoint(
   return undefined;
 }
 
+/** Content that came as images of the disk is as old as its image, whenever it came: then the group's moments are looked through. */
+async function openAt(
+  archive: LogHistory,
+  volume: string,
+  atMs: number | null,
+  signal: AbortSignal,
+): Promise<{ readonly reader: MomentReader; readonly timeMs: number }> {
+  let refused: unknown;
+  try {
+    const wanted = { timeMs: atMs ?? archive.lastRecord.timeMs };
+    const reader = await openMoment(archive, volume, wanted, { signal });
+    if (reader.volume.image === undefined) return { reader, timeMs: reader.timeMs };
+    await reader[Symbol.asyncDispose]();
+  } catch (error) {
+    if (!isOperational(error, "state.conflict")) throw error;
+    refused = error;
+  }
+  const whole = await lastWholeMoment(archive, atMs ?? undefined, signal);
+  if (whole === undefined) throw refused ?? nothingWhole(volume);
+  const reader = await openMoment(archive, volume, { sequence: whole.sequence }, { signal });
+  if (refused === undefined || reader.volume.image !== undefined) return { reader, timeMs: whole.timeMs };
+  await reader[Symbol.asyncDispose]();
+  throw refused;
+}
+
+function nothingWhole(volume: string): OperationalError {
+  return new OperationalError("not_found", `no whole picture of ${volume} has come by then`);
+}
+
 type LoggedMoment = StoreMoment & { readonly from: "log" };
 
 async function findInLogs(
@@ -128,12 +158,12 @@ async function openLogged(
   });
   try {
     const last = archive.lastRecord;
-    const reader = await openMoment(archive, volume, { timeMs: atMs ?? last.timeMs }, { signal });
+    const { reader, timeMs } = await openAt(archive, volume, atMs, signal);
     const beyond = atMs !== null && atMs > last.timeMs;
     return {
       reader,
       volume,
-      timeMs: reader.timeMs,
+      timeMs,
       sequence: reader.sequence,
       from: "log",
       point: null,

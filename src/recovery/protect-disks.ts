@@ -16,6 +16,7 @@ import type { DiskContext } from "#recovery/disk-mover.ts";
 import { halfWritten } from "#recovery/kept-contents.ts";
 import { knownLineages, lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
 import { newestPointAt } from "#recovery/recovery-points.ts";
+import type { SnapshotProtection, SnapshotStatus } from "#recovery/snapshots/protect-by-snapshots.ts";
 import type { KeptVolume, VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
 
@@ -24,6 +25,8 @@ export interface ProtectDisksOptions {
   readonly select: Tags;
   readonly desk: VaultDesk;
   readonly hostOf: (site: string) => DiskHost | undefined;
+  /** What keeps the disks of sites without a host agent, if anything does. */
+  readonly snapshots?: Pick<SnapshotProtection, "covers" | "statusOf" | "problem">;
   /** Every site that the environment may be at. */
   readonly sites: readonly string[];
   readonly store: Store;
@@ -44,6 +47,8 @@ export interface ProtectedDisk {
   readonly capture: CaptureStatus | null;
   /** How much of its content has come over, where it is or was live before that; null: it never was. */
   readonly copy: SeedStatus | null;
+  /** Of a disk that is kept by its cloud's snapshots instead; else null. */
+  readonly snapshot: SnapshotStatus | null;
   readonly problem: string | null;
   /** Milliseconds since the epoch. */
   readonly seenAt: number;
@@ -197,11 +202,8 @@ export class DiskProtection {
     const { site, epoch, host, running, copies } = at;
     const lineage = await lineageOf(store, environment, site, volume.id);
     const copy = copies.find(({ volumeId }) => volumeId === volume.id) ?? null;
-    const seen = { volumeId: volume.id, lineage, site, copy, seenAt: clock.now() };
-    if (host === undefined) {
-      const problem = `site "${site}" has no host agent: add its \`host\` to understudy.yaml`;
-      return { ...seen, capture: null, problem };
-    }
+    const seen = { volumeId: volume.id, lineage, site, copy, snapshot: null, seenAt: clock.now() };
+    if (host === undefined) return { ...seen, capture: null, ...this.#withoutHost(site, volume.id) };
     if ("problem" in running) return { ...seen, capture: null, problem: running.problem };
     const present = running.find(({ volumeId }) => volumeId === volume.id) ?? null;
     try {
@@ -218,6 +220,16 @@ export class DiskProtection {
       if (!isOperational(error)) throw error;
       return { ...seen, capture: present, problem: publicMessage(error) };
     }
+  }
+
+  #withoutHost(site: string, volumeId: string): Pick<ProtectedDisk, "snapshot" | "problem"> {
+    const { snapshots, clock } = this.#options;
+    if (snapshots?.covers(site) !== true) {
+      const problem = `site "${site}" has no host agent: add its \`host\` to understudy.yaml, or \`snapshots\` to the environment's \`protect\` where its cloud has them`;
+      return { snapshot: null, problem };
+    }
+    const snapshot = snapshots.statusOf(volumeId);
+    return { snapshot, problem: snapshots.problem ?? behind(snapshot, clock.now()) };
   }
 
   /** Only when something has changed, or was left behind by an earlier process. */
@@ -240,4 +252,11 @@ export class DiskProtection {
     await replaceGaps(store, environment, diskGapCodes, gaps, clock.now());
     this.#told = said;
   }
+}
+
+/** Null: what was agreed on holds. */
+function behind({ at, everyMs: intervalMs }: SnapshotStatus, now: number): string | null {
+  if (at === null) return "no snapshot of it is in the vault yet";
+  if (now - at <= 2 * intervalMs) return null;
+  return `the vault's last snapshot of it is that of ${new Date(at).toISOString()}, although one is taken every ${Math.round(intervalMs / 1000)} s`;
 }

@@ -55,6 +55,7 @@ function makeTables(onChange: (table: TableName, id: string, before: unknown) =>
     }),
     keyPair: table("keyPair", { name: (key) => [key.name] }),
     volume: table("volume", { server: (volume) => optional(volume.attachment?.serverId) }),
+    snapshot: table("snapshot"),
     address: table("address", {
       ip: (address) => [address.ip],
       association: (address) => optional(address.association?.id),

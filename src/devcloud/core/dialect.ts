@@ -6,6 +6,7 @@ import type { Secret } from "#kernel/secret.ts";
 import type { Catalog, Cloud, IdScheme } from "./cloud.ts";
 import type { Compute } from "./compute.ts";
 import type { Quotas } from "./quotas.ts";
+import type { Snapshots } from "./snapshots.ts";
 
 export interface ApiRequest {
   readonly method: string;
@@ -71,7 +72,7 @@ export interface DialectKind {
     readonly quotas?: Partial<Quotas>;
   };
   catalog(region: string): Catalog;
-  open(cloud: Cloud, compute: Compute, account: Account): Promise<Dialect>;
+  open(cloud: Cloud, compute: Compute, account: Account, snapshots: Snapshots): Promise<Dialect>;
   /** Content of the file (0600) that the dialect's own clients read their credentials from. */
   credentials(account: Account, region: string, endpoint: string): string;
 }

@@ -120,6 +120,16 @@ export interface VolumeRecord extends BaseRecord {
   readonly attachment: Attachment | null;
 }
 
+export interface SnapshotRecord extends BaseRecord {
+  readonly volumeId: string;
+  readonly sizeGiB: number;
+  readonly encrypted: boolean;
+  readonly description: string;
+  readonly state: "pending" | "completed" | "error";
+  /** The instant that it shows. */
+  readonly startedAt: number;
+}
+
 /** EC2: Elastic IP. OpenStack: floating IP. Its `ip` is a loopback address that really answers while associated. */
 export interface AddressRecord extends BaseRecord {
   readonly ip: string;
@@ -203,6 +213,7 @@ export interface RecordTypes {
   rule: RuleRecord;
   keyPair: KeyPairRecord;
   volume: VolumeRecord;
+  snapshot: SnapshotRecord;
   address: AddressRecord;
   server: ServerRecord;
   token: TokenRecord;
@@ -217,5 +228,4 @@ export type RecordKind =
   | "zone"
   | "addressAssociation"
   | "routeTableAssociation"
-  | "route"
-  | "snapshot";
+  | "route";

@@ -2,6 +2,7 @@
 import type { Tag, TagSpecification } from "@aws-sdk/client-ec2";
 import type { Cloud } from "#devcloud/core/cloud.ts";
 import type { Compute } from "#devcloud/core/compute.ts";
+import type { Snapshots } from "#devcloud/core/snapshots.ts";
 import { idempotent } from "#devcloud/core/tokens.ts";
 import type { NetworkRecord, Tags } from "#devcloud/core/records.ts";
 import { AwsProtocolError } from "#wire/aws/aws-protocol-error.ts";
@@ -10,6 +11,7 @@ import { invalidValue, missing } from "./ec2-error.ts";
 export interface Ec2 {
   readonly cloud: Cloud;
   readonly compute: Compute;
+  readonly snapshots: Snapshots;
   /** Twelve digits. */
   readonly accountId: string;
 }
@@ -22,6 +24,9 @@ export type Answer<T> = Omit<T, "$metadata">;
  * it holds, except that dates are texts.
  */
 export type Operation = (ec2: Ec2, input: never) => object;
+
+/** An operation that takes its time, in transactions of its own. */
+export type LongOperation = (ec2: Ec2, input: never, signal: AbortSignal) => Promise<object>;
 
 export function required<T>(value: T | undefined, parameter: string): T {
   if (value === undefined || value === "") throw missing(parameter);

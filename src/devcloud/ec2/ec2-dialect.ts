@@ -2,6 +2,7 @@
 import type { Cloud } from "#devcloud/core/cloud.ts";
 import type { Compute } from "#devcloud/core/compute.ts";
 import type { ApiCall, ApiRequest, ApiResponse, Dialect, InjectedFailure } from "#devcloud/core/dialect.ts";
+import type { Snapshots } from "#devcloud/core/snapshots.ts";
 import { Refusal } from "#devcloud/core/refusal.ts";
 import { isOperational } from "#kernel/errors.ts";
 import type { Secret } from "#kernel/secret.ts";
@@ -10,15 +11,17 @@ import { decodeQueryRequest, type DecodedQuery } from "#wire/aws/query-decode.ts
 import { awsService, type AwsService } from "#wire/aws/service-model.ts";
 import { verifySigV4, type SigV4Key } from "#wire/aws/sigv4.ts";
 import { encodeQueryError, encodeQueryResponse } from "#wire/aws/xml-encode.ts";
+import { EbsDirect, ebsOperations } from "./ebs-direct.ts";
 import { addressOperations } from "./ec2-address-operations.ts";
 import { catalogOperations } from "./ec2-catalog-operations.ts";
-import type { Ec2, Operation } from "./ec2-context.ts";
+import type { Ec2, LongOperation, Operation } from "./ec2-context.ts";
 import { ec2ErrorOf } from "./ec2-error.ts";
 import { groupOperations } from "./ec2-group-operations.ts";
 import { keyOperations } from "./ec2-key-operations.ts";
 import { createDefaultVpc, networkOperations } from "./ec2-network-operations.ts";
 import { routeOperations } from "./ec2-route-operations.ts";
 import { serverOperations } from "./ec2-server-operations.ts";
+import { longSnapshotOperations, snapshotOperations } from "./ec2-snapshot-operations.ts";
 import { tagOperations } from "./ec2-tag-operations.ts";
 import { volumeOperations } from "./ec2-volume-operations.ts";
 
@@ -29,11 +32,16 @@ const ec2Operations: ReadonlyMap<string, Operation> = new Map(
     ...groupOperations,
     ...keyOperations,
     ...volumeOperations,
+    ...snapshotOperations,
     ...addressOperations,
     ...serverOperations,
     ...tagOperations,
     ...catalogOperations,
   }),
+);
+
+const longOperations: ReadonlyMap<string, LongOperation> = new Map(
+  Object.entries<LongOperation>({ ...longSnapshotOperations }),
 );
 
 const stsOperations: ReadonlyMap<string, Operation> = new Map(
@@ -65,10 +73,11 @@ class DryRun extends Error {
 export async function openEc2Dialect(
   cloud: Cloud,
   compute: Compute,
+  snapshots: Snapshots,
   options: Ec2DialectOptions,
 ): Promise<Dialect> {
   return new Ec2Dialect(
-    { cloud, compute, accountId: options.accountId },
+    { cloud, compute, snapshots, accountId: options.accountId },
     options,
     { model: await awsService("ec2"), operations: ec2Operations },
     { model: await awsService("sts"), operations: stsOperations },
@@ -82,6 +91,7 @@ class Ec2Dialect implements Dialect {
   readonly #key: SigV4Key;
   readonly #ec2Service: Service;
   readonly #stsService: Service;
+  readonly #ebs: EbsDirect;
 
   constructor(ec2: Ec2, options: Ec2DialectOptions, ec2Service: Service, stsService: Service) {
     this.#ec2 = ec2;
@@ -89,6 +99,7 @@ class Ec2Dialect implements Dialect {
     this.#key = { secretAccessKey: options.secretAccessKey };
     this.#ec2Service = ec2Service;
     this.#stsService = stsService;
+    this.#ebs = new EbsDirect(ec2);
   }
 
   bootstrap(): void {
@@ -102,14 +113,16 @@ class Ec2Dialect implements Dialect {
       { now: this.#ec2.cloud.clock.now(), region: this.#ec2.cloud.catalog.region },
     );
     if (!verdict.ok) {
+      if (isForEbs(request)) return { turnedAway: this.#ebs.denied(verdict.message, verdict.status) };
       const error = new AwsProtocolError(verdict.code, verdict.message, verdict.status);
       return { turnedAway: this.#error(this.#ec2Service, error) };
     }
+    if (verdict.service === "ebs") return this.#ebs.open(request);
     const service = verdict.service === "sts" ? this.#stsService : this.#ec2Service;
     if (verdict.service !== "sts" && verdict.service !== "ec2") {
       const error = new AwsProtocolError(
         "SignatureDoesNotMatch",
-        `Credential should be scoped to the service ec2 or sts, not ${verdict.service}.`,
+        `Credential should be scoped to the service ec2, ebs or sts, not ${verdict.service}.`,
         403,
       );
       return { turnedAway: this.#error(service, error) };
@@ -123,6 +136,7 @@ class Ec2Dialect implements Dialect {
   }
 
   fail(failure: InjectedFailure, operation: string | null): ApiResponse {
+    if (operation !== null && ebsOperations.has(operation)) return this.#ebs.fail(failure);
     const service = operation === "GetCallerIdentity" ? this.#stsService : this.#ec2Service;
     return this.#error(service, injected(failure));
   }
@@ -130,24 +144,39 @@ class Ec2Dialect implements Dialect {
   #call(service: Service, query: DecodedQuery): ApiCall {
     const { name } = query.operation;
     const operation = service.operations.get(name);
+    const long = service === this.#ec2Service ? longOperations.get(name) : undefined;
     return {
       operation: name,
-      run: () => {
+      run: async (signal) => {
         try {
+          if (long !== undefined) return await this.#applyLong(service, long, query, signal);
           if (operation === undefined) {
             throw new AwsProtocolError(
               "UnsupportedOperation",
               `The operation ${name} is not supported by devcloud.`,
             );
           }
-          const output = this.#apply(operation, query);
-          const requestId = this.#ec2.cloud.random.uuid();
-          return xml(200, encodeQueryResponse(service.model, query.operation, output, requestId), requestId);
+          return this.#answer(service, query, this.#apply(operation, query));
         } catch (error) {
           return this.#error(service, protocolError(error));
         }
       },
     };
+  }
+
+  #answer(service: Service, query: DecodedQuery, output: object): ApiResponse {
+    const requestId = this.#ec2.cloud.random.uuid();
+    return xml(200, encodeQueryResponse(service.model, query.operation, output, requestId), requestId);
+  }
+
+  async #applyLong(
+    service: Service,
+    operation: LongOperation,
+    query: DecodedQuery,
+    signal: AbortSignal,
+  ): Promise<ApiResponse> {
+    if (query.input["DryRun"] === true) throw new DryRun();
+    return this.#answer(service, query, await operation(this.#ec2, query.input as never, signal));
   }
 
   #apply(operation: Operation, query: DecodedQuery): object {
@@ -165,6 +194,11 @@ class Ec2Dialect implements Dialect {
     const requestId = this.#ec2.cloud.random.uuid();
     return xml(status, encodeQueryError(service.model, { code, message, status, requestId }), requestId);
   }
+}
+
+/** By its path: of a request whose signature says nothing. */
+function isForEbs({ target }: ApiRequest): boolean {
+  return target.startsWith("/snapshots/");
 }
 
 /** The parameters: a form body, or for GET the query. */

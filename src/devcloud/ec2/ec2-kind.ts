@@ -8,8 +8,8 @@ export const ec2Kind: DialectKind = {
   ids: ec2Ids,
   defaults: { region: "us-east-1", user: "AKIADEVCLOUD00000001", accountId: "000000000000" },
   catalog: ec2Catalog,
-  open: (cloud, compute, account) =>
-    openEc2Dialect(cloud, compute, {
+  open: (cloud, compute, account, snapshots) =>
+    openEc2Dialect(cloud, compute, snapshots, {
       accountId: account.id,
       accessKeyId: account.user,
       secretAccessKey: account.secret,

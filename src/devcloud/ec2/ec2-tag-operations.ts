@@ -19,6 +19,7 @@ const resourceTypes: Readonly<Partial<Record<TableName, Api.ResourceType>>> = {
   rule: "security-group-rule",
   keyPair: "key-pair",
   volume: "volume",
+  snapshot: "snapshot",
   address: "elastic-ip",
   server: "instance",
 };

@@ -159,8 +159,16 @@ async function answerCall(context: AdminContext, call: ApiCall, signal: AbortSig
   if (answer.status < 400) count.succeeded += 1;
   else if (answer.status < 500) count.refused += 1;
   else count.failed += 1;
+  if (fault?.effect === "corrupt") return corrupted(answer);
   if (fault?.effect !== "fail-after") return answer;
   return fault.answer === "error" ? dialect.fail(failureOf(fault), call.operation) : fault.answer;
+}
+
+function corrupted(answer: ApiResponse): ApiResponse {
+  const body = Buffer.from(answer.body);
+  const at = Math.floor(body.length / 2);
+  if (body.length > 0) body.writeUInt8(body.readUInt8(at) ^ 1, at);
+  return { ...answer, body };
 }
 
 function failureOf(fault: FaultSpec): InjectedFailure {

@@ -6,9 +6,9 @@ export const faultSpec = z.strictObject({
   operation: z.string().min(1).max(100).default("*"),
   /**
    * `refuse`: answered with an error, not applied. `timeout`: never answered, not applied. `slow`: applied after `delayMs`.
-   * `fail-after`: applied, then `answer`.
+   * `fail-after`: applied, then `answer`. `corrupt`: applied, and one bit of the answer's body is another one.
    */
-  effect: z.enum(["refuse", "timeout", "slow", "fail-after"]),
+  effect: z.enum(["refuse", "timeout", "slow", "fail-after", "corrupt"]),
   /** For refuse and fail-after; null is the protocol's own internal error. */
   status: z.int().min(400).max(599).default(500),
   /** The dialect's own error code, e.g. `InsufficientInstanceCapacity`; absent: by status. */

@@ -4,7 +4,10 @@ import { test } from "node:test";
 import * as fc from "fast-check";
 import { openCloud } from "#devcloud/core/open-cloud.ts";
 import type { ApiRequest, ApiResponse, Dialect } from "#devcloud/core/dialect.ts";
+import { SnapshotFiles } from "#devcloud/core/snapshot-files.ts";
+import { Snapshots } from "#devcloud/core/snapshots.ts";
 import { openNoCompute } from "#devcloud/compute/no-compute.ts";
+import { silentLog } from "#kernel/log.ts";
 import { Secret } from "#kernel/secret.ts";
 import { openstackRoutes } from "./openstack-dialect.ts";
 import { openstackKind } from "./openstack-kind.ts";
@@ -16,7 +19,8 @@ const cloud = openCloud({
   ids: openstackKind.ids,
   catalog: openstackKind.catalog(defaults.region),
 });
-const dialect = await openstackKind.open(cloud, openNoCompute(), account);
+const snapshots = new Snapshots(cloud, new SnapshotFiles("/nowhere"), () => Promise.reject(), silentLog);
+const dialect = await openstackKind.open(cloud, openNoCompute(), account, snapshots);
 cloud.data.transact(() => dialect.bootstrap(cloud));
 
 function request(method: string, target: string, body: string, token?: string): ApiRequest {

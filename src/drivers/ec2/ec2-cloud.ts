@@ -1,4 +1,5 @@
 /** The EC2 driver: the contract over one region's API, AWS's own or a compatible one. */
+import { EBSClient } from "@aws-sdk/client-ebs";
 import { CreateTagsCommand, DeleteTagsCommand } from "@aws-sdk/client-ec2";
 import type { Cloud, CloudFacts, CreateRequest, ListFilter, Observed } from "#cloud/contract.ts";
 import { scopeTag } from "#cloud/contract.ts";
@@ -11,7 +12,7 @@ import { tagsToEc2 } from "#wire/ec2/ec2-tags.ts";
 import { ec2AddressAssociations, ec2Addresses } from "./ec2-addresses.ts";
 import { ec2Catalogue, ec2Zones } from "./ec2-catalogue.ts";
 import type { Ec2Options } from "./ec2-connection.ts";
-import { Ec2Connection, ec2Concurrency, filters } from "./ec2-connection.ts";
+import { clientOptions, Ec2Connection, ec2Concurrency, filters } from "./ec2-connection.ts";
 import { ec2Groups } from "./ec2-groups.ts";
 import { ec2KeyPairs } from "./ec2-key-pairs.ts";
 import type { Ec2Kind } from "./ec2-kind.ts";
@@ -19,6 +20,7 @@ import { firstOf, missing } from "./ec2-kind.ts";
 import { ec2Networks } from "./ec2-networks.ts";
 import { ec2SecurityRules } from "./ec2-security-rules.ts";
 import { ec2Servers } from "./ec2-servers.ts";
+import { ec2Snapshots } from "./ec2-snapshots.ts";
 import { ec2Subnets } from "./ec2-subnets.ts";
 import { ec2VolumeAttachments, ec2Volumes } from "./ec2-volumes.ts";
 import { oneAtATime } from "./one-at-a-time.ts";
@@ -89,6 +91,7 @@ async function* listing<K extends ResourceKind>(
 export function openEc2Cloud(options: Ec2CloudOptions): Cloud {
   const ec2 = new Ec2Connection(options);
   const kinds = allKinds(ec2);
+  let ebs: EBSClient | undefined;
   const serially = oneAtATime();
   const partOf = <K extends ResourceKind>(kind: K): Ec2Kind<K> => kinds[kind];
 
@@ -155,6 +158,10 @@ export function openEc2Cloud(options: Ec2CloudOptions): Cloud {
     update: (kind, id, set, signal) => partOf(kind).update(id, set, signal),
     setTags,
     delete: (kind, id, signal) => partOf(kind).delete(id, signal),
-    close: async () => ec2.close(),
+    snapshots: ec2Snapshots(ec2, () => (ebs ??= new EBSClient(clientOptions(options)))),
+    close: async () => {
+      ebs?.destroy();
+      ec2.close();
+    },
   };
 }

@@ -34,6 +34,29 @@ interface Page {
   readonly NextToken?: string | undefined;
 }
 
+/** What every client of the region's services is opened with. */
+export function clientOptions({ region, endpoint, credentials }: Ec2Options) {
+  const agent = { keepAlive: true, maxSockets: ec2Concurrency };
+  return {
+    region,
+    ...(endpoint === undefined ? {} : { endpoint }),
+    credentials: {
+      accessKeyId: credentials.accessKeyId,
+      secretAccessKey: credentials.secretAccessKey.reveal(),
+      ...(credentials.sessionToken === undefined ? {} : { sessionToken: credentials.sessionToken.reveal() }),
+    },
+    // The contract says who repeats what; the SDK must not repeat behind its back.
+    maxAttempts: 1,
+    requestHandler: {
+      connectionTimeout: 5000,
+      requestTimeout: 60_000,
+      throwOnRequestTimeout: true,
+      httpAgent: agent,
+      httpsAgent: agent,
+    },
+  };
+}
+
 export class Ec2Connection {
   readonly clock: Clock;
   readonly endpoint: string;
@@ -45,34 +68,14 @@ export class Ec2Connection {
   #closed = false;
 
   constructor(options: Ec2Options) {
-    const { endpoint, region, credentials } = options;
+    const { endpoint, region } = options;
     this.clock = options.clock;
     this.region = region;
     this.endpoint = endpoint ?? `https://ec2.${region}.amazonaws.com`;
     this.pageSize = options.pageSize ?? 500;
     this.consistencyMs = options.consistencyMs ?? (endpoint === undefined ? 30_000 : 250);
     this.#log = options.log;
-    const agent = { keepAlive: true, maxSockets: ec2Concurrency };
-    this.#client = new EC2Client({
-      region,
-      ...(endpoint === undefined ? {} : { endpoint }),
-      credentials: {
-        accessKeyId: credentials.accessKeyId,
-        secretAccessKey: credentials.secretAccessKey.reveal(),
-        ...(credentials.sessionToken === undefined
-          ? {}
-          : { sessionToken: credentials.sessionToken.reveal() }),
-      },
-      // The contract says who repeats what; the SDK must not repeat behind its back.
-      maxAttempts: 1,
-      requestHandler: {
-        connectionTimeout: 5000,
-        requestTimeout: 60_000,
-        throwOnRequestTimeout: true,
-        httpAgent: agent,
-        httpsAgent: agent,
-      },
-    });
+    this.#client = new EC2Client(clientOptions(options));
   }
 
   /** Changes something: a lost answer means an unknown outcome. */

@@ -29,6 +29,10 @@ void test("EC2's codes become the contract's", () => {
     ["InvalidParameterValue", 400, "cloud.refused", "never", "not_applied"],
     ["InternalError", 500, "cloud.failing", "later", "unknown"],
     ["Unavailable", 503, "cloud.failing", "later", "unknown"],
+    ["RequestThrottledException", 400, "cloud.throttled", "throttled", "not_applied"],
+    ["ResourceNotFoundException", 404, "cloud.not_found", "never", "not_applied"],
+    ["ServiceQuotaExceededException", 402, "cloud.quota", "never", "not_applied"],
+    ["InternalServerException", 500, "cloud.failing", "later", "unknown"],
     ["SyntaxError", 200, "cloud.protocol", "later", "unknown"],
   ];
   for (const [name, status, code, retry, outcome] of cases) {

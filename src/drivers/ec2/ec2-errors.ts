@@ -17,7 +17,7 @@ const conflictLater = (advice: string): Verdict => ({ code: "cloud.conflict", re
 /** The first that matches counts. */
 const verdicts: readonly (readonly [RegExp, Verdict])[] = [
   [
-    /^(Request(Limit|Rate)?(Exceeded|Throttled|LimitExceeded)|Throttl.*|EC2ThrottledException|TooManyRequests.*|SlowDown)$/,
+    /^(Request(Limit|Rate)?(Exceeded|Throttled|LimitExceeded)|Throttl.*|EC2ThrottledException|RequestThrottledException|ConcurrentLimitExceededException|TooManyRequests.*|SlowDown)$/,
     { code: "cloud.throttled", advice: "the account's request rate is used up: call it less often" },
   ],
   [
@@ -29,14 +29,14 @@ const verdicts: readonly (readonly [RegExp, Verdict])[] = [
   ],
   [/^TagLimitExceeded$/, { code: "cloud.refused", advice: "it would have too many tags" }],
   [
-    /(LimitExceeded|QuotaExceeded|MaxSpotInstanceCountExceeded|ResourceCountExceeded)$/,
+    /(LimitExceeded|QuotaExceeded(Exception)?|MaxSpotInstanceCountExceeded|ResourceCountExceeded)$/,
     {
       code: "cloud.quota",
       advice: "the account's limit is reached: ask for a higher one or delete something",
     },
   ],
   [
-    /(NotFound|\.Malformed|^InvalidInstanceID|^NoSuch.*|^InvalidID)$/,
+    /(NotFound|^ResourceNotFoundException|\.Malformed|^InvalidInstanceID|^NoSuch.*|^InvalidID)$/,
     { code: "cloud.not_found", advice: "something that it names does not exist" },
   ],
   [

@@ -18,6 +18,7 @@ import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 import { behindItsSeed, viewCapture } from "./capture-view.ts";
+import { copyVolumes, type VolumeCopy } from "./copy-volumes.ts";
 import type { CaptureWish, DiskLedger, SeedRecord } from "./disk-ledger.ts";
 import { endExport, type ExportedFile, exportUri, startExport } from "./volume-export.ts";
 import type { GuestWishes, VolumeWish } from "./guest-wishes.ts";
@@ -222,6 +223,23 @@ export class GuestDisks implements DiskHost {
       await files.sync(volumeId);
       await ledger.setExport(volumeId, false);
       reconcile();
+    });
+  }
+
+  /** Raw copies, at one instant. Errors: `machine.refused` for a volume that is written from outside. */
+  copyVolumes(
+    wanted: readonly { readonly volumeId: string; readonly path: string }[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { files, turn } = this.#parts;
+    return turn(async () => {
+      const copies: VolumeCopy[] = [];
+      for (const { volumeId, path } of wanted) {
+        if (this.isExported(volumeId)) throw refused(`volume ${volumeId} is being written to from outside`);
+        await this.ensureFile(this.#volume(volumeId), signal);
+        copies.push({ source: files.path(volumeId), holder: this.#holderOf(volumeId), path });
+      }
+      await copyVolumes(copies, signal);
     });
   }
 
