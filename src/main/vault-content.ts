@@ -12,7 +12,7 @@ import { singleExport } from "#nbd/export-provider.ts";
 import { startNbdServer } from "#nbd/nbd-server.ts";
 import { openOverlayDevice } from "#nbd/overlay-device.ts";
 import { openFromStore, type StoreMoment } from "#recovery/open-from-store.ts";
-import { makeNewFile, writeDiskFile } from "#recovery/write-disk-file.ts";
+import { inNewFile, writeDiskFile } from "#recovery/write-disk-file.ts";
 import type { Vault } from "#vault/open-vault.ts";
 import type { PointId } from "#vault/point-manifest.ts";
 import { formatNbdUri } from "#wire/nbd/nbd-uri.ts";
@@ -60,10 +60,7 @@ export async function catContent(
   const onProgress = speakProgress(terminal, systemClock, "written");
   if (output === undefined) await copyOut(reader, process.stdout, signal, onProgress);
   else if (point === null) await writeDiskFile(reader, output, { signal, onProgress });
-  else {
-    await (await makeNewFile(output)).close();
-    await vault.restoreToFile(point, output, { signal, onProgress });
-  }
+  else await inNewFile(output, (part) => vault.restoreToFile(point, part, { signal, onProgress }));
   return { volume, timeMs, sequence, from, sizeBytes: reader.sizeBytes, earlier };
 }
 

@@ -1,5 +1,6 @@
 /** A disk's content into a file of its own. */
-import { open, type FileHandle } from "node:fs/promises";
+import { access, link, open, type FileHandle, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
 import { OperationalError } from "#kernel/errors.ts";
 import type { BlockReader } from "#model/block-device.ts";
 
@@ -14,48 +15,111 @@ export interface DiskFileOptions {
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
 
-/** Errors: `state.conflict` when it is there: no file is written over. */
-export async function makeNewFile(path: string): Promise<FileHandle> {
+/**
+ * A file that is there under its name only once it is whole and durable: until then it is `PATH.part`, which goes when the work fails.
+ * Errors: `state.conflict` when either is there: no file is written over.
+ */
+export async function inNewFile<T>(
+  path: string,
+  write: (part: string, file: FileHandle) => Promise<T>,
+): Promise<T> {
+  if (await isThere(path)) throw existing(path);
+  const part = `${path}.part`;
+  await using file = await openNew(part);
   try {
-    return await open(path, "wx", 0o600);
+    const result = await write(part, file);
+    await onFile(path, () => file.sync());
+    await publish(part, path);
+    return result;
+  } finally {
+    await rm(part, { force: true });
+    await syncFolder(dirname(path));
+  }
+}
+
+function existing(path: string): OperationalError {
+  return new OperationalError("state.conflict", `${path} exists: name another file`);
+}
+
+/** A link is never made over a file that has come since; a file system without links has to be looked at instead. */
+async function publish(part: string, path: string): Promise<void> {
+  try {
+    await link(part, path);
+  } catch (cause) {
+    const { code = "" } = cause as NodeJS.ErrnoException;
+    if (code === "EEXIST") throw existing(path);
+    if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "EMLINK"].includes(code)) {
+      throw new OperationalError("store.failing", `${path} cannot be made`, { cause });
+    }
+    if (await isThere(path)) throw existing(path);
+    await onFile(path, () => rename(part, path));
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function openNew(part: string): Promise<FileHandle> {
+  try {
+    return await open(part, "wx", 0o600);
   } catch (cause) {
     const exists = (cause as NodeJS.ErrnoException).code === "EEXIST";
     throw new OperationalError(
       exists ? "state.conflict" : "store.failing",
-      exists ? `${path} exists: name another file` : `${path} cannot be made`,
+      exists
+        ? `${part} exists: another copy is under way there, or was killed; if none is, remove it`
+        : `${part} cannot be made`,
       { cause },
     );
   }
 }
 
+/** The name is as durable as the content. */
+async function syncFolder(path: string): Promise<void> {
+  await using folder = await open(path, "r");
+  await folder.sync();
+}
+
 /**
- * Writes the disk into a new file, holes as holes, durable when it returns; answers how many bytes were read. A file that
- * is not whole is left behind on failure, and the error says so. Errors: `state.conflict`, `store.full`, `store.failing`, the source's.
+ * Writes the disk into a new file, holes as holes, durable when it returns; answers how many bytes were read. Nothing is left on
+ * failure. Errors: `state.conflict`, `store.full`, `store.failing`, the source's.
  */
-export async function writeDiskFile(
+export function writeDiskFile(
   reader: BlockReader,
   path: string,
   { signal, onProgress }: DiskFileOptions,
 ): Promise<{ readonly readBytes: number }> {
-  await using file = await makeNewFile(path);
-  await onFile(path, () => file.truncate(reader.sizeBytes));
-  const pieces = piecesOf(reader, signal);
-  let readBytes = 0;
-  const work = async (): Promise<void> => {
-    for (;;) {
-      signal.throwIfAborted();
-      const next = await pieces.next();
-      if (next.done === true) return;
-      const { offset, length } = next.value;
-      const bytes = await reader.read(offset, length, signal);
-      await onFile(path, () => writeAll(file, bytes, offset));
-      readBytes += length;
-      onProgress?.(offset + length, reader.sizeBytes);
-    }
-  };
-  await Promise.all(Array.from({ length: atOnce }, work));
-  await onFile(path, () => file.sync());
-  return { readBytes };
+  return inNewFile(path, async (_part, file) => {
+    await onFile(path, () => file.truncate(reader.sizeBytes));
+    const pieces = piecesOf(reader, signal);
+    let readBytes = 0;
+    let failed = false;
+    const work = async (): Promise<void> => {
+      try {
+        for (;;) {
+          signal.throwIfAborted();
+          const next = await pieces.next();
+          if (next.done === true || failed) return;
+          const { offset, length } = next.value;
+          const bytes = await reader.read(offset, length, signal);
+          await onFile(path, () => writeAll(file, bytes, offset));
+          readBytes += length;
+          onProgress?.(offset + length, reader.sizeBytes);
+        }
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    };
+    // All of them, also when one fails: the file is closed after that.
+    const ends = await Promise.allSettled(Array.from({ length: atOnce }, work));
+    for (const end of ends) if (end.status === "rejected") throw end.reason;
+    return { readBytes };
+  });
 }
 
 async function* piecesOf(
@@ -87,7 +151,7 @@ async function onFile<T>(path: string, work: () => Promise<T>): Promise<T> {
     const full = ["ENOSPC", "EDQUOT", "EFBIG"].includes((cause as NodeJS.ErrnoException).code ?? "");
     throw new OperationalError(
       full ? "store.full" : "store.failing",
-      full ? `there is no room for ${path}: it is not whole` : `${path} cannot be written: it is not whole`,
+      full ? `there is no room for ${path}` : `${path} cannot be written`,
       { cause },
     );
   }
