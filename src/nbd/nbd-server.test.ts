@@ -13,7 +13,7 @@ import type { BlockDevice } from "#model/block-device.ts";
 import { encodeClientFlags, encodeInfoRequest, encodeOption } from "#wire/nbd/handshake.ts";
 import { nbdCommand, nbdError, nbdOption, simpleReplyBytes } from "#wire/nbd/protocol.ts";
 import { encodeRequest } from "#wire/nbd/transmission.ts";
-import { singleExport } from "./export-provider.ts";
+import { type ExportConnection, singleExport } from "./export-provider.ts";
 import { MemoryDevice } from "./memory-device.ts";
 import { openNbdClient } from "./nbd-client.ts";
 import { type NbdServerOptions, startNbdServer } from "./nbd-server.ts";
@@ -45,12 +45,14 @@ function gatedDevice() {
   const started = Promise.withResolvers<void>();
   let running = 0;
   let most = 0;
+  let begun = 0;
   const device: BlockDevice = {
     sizeBytes,
     read: (offset, length) => memory.read(offset, length),
     extents: (offset, length) => memory.extents(offset, length),
     write: async (offset, data) => {
       running += 1;
+      begun += 1;
       most = Math.max(most, running);
       started.resolve();
       await gate.promise;
@@ -62,7 +64,14 @@ function gatedDevice() {
     flush: () => memory.flush(),
     [Symbol.asyncDispose]: async () => {},
   };
-  return { device, memory, open: () => gate.resolve(), started: started.promise, most: () => most };
+  return {
+    device,
+    memory,
+    open: () => gate.resolve(),
+    started: started.promise,
+    most: () => most,
+    begun: () => begun,
+  };
 }
 
 /** A connection in the transmission phase with simple replies, made by hand. */
@@ -119,6 +128,33 @@ test("a shutdown lets what runs end, answers the rest ESHUTDOWN, and ends the co
   socket.destroy();
   assert.equal((await memory.read(0, 1))[0], 1);
   assert.equal(existsSync(path), false);
+});
+
+test("an export can wait for what its client has sent and nobody has looked at yet", async () => {
+  const { device, open, started, begun } = gatedDevice();
+  const attached = Promise.withResolvers<ExportConnection>();
+  await using server = await serve(device, {
+    provider: singleExport("disk", device, { attached: attached.resolve }),
+    limits: { maxRequests: 1 },
+  });
+  assert.ok(server.address.kind === "unix");
+  const { socket } = await rawConnection(server.address.path);
+  const connection = await attached.promise;
+  await connection.caughtUp(new AbortController().signal);
+  socket.write(Buffer.concat([write(1), write(2), write(3)]));
+  await started;
+  const waiting = new AbortController();
+  let isCaughtUp = false;
+  const refused = assert.rejects(connection.caughtUp(waiting.signal), /no longer/u);
+  const caughtUp = connection.caughtUp(new AbortController().signal).then(() => (isCaughtUp = true));
+  for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => void setImmediate(resolve));
+  assert.deepEqual([isCaughtUp, begun()], [false, 1]);
+  waiting.abort(new Error("no longer"));
+  await refused;
+  open();
+  await caughtUp;
+  assert.equal(begun(), 3);
+  socket.destroy();
 });
 
 test("a client tries again elsewhere what a server that shuts down did not do", async () => {

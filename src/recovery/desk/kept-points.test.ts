@@ -1,14 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { systemClock } from "#kernel/clock.ts";
 import { isOperational } from "#kernel/errors.ts";
 import { type Log, silentLog } from "#kernel/log.ts";
-import { systemRandom } from "#kernel/random.ts";
-import { Secret } from "#kernel/secret.ts";
-import { type NbdClient, openNbdClient } from "#nbd/nbd-client.ts";
 import type { DiskMoment } from "#recovery/disk-mover.ts";
 import {
   type KeptPoint,
@@ -16,80 +11,37 @@ import {
   packConfiguration,
   unpackConfiguration,
 } from "#recovery/kept-points.ts";
-import type { KeptPointFacts, VaultDesk } from "#recovery/vault-desk.ts";
-import { initVault, openVault, type Vault } from "#vault/open-vault.ts";
+import type { KeptPointFacts } from "#recovery/vault-desk.ts";
 import { openFolderStorage } from "#vault/storage/folder-storage.ts";
-import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
-import { type DeskRetention, openDesk } from "./open-desk.ts";
+import {
+  block,
+  captureWhole,
+  type DeskProcess,
+  group,
+  inFolder,
+  leaveBehind,
+  openDeskProcess,
+  readServed,
+  shortWindow,
+  signal,
+  volume,
+} from "./desk.fixture.ts";
+import type { DeskRetention } from "./open-desk.ts";
 
-const { signal } = new AbortController();
-const sizeBytes = 4 * 1024 * 1024;
-const group = "shop";
-const volume = "vol-0123456789abcdef0";
 const resources = [{ kind: "volume", id: "vol-east", spec: { sizeGiB: 1 } }];
 
-interface Opened extends AsyncDisposable {
-  readonly desk: VaultDesk;
-  readonly vault: Vault;
-}
-
-/** With a window so short that a moment is soon behind it. */
-async function openShort(
+function openShort(
   folder: string,
   make: boolean,
   retention?: DeskRetention,
   log: Log = silentLog,
-): Promise<Opened> {
-  const storage = await openFolderStorage(join(folder, "store"));
-  const unlock = { passphrase: new Secret("correct horse") };
-  const cheap = { N: 1024, r: 8, p: 1 };
-  const vault = await (make
-    ? initVault({ storage, unlock, threads: 0, scrypt: cheap })
-    : openVault({ storage, unlock, threads: 0 }));
-  const desk = await openDesk({
-    folder: join(folder, "data"),
-    vault,
-    clock: systemClock,
+): Promise<DeskProcess> {
+  return openDeskProcess(folder, {
+    make,
+    ...shortWindow,
     log,
-    window: { windowMs: 1, windowBytes: 2 ** 30 },
-    foldEveryMs: 100,
     ...(retention === undefined ? {} : { retention }),
   });
-  return {
-    desk,
-    vault,
-    [Symbol.asyncDispose]: async () => {
-      await desk[Symbol.asyncDispose]();
-      await vault[Symbol.asyncDispose]();
-      await storage.close();
-    },
-  };
-}
-
-async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "understudy-kept-"));
-  try {
-    await work(folder);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-function connect(uri: string): Promise<NbdClient> {
-  const { address, exportName } = parseNbdUri(uri);
-  const ports = { clock: systemClock, random: systemRandom, log: silentLog, reconnectMs: 0 };
-  return openNbdClient({ ...ports, address, exportName }, signal);
-}
-
-const block = (fill: number): Buffer => Buffer.alloc(4096, fill);
-
-async function capture(desk: VaultDesk): Promise<NbdClient> {
-  const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
-  const host = await connect(uri);
-  await host.write(0, block(1));
-  const [kept] = await desk.volumes(group, signal);
-  await desk.markWhole(group, volume, kept?.session ?? 0, signal);
-  return host;
 }
 
 function pointAt(moment: DiskMoment, id: string): KeptPoint {
@@ -99,24 +51,6 @@ function pointAt(moment: DiskMoment, id: string): KeptPoint {
   return { id, at, sequence, ...facts, volumes: { "vol-east": volume }, configuration };
 }
 
-/** Writes on until the log's window has left the moment behind. */
-async function leaveBehind(desk: VaultDesk, host: NbdClient, moment: DiskMoment): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  for (let fill = 100; ; fill = 100 + ((fill + 1) % 100)) {
-    await host.write(65_536, block(fill));
-    const oldest = (await desk.status(group, signal))?.oldest;
-    if (oldest !== null && oldest !== undefined && oldest.sequence > moment.sequence) return;
-    assert.ok(Date.now() < deadline, "the window moved on");
-    await systemClock.sleep(20);
-  }
-}
-
-async function readServed(desk: VaultDesk, moment: DiskMoment): Promise<number> {
-  const { uri } = await desk.serve(group, volume, moment, signal);
-  await using reader = await connect(uri);
-  return (await reader.read(0, 1))[0] ?? 0;
-}
-
 test("a kept point outlives the log's window and a restart, with its verdict and its configuration", () =>
   inFolder(async (folder) => {
     let kept: DiskMoment;
@@ -124,7 +58,7 @@ test("a kept point outlives the log's window and a restart, with its verdict and
     {
       await using opened = await openShort(folder, true);
       const { desk } = opened;
-      await using host = await capture(desk);
+      await using host = await captureWhole(desk);
       await host.write(0, block(2));
       kept = await desk.moment(group, null, signal);
       // Longer ago than its last fold: it is no point of the log's own.
@@ -134,7 +68,7 @@ test("a kept point outlives the log's window and a restart, with its verdict and
       await host.write(0, block(4));
       lost = await desk.moment(group, null, signal);
       await host.write(0, block(5));
-      await leaveBehind(desk, host, lost);
+      await leaveBehind(desk, host, lost.sequence);
       assert.equal(await readServed(desk, kept), 2);
       assert.deepEqual(await desk.moment(group, kept.at, signal), kept);
     }
@@ -164,13 +98,13 @@ test("the policy lets go of points, never of what a kept point or the window sta
     {
       await using opened = await openShort(folder, true);
       const { desk, vault } = opened;
-      await using host = await capture(desk);
+      await using host = await captureWhole(desk);
       for (const fill of [11, 12, 13]) {
         await host.write(0, block(fill));
         const moment = await desk.moment(group, null, signal);
         moments.push(moment);
         await desk.keepPoint(group, pointAt(moment, `point-${fill}`), signal);
-        await leaveBehind(desk, host, moment);
+        await leaveBehind(desk, host, moment.sequence);
       }
       points = (await vault.listPoints(volume)).length;
       assert.ok(points > 3, "the log's own points are there too");
@@ -206,7 +140,7 @@ test("a kept point that cannot be read is named, and nothing is let go while it 
     let kept: readonly KeptPointFacts[];
     {
       await using opened = await openShort(folder, true);
-      await using host = await capture(opened.desk);
+      await using host = await captureWhole(opened.desk);
       for (const id of ["point-1", "point-2"]) {
         await host.write(0, block(9));
         await opened.desk.keepPoint(

@@ -1,83 +1,22 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { test } from "node:test";
-import { systemClock } from "#kernel/clock.ts";
 import { isOperational } from "#kernel/errors.ts";
-import { silentLog } from "#kernel/log.ts";
-import { systemRandom } from "#kernel/random.ts";
-import { Secret } from "#kernel/secret.ts";
-import { type NbdClient, openNbdClient } from "#nbd/nbd-client.ts";
-import type { VaultDesk } from "#recovery/vault-desk.ts";
-import { initVault, openVault } from "#vault/open-vault.ts";
-import { openFolderStorage } from "#vault/storage/folder-storage.ts";
-import { type NbdPeerAddress, parseNbdUri } from "#wire/nbd/nbd-uri.ts";
-import { openDesk } from "./open-desk.ts";
-import { connectDesk, serveDesk } from "./serve-desk.ts";
-
-const signal = new AbortController().signal;
-const sizeBytes = 8 * 1024 * 1024;
-const group = "shop";
-const volume = "vol-0123456789abcdef0";
-
-/** A vault's process, as far as its insides go; asked over its socket. */
-async function openProcess(folder: string, make: boolean): Promise<VaultDesk> {
-  const storage = await openFolderStorage(join(folder, "store"));
-  const unlock = { passphrase: new Secret("correct horse") };
-  const cheap = { N: 1024, r: 8, p: 1 };
-  const vault = await (make
-    ? initVault({ storage, unlock, threads: 0, scrypt: cheap })
-    : openVault({ storage, unlock, threads: 0 }));
-  const data = join(folder, "data");
-  const desk = await openDesk({
-    folder: data,
-    vault,
-    clock: systemClock,
-    log: silentLog,
-    window: { windowMs: 3_600_000, windowBytes: 2 ** 30 },
-    foldEveryMs: 3_600_000,
-  });
-  const served = await serveDesk(desk, data, silentLog);
-  const client = connectDesk(data);
-  return {
-    ...client,
-    [Symbol.asyncDispose]: async () => {
-      await client[Symbol.asyncDispose]();
-      await served[Symbol.asyncDispose]();
-      await desk[Symbol.asyncDispose]();
-      await vault[Symbol.asyncDispose]();
-      await storage.close();
-    },
-  };
-}
-
-async function inFolder(work: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "understudy-desk-"));
-  try {
-    await work(folder);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
-}
-
-const ports = { clock: systemClock, random: systemRandom, log: silentLog, reconnectMs: 0 };
-const connect = (uri: string): Promise<NbdClient> => openNbdClient({ ...ports, ...parseUnix(uri) }, signal);
-
-function parseUnix(uri: string): { readonly address: NbdPeerAddress; readonly exportName: string } {
-  const { address, exportName } = parseNbdUri(uri);
-  return { address, exportName };
-}
-const block = (fill: number): Buffer => Buffer.alloc(4096, fill);
-
-async function sessionOf(desk: VaultDesk): Promise<number> {
-  const [kept] = await desk.volumes(group, signal);
-  return kept?.session ?? 0;
-}
+import {
+  block,
+  connect,
+  group,
+  inFolder,
+  openDeskProcess,
+  sessionOf,
+  signal,
+  sizeBytes,
+  volume,
+} from "./desk.fixture.ts";
 
 test("what a host writes can be read as it was at any moment, and is no moment before the copy was whole", () =>
   inFolder(async (folder) => {
-    await using desk = await openProcess(folder, true);
+    await using opened = await openDeskProcess(folder, { make: true });
+    const { desk } = opened;
     const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
     {
       await using host = await connect(uri);
@@ -111,7 +50,8 @@ test("what a host writes can be read as it was at any moment, and is no moment b
 
 test("a host that comes back synchronises first, and what the log has already is not kept twice", () =>
   inFolder(async (folder) => {
-    await using desk = await openProcess(folder, true);
+    await using opened = await openDeskProcess(folder, { make: true });
+    const { desk } = opened;
     const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
     {
       await using host = await connect(uri);
@@ -133,7 +73,8 @@ test("a host that comes back synchronises first, and what the log has already is
 
 test("a copy that had nothing to write is whole as well: the first write of its guest is no copy", () =>
   inFolder(async (folder) => {
-    await using desk = await openProcess(folder, true);
+    await using opened = await openDeskProcess(folder, { make: true });
+    const { desk } = opened;
     const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
     for (const fill of [1, 2]) {
       await using host = await connect(uri);
@@ -146,7 +87,8 @@ test("a copy that had nothing to write is whole as well: the first write of its 
 
 test("under an older epoch nothing comes in any more, also not on a connection that is open", () =>
   inFolder(async (folder) => {
-    await using desk = await openProcess(folder, true);
+    await using opened = await openDeskProcess(folder, { make: true });
+    const { desk } = opened;
     const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
     await using host = await connect(uri);
     await host.write(0, block(1));
@@ -168,7 +110,8 @@ test("after a restart everything is there: moments that are served, and the epoc
   inFolder(async (folder) => {
     let served: string;
     {
-      await using desk = await openProcess(folder, true);
+      await using opened = await openDeskProcess(folder, { make: true });
+      const { desk } = opened;
       const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 4 }, signal);
       await using host = await connect(uri);
       await host.write(4096, block(7));
@@ -176,7 +119,8 @@ test("after a restart everything is there: moments that are served, and the epoc
       await desk.fence(group, 5, signal);
       served = (await desk.serve(group, volume, await desk.moment(group, null, signal), signal)).uri;
     }
-    await using desk = await openProcess(folder, false);
+    await using opened = await openDeskProcess(folder);
+    const { desk } = opened;
     await using reader = await connect(served);
     assert.ok((await reader.read(4096, 4096)).equals(block(7)));
     assert.equal((await desk.status(group, signal))?.epoch, 5);
@@ -184,12 +128,12 @@ test("after a restart everything is there: moments that are served, and the epoc
 
 test("an export that is none of ours, and a volume that was never taken in", () =>
   inFolder(async (folder) => {
-    await using desk = await openProcess(folder, true);
+    await using opened = await openDeskProcess(folder, { make: true });
+    const { desk } = opened;
     await assert.rejects(desk.moment(group, null, signal), (error) => isOperational(error, "not_found"));
     const { uri } = await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
     for (const name of ["", "capture", "capture/shop/other/1", "moment/shop/x/99", "point/x", "../../etc"]) {
-      const { address } = parseUnix(uri);
-      await assert.rejects(openNbdClient({ ...ports, address, exportName: name }, signal), name);
+      await assert.rejects(connect(uri, name), name);
     }
   }));
 
@@ -200,7 +144,8 @@ test("an image of a disk counts when all of it is here, as of its own instant", 
     const first = { id: "snap-1", atMs: firstAt, base: null, throughBytes: 0 };
     const second = { id: "snap-2", atMs: secondAt, base: "snap-1", throughBytes: 0 };
     const taken = { volume, epoch: 1 };
-    await using desk = await openProcess(folder, true);
+    await using opened = await openDeskProcess(folder, { make: true });
+    const { desk } = opened;
     await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
     await assert.rejects(desk.takeImage(group, { ...taken, image: second }, signal), (error) =>
       isOperational(error, "state.conflict"),
@@ -246,14 +191,16 @@ test("how far an image has come outlives the vault's process; a host's own mirro
     const image = { id: "snap-1", atMs: 1000, base: null, throughBytes: 0 };
     const taken = { volume, epoch: 1 };
     {
-      await using desk = await openProcess(folder, true);
+      await using opened = await openDeskProcess(folder, { make: true });
+      const { desk } = opened;
       await desk.protect(group, { volume, sizeBytes, epoch: 1 }, signal);
       const { uri } = await desk.takeImage(group, { ...taken, image }, signal);
       await using writer = await connect(uri);
       await writer.write(0, block(7));
       await desk.takeImage(group, { ...taken, image: { ...image, throughBytes: 4096 } }, signal);
     }
-    await using desk = await openProcess(folder, false);
+    await using opened = await openDeskProcess(folder);
+    const { desk } = opened;
     const [kept] = await desk.volumes(group, signal);
     assert.deepEqual(kept?.image, { ...image, throughBytes: 4096 });
     const further = { ...image, throughBytes: 8192 };
