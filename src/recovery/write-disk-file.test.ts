@@ -19,7 +19,7 @@ function inFolder(t: TestContext): string {
 /** Fails, or waits for `held`, from the piece at 10 MiB on. */
 function failing(fail: (offset: number) => Promise<void>) {
   const disk = memoryDisk(content);
-  const { read } = disk;
+  const read = disk.read.bind(disk);
   disk.read = async (offset, length, by) => {
     if (offset >= 10 * 1024 * 1024) await fail(offset);
     return read(offset, length, by);
