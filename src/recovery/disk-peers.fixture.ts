@@ -1,4 +1,5 @@
 // A vault and hosts that say and do what a test wants of them, for those who look after disks.
+import assert from "node:assert/strict";
 import type { CaptureStatus, DiskHost, SeedStatus } from "#cloud/disk-host.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { environmentId, resourceId, type ResourceId } from "#kernel/ids.ts";
@@ -79,8 +80,8 @@ export class FakeHost {
       this.seeded.set(volumeId, status);
       return status;
     },
-    freeze: async () => {},
-    thaw: async () => {},
+    freeze: async () => assert.fail("no test holds file systems still"),
+    thaw: async () => assert.fail("no test holds file systems still"),
     console: async () => "",
     [Symbol.asyncDispose]: async () => {},
   };
