@@ -43,9 +43,8 @@ export class HostUnderTest implements AsyncDisposable {
     this.cloud = openHypervisorCloud({ socketPath: this.socket, outbound: options.outbound ?? true });
   }
 
-  /** `inFolder`: beside others' things, whose owner removes it. */
-  static async open(options: HostOptions, inFolder?: string): Promise<HostUnderTest> {
-    const folder = inFolder ?? mkdtempSync(join(tmpdir(), "understudy-host-"));
+  static async open(options: HostOptions): Promise<HostUnderTest> {
+    const folder = mkdtempSync(join(tmpdir(), "understudy-host-"));
     const host = new HostUnderTest(folder, options);
     await host.#linkImage();
     writeFileSync(host.configPath, `version: 1\nsites:\n${host.siteYaml()}environments: {}\n`);
@@ -65,12 +64,14 @@ export class HostUnderTest implements AsyncDisposable {
     return join(this.folder, "kernel");
   }
 
+  /** With paths that hold wherever the configuration stands. */
   siteYaml(): string {
+    const { folder } = this;
     const { addresses, limits = "memory: 2GiB, cpus: 16, disk: 500GiB", outbound = true } = this.#options;
     return `  ${siteName}:
     driver: hypervisor
-    host: {socket: ./host.sock}
-    data: ./host
+    host: {socket: ${folder}/host.sock}
+    data: ${folder}/host
     addresses: [${addresses}]
     outbound: ${String(outbound)}
     limits: {${limits}}
@@ -78,7 +79,7 @@ export class HostUnderTest implements AsyncDisposable {
       small: {cpus: 1, memory: 96MiB}
       large: {cpus: 1, memory: 128MiB}
     images:
-      small: {kernel: ./kernel, initrd: ./initrd, ready: "guest: ready"}
+      small: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "guest: ready"}
 `;
   }
 
