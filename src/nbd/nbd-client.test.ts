@@ -6,6 +6,7 @@ import { after, test } from "node:test";
 import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
+import type { BlockDevice } from "#model/block-device.ts";
 import { type ExportProvider, singleExport } from "./export-provider.ts";
 import { MemoryDevice } from "./memory-device.ts";
 import { listNbdExports, openNbdClient } from "./nbd-client.ts";
@@ -55,4 +56,47 @@ test("exports are listed; one that is not there is not found", async () => {
     { name: "disk", description: "a disk" },
   ]);
   await assert.rejects(openNbdClient({ ...options, exportName: "other" }), { code: "not_found" });
+});
+
+test("a flush that was waiting when the connection was lost does not vouch for what was written before", async () => {
+  const memory = new MemoryDevice({ sizeBytes: 4096 });
+  const gate = Promise.withResolvers<void>();
+  const started = Promise.withResolvers<void>();
+  const slow: BlockDevice = {
+    sizeBytes: 4096,
+    read: async (offset, length) => {
+      started.resolve();
+      await gate.promise;
+      return memory.read(offset, length);
+    },
+    extents: (offset, length) => memory.extents(offset, length),
+    write: (offset, data) => memory.write(offset, data),
+    zero: (offset, length) => memory.zero(offset, length),
+    trim: (offset, length) => memory.trim(offset, length),
+    flush: () => memory.flush(),
+    [Symbol.asyncDispose]: async () => {},
+  };
+  const { server, options } = await served(singleExport("disk", slow));
+  await using client = await openNbdClient({ ...options, maxRequests: 1 });
+  await client.write(0, Buffer.alloc(4096, 1));
+  const read = client.read(0, 1);
+  await started.promise;
+  // Behind the read: it has not been sent.
+  const flushes = [client.flush(), client.flush()];
+  const closed = server.close(1);
+  for (const flush of flushes) flush.catch(() => {});
+  // One that has lost what the other had in memory only.
+  const emptied = singleExport("disk", new MemoryDevice({ sizeBytes: 4096 }));
+  await using _again = await startNbdServer({
+    listen: options.address,
+    provider: emptied,
+    clock: systemClock,
+    log: silentLog,
+  });
+  await read;
+  for (const flush of flushes) await assert.rejects(flush, { code: "nbd.unreachable", outcome: "unknown" });
+  gate.resolve();
+  await closed;
+  await client.write(0, Buffer.alloc(4096, 2));
+  await client.flush();
 });

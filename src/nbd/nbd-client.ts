@@ -72,6 +72,8 @@ export class NbdClient implements BlockDevice {
   #written = 0;
   #durable = 0;
   #mayHaveLostWrites = false;
+  /** How often writes may have been lost. */
+  #losses = 0;
 
   constructor(first: Awaited<ReturnType<typeof connectAndNegotiate>>, options: NbdClientOptions) {
     const { facts } = first;
@@ -211,16 +213,12 @@ export class NbdClient implements BlockDevice {
     if (this.readOnly) return;
     if (!this.#has(transmissionFlag.sendFlush))
       throw new OperationalError("nbd.refused", "the NBD server cannot make writes durable");
-    if (this.#mayHaveLostWrites) {
-      this.#mayHaveLostWrites = false;
-      throw new OperationalError(
-        "nbd.unreachable",
-        "the connection to the NBD server was lost after writes that were not flushed; write them again",
-        { outcome: "unknown" },
-      );
-    }
+    if (this.#mayHaveLostWrites) throw this.#lost();
     const written = this.#written;
+    const losses = this.#losses;
     await this.#request({ command: nbdCommand.flush, flags: 0, offset: 0, length: 0 }, signal);
+    // It may have waited while a connection was lost, and then says nothing of what was written over that one.
+    if (this.#losses !== losses) throw this.#lost();
     this.#durable = Math.max(this.#durable, written);
   }
 
@@ -261,9 +259,20 @@ export class NbdClient implements BlockDevice {
     if (this.#fua(options) !== 0 && this.#durable === this.#written - 1) this.#durable = this.#written;
   }
 
+  /** It is said once. */
+  #lost(): OperationalError {
+    this.#mayHaveLostWrites = false;
+    return new OperationalError(
+      "nbd.unreachable",
+      "the connection to the NBD server was lost after writes that were not flushed; write them again",
+      { outcome: "unknown" },
+    );
+  }
+
   #onLost(): void {
     if (this.#options.trustServerCache === true || this.#written === this.#durable) return;
     this.#mayHaveLostWrites = true;
+    this.#losses += 1;
     this.#durable = this.#written;
   }
 
