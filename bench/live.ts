@@ -99,13 +99,23 @@ interface Taken {
   readonly full: number[];
   readonly slowPlain: number[];
   readonly slowFirst: number[];
+  readonly slowRules: number[];
   readonly pause: number[];
   readonly usual: number[];
 }
 
 /** Pairwise: what is compared is measured in turns. */
 async function measure(scene: Scene): Promise<Taken> {
-  const taken: Taken = { local: [], live: [], full: [], slowPlain: [], slowFirst: [], pause: [], usual: [] };
+  const taken: Taken = {
+    local: [],
+    live: [],
+    full: [],
+    slowPlain: [],
+    slowFirst: [],
+    slowRules: [],
+    pause: [],
+    usual: [],
+  };
   const local = join(scene.folder, "local.raw");
   {
     await using desk = await Desk.start(scene.folder, 0, 0);
@@ -130,6 +140,16 @@ async function measure(scene: Scene): Promise<Taken> {
       desk.forget();
       taken.slowPlain.push((await liveStart(scene, desk, false)).answerMs);
     }
+    {
+      await using desk = await Desk.start(scene.folder, 0, 0);
+      desk.forget();
+      await desk.rank(scene.volume, scene.moment);
+    }
+    {
+      // What the rules say of its files, and nothing of earlier starts.
+      await using desk = await Desk.start(scene.folder, slowMBs, slowWaitMs);
+      taken.slowRules.push((await liveStart(scene, desk, false)).answerMs);
+    }
     // A process of its own, which has nothing in memory but finds what the start before read.
     await using desk = await Desk.start(scene.folder, slowMBs, slowWaitMs);
     taken.slowFirst.push((await liveStart(scene, desk, false)).answerMs);
@@ -147,6 +167,8 @@ export async function run(): Promise<Record<string, number | string>> {
     full: [] as number[],
     gain: [] as number[],
     waitGain: [] as number[],
+    ruleGain: [] as number[],
+    ruleWaitGain: [] as number[],
     pause: [] as number[],
   };
   for (const gib of sizesGiB) {
@@ -165,6 +187,8 @@ export async function run(): Promise<Record<string, number | string>> {
       // Without what the start costs on a local disk too: what is waited for the store alone.
       const waited = (values: readonly number[]): number => median(values) - median(taken.local);
       ratios.waitGain.push(waited(taken.slowPlain) / waited(taken.slowFirst));
+      ratios.ruleGain.push(median(taken.slowPlain) / median(taken.slowRules));
+      ratios.ruleWaitGain.push(waited(taken.slowPlain) / waited(taken.slowRules));
       ratios.pause.push(Math.max(...taken.pause));
       figures[`live${gib}GiBMs`] = round(live, 0);
       figures[`full${gib}GiBMs`] = round(median(taken.full), 0);
@@ -181,6 +205,8 @@ export async function run(): Promise<Record<string, number | string>> {
     fullRestoreVsLive: round(Math.min(...ratios.full)),
     priorityGain: round(Math.min(...ratios.gain)),
     priorityWaitGain: round(Math.min(...ratios.waitGain)),
+    ruleGain: round(Math.min(...ratios.ruleGain)),
+    ruleWaitGain: round(Math.min(...ratios.ruleWaitGain)),
     handoverPauseMs: round(Math.max(...ratios.pause), 0),
     ...figures,
   };

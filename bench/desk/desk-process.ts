@@ -52,6 +52,8 @@ const desk = await openDesk({
   log: silentLog,
   window: { windowMs: 3_600_000, windowBytes: 20 * 2 ** 30 },
   foldEveryMs: 1000,
+  // What the guest of the `live` bench reads when it starts.
+  priorities: [{ path: "/*-wanted", weight: 1 }],
 });
 const served = await serveDesk(desk, data, silentLog);
 console.log("ready");

@@ -1,7 +1,7 @@
 /** The vault's desk, as the control plane has it: a process of its own, asked over its socket. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { NbdLocation } from "#hypervisor/machine-spec.ts";
@@ -81,9 +81,21 @@ export class Desk implements AsyncDisposable {
     return exportAt((await this.#desk.serve(group, volume, moment, noLimit)).uri);
   }
 
-  /** What is known of earlier starts. */
+  /** What is known of earlier starts, and of the files that rules name. */
   forget(): void {
-    rmSync(join(this.#folder, "desk", "groups", group, "boot-reads"), { recursive: true, force: true });
+    for (const name of ["boot-reads", "file-reads"])
+      rmSync(join(this.#folder, "desk", "groups", group, name), { recursive: true, force: true });
+  }
+
+  /** Ends when the rules have said which of the disk's files come first. */
+  async rank(volume: string, { at, sequence }: DiskMoment): Promise<void> {
+    const facts = { journalPosition: 0, consistency: "crash" as const, site: "bench", resources: 0 };
+    // Another one each time: one that is kept is not looked at again.
+    const id = `point-${process.hrtime.bigint().toString(36)}`;
+    const point = { id, at, sequence, ...facts, volumes: { [volume]: volume }, configuration: "" };
+    await this.#desk.keepPoint(group, point, noLimit);
+    const ranked = join(this.#folder, "desk", "groups", group, "file-reads", `${volume}.json`);
+    while (!existsSync(ranked)) await new Promise((resolve) => setTimeout(resolve, 50));
   }
 
   /** The most that it ever had resident (proc_pid_status(5)). */

@@ -279,6 +279,25 @@ const agents = z.strictObject({
   ),
 });
 
+/** Holds for a file when all that it says holds. Weights of those that hold add up; below or at zero a file does not come first. */
+const priority = z
+  .strictObject({
+    path: z
+      .string()
+      .startsWith("/", "a path begins with /; `**` stands for any number of names")
+      .max(1000)
+      .optional(),
+    kind: z.enum(["executable", "library", "file", "directory"]).optional(),
+    modifiedWithin: duration.optional(),
+    smallerThan: byteSize.optional(),
+    largerThan: byteSize.optional(),
+    weight: z.number().min(-1000).max(1000).default(1),
+  })
+  .refine(
+    ({ weight: _weight, ...says }) => Object.values(says).some((value) => value !== undefined),
+    "a rule says something of a file: path, kind, modifiedWithin, smallerThan or largerThan",
+  );
+
 const vault = z.strictObject({
   /** Where the repository is. */
   store: z.union([z.strictObject({ folder: z.string().min(1) }), z.strictObject({ s3: s3Store })]),
@@ -290,6 +309,8 @@ const vault = z.strictObject({
   windowSize: byteSize.prefault("20GiB"),
   /** The log becomes points of the repository so often. */
   foldEvery: duration.prefault("1m"),
+  /** Which files of a disk come first while a machine starts on it: after what its last start read, the heaviest. */
+  priorities: z.array(priority).max(100).default([]),
   /** Older points thin out. */
   retention: retention.prefault({}),
   agents: agents.optional(),

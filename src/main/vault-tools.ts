@@ -20,6 +20,7 @@ import { retentionPolicyOf } from "#main/retention-policy-of.ts";
 import { openVaultPlace, withVault } from "#main/vault-place.ts";
 import { keptGroups, listKeptPoints, type StoredPoint, unpackConfiguration } from "#recovery/kept-points.ts";
 import { nbdSocketIn, openDesk } from "#recovery/desk/open-desk.ts";
+import type { FileRule } from "#recovery/priorities/file-rules.ts";
 import { deskSocketIn, serveDesk } from "#recovery/desk/serve-desk.ts";
 import type { ServedIntake } from "#recovery/intake/serve-intake.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
@@ -87,7 +88,7 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
         "vault serve takes its vault from the configuration, not from --store",
       );
     }
-    const { data: folder, window, windowSize, foldEvery, retention } = config;
+    const { data: folder, window, windowSize, foldEvery, retention, priorities } = config;
     await mkdir(folder, { recursive: true, mode: 0o700 });
     await using desk = await openDesk({
       folder,
@@ -96,6 +97,7 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
       log,
       window: { windowMs: window, windowBytes: windowSize },
       foldEveryMs: foldEvery,
+      priorities: priorities.map(fileRuleOf),
       retention: {
         policy: retentionPolicyOf(retention),
         applyEveryMs: retention.applyEvery,
@@ -116,6 +118,18 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
     );
     await aborted(signal);
   });
+}
+
+function fileRuleOf(rule: VaultConfig["priorities"][number]): FileRule {
+  const { path, kind, modifiedWithin, smallerThan, largerThan, weight } = rule;
+  return {
+    weight,
+    ...(path === undefined ? {} : { path }),
+    ...(kind === undefined ? {} : { kind }),
+    ...(modifiedWithin === undefined ? {} : { modifiedWithinMs: modifiedWithin }),
+    ...(smallerThan === undefined ? {} : { smallerThanBytes: smallerThan }),
+    ...(largerThan === undefined ? {} : { largerThanBytes: largerThan }),
+  };
 }
 
 /** Undefined: no agents are configured. */

@@ -11,6 +11,8 @@ import type { GroupStatus, KeptVolume, PinnedMoment, Taker } from "#recovery/vau
 import { openBootReads } from "#recovery/priorities/boot-reads.ts";
 import { PriorityReader } from "#recovery/priorities/priority-reader.ts";
 import type { Vault } from "#vault/open-vault.ts";
+import type { FileRule } from "#recovery/priorities/file-rules.ts";
+import { PointRanking } from "#recovery/priorities/rank-points.ts";
 import type { RetentionPolicy } from "#vault/plan-retention.ts";
 import { LogKeeper } from "#vault/write-log/keep-log.ts";
 import type { VolumeImage } from "#vault/write-log/log-event.ts";
@@ -35,6 +37,8 @@ export interface GroupDeskOptions {
   readonly log: Log;
   readonly window: LogWindow;
   readonly foldEveryMs: number;
+  /** Which files of a disk are fetched first. */
+  readonly priorities: readonly FileRule[];
 }
 
 interface OpenLog {
@@ -49,6 +53,7 @@ export class GroupDesk implements AsyncDisposable {
   readonly #shipper: LogShipper;
   readonly #keeper: LogKeeper;
   readonly #points: GroupPoints;
+  readonly #ranking: PointRanking;
   readonly #sessions: CaptureSessions;
   readonly #served: ServedMoments;
 
@@ -59,6 +64,12 @@ export class GroupDesk implements AsyncDisposable {
     this.#log = log;
     this.#shipper = shipper;
     this.#points = new GroupPoints({ group, vault, writeLog: log, record, clock, log: options.log });
+    this.#ranking = new PointRanking({
+      rules: options.priorities,
+      fileReads: openBootReads(join(options.folder, "file-reads")),
+      open: (volume, sequence) => this.#points.open(volume, sequence),
+      log: options.log,
+    });
     this.#keeper = this.#keepLog();
     this.#sessions = new CaptureSessions({
       group,
@@ -178,8 +189,9 @@ export class GroupDesk implements AsyncDisposable {
     return this.#points.heldAt(atMs, signal);
   }
 
-  keepPoint(point: KeptPoint, signal: AbortSignal): Promise<void> {
-    return this.#points.keep(point, signal);
+  async keepPoint(point: KeptPoint, signal: AbortSignal): Promise<void> {
+    await this.#points.keep(point, signal);
+    this.#ranking.want(Object.values(point.volumes), point.sequence, point.at);
   }
 
   async retain(policy: RetentionPolicy, signal: AbortSignal): Promise<void> {
@@ -231,6 +243,7 @@ export class GroupDesk implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#ranking[Symbol.asyncDispose]();
     await this.#keeper[Symbol.asyncDispose]();
     await this.#points.settled();
     await this.#served[Symbol.asyncDispose]();
@@ -261,7 +274,8 @@ export class GroupDesk implements AsyncDisposable {
     const { folder, clock, log } = this.#options;
     const reader = await this.#points.open(volume, sequence);
     const bootReads = openBootReads(join(folder, "boot-reads"));
-    return new PriorityReader({ reader, volume, bootReads, clock, log });
+    const fileReads = openBootReads(join(folder, "file-reads"));
+    return new PriorityReader({ reader, volume, bootReads, fileReads, clock, log });
   }
 }
 

@@ -13,6 +13,7 @@ import {
 } from "#recovery/kept-points.ts";
 import type { KeptPointFacts, VaultDesk } from "#recovery/vault-desk.ts";
 import type { PointId } from "#vault/point-manifest.ts";
+import type { FileRule } from "#recovery/priorities/file-rules.ts";
 import type { Vault } from "#vault/open-vault.ts";
 import type { RetentionPolicy } from "#vault/plan-retention.ts";
 import type { LogWindow } from "#vault/write-log/prune-log.ts";
@@ -29,6 +30,8 @@ export interface DeskOptions {
   readonly log: Log;
   readonly window: LogWindow;
   readonly foldEveryMs: number;
+  /** Which files of a disk are fetched first when a machine starts on it, after what its last start read. */
+  readonly priorities?: readonly FileRule[];
   /** Undefined: every point stays. */
   readonly retention?: DeskRetention;
 }
@@ -48,11 +51,11 @@ export function nbdSocketIn(folder: string): string {
 
 /** Errors: `config.invalid` for a folder whose name is too long. A log that cannot be opened is an error of its own group's calls. */
 export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
-  const { folder, vault, clock, log, window, foldEveryMs } = options;
+  const { folder, vault, clock, log, window, foldEveryMs, priorities = [] } = options;
   const groups = await OpenGroups.open({
     folder: join(folder, "groups"),
     open: (group, itsFolder) =>
-      GroupDesk.open({ group, folder: itsFolder, vault, clock, log, window, foldEveryMs }),
+      GroupDesk.open({ group, folder: itsFolder, vault, clock, log, window, foldEveryMs, priorities }),
     clock,
     log,
   });

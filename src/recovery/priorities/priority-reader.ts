@@ -14,6 +14,8 @@ export interface PriorityReaderOptions {
   readonly reader: BlockReader;
   readonly volume: string;
   readonly bootReads: BootReads;
+  /** What the rules want of its files; fetched after what a start read. */
+  readonly fileReads?: BootReads;
   readonly clock: Clock;
   readonly log: Log;
   /** A start is over so long after its first read, in milliseconds. */
@@ -47,7 +49,7 @@ export class PriorityReader implements BlockReader {
   }
 
   /**
-   * A machine is about to start from it: begins to fetch what the last start read, and to remember what this one reads. At most
+   * A machine is about to start from it: begins to fetch what the last start read and then what the rules want, and to remember what this one reads. At most
    * 256 MiB are held. Nothing of it failing is anybody's concern but a log's.
    */
   expectStart(): void {
@@ -80,7 +82,9 @@ export class PriorityReader implements BlockReader {
   }
 
   async #warm(): Promise<void> {
-    const regions = (await this.#options.bootReads.load(this.#options.volume))
+    const { bootReads, fileReads, volume } = this.#options;
+    const wanted = [...(await bootReads.load(volume)), ...((await fileReads?.load(volume)) ?? [])];
+    const regions = [...new Set(wanted)]
       .filter((region) => region * REGION_BYTES < this.sizeBytes)
       .slice(0, MOST_REGIONS);
     const queue = regions.values();
