@@ -13,6 +13,7 @@ import {
   startFakeCloud,
   startFixture,
   upstreams,
+  until,
 } from "./gateway.fixture.ts";
 
 async function both(
@@ -21,10 +22,6 @@ async function both(
 ): Promise<{ cloud: FakeCloud; fixture: Fixture }> {
   const cloud = await startFakeCloud(t);
   return { cloud, fixture: await startFixture(t, { services: upstreams(cloud.endpoint), ...options }) };
-}
-
-async function until(what: () => boolean): Promise<void> {
-  while (!what()) await turn();
 }
 
 /** Sends raw bytes and reads until the other side closes. */

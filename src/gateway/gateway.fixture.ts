@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
+import { setImmediate as turn } from "node:timers/promises";
 import { request as send } from "undici";
 import { systemClock } from "#kernel/clock.ts";
 import { environmentId } from "#kernel/ids.ts";
@@ -238,4 +239,9 @@ async function call(
   const text = await answer.body.text();
   const code = /<Code>([^<]*)<\/Code>/.exec(text)?.[1];
   return { status: answer.statusCode, headers: answer.headers, text, code };
+}
+
+/** Resolves when it holds; what never comes fails the test by its own time limit. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await condition())) await turn();
 }

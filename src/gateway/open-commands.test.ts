@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import type { ServerResponse } from "node:http";
 import { type TestContext, test } from "node:test";
-import { setImmediate as turn } from "node:timers/promises";
 import {
   type FakeCloud,
   type Fixture,
@@ -11,11 +10,8 @@ import {
   startFakeCloud,
   startFixture,
   upstreams,
+  until,
 } from "./gateway.fixture.ts";
-
-async function until(what: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await what())) await turn();
-}
 
 /** Remembers what it ran by token, as EC2 does, and can be told to lose the next answer before or after that. */
 class ForgetfulCloud {

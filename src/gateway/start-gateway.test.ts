@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { type TestContext, test } from "node:test";
-import { setImmediate as turn } from "node:timers/promises";
 import { isOperational } from "#kernel/errors.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import {
@@ -15,6 +14,7 @@ import {
   startFakeCloud,
   startFixture,
   upstreams,
+  until,
 } from "./gateway.fixture.ts";
 
 async function both(
@@ -23,10 +23,6 @@ async function both(
 ): Promise<{ cloud: FakeCloud; fixture: Fixture }> {
   const cloud = await startFakeCloud(t);
   return { cloud, fixture: await startFixture(t, { services: upstreams(cloud.endpoint), ...options }) };
-}
-
-async function until(what: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await what())) await turn();
 }
 
 const run = { Action: "RunInstances", ImageId: "ami-1", MinCount: "1", MaxCount: "1" };

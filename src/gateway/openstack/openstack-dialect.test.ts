@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { setImmediate as turn } from "node:timers/promises";
 import {
   type FakeOpenstack,
   type OpenstackFixture,
@@ -17,6 +16,7 @@ import {
   startFakeOpenstack,
   startOpenstackFixture,
 } from "./openstack.fixture.ts";
+import { until } from "#gateway/gateway.fixture.ts";
 
 const id = "d7a8bb86-a63f-44e1-806f-32c048d11786";
 
@@ -26,10 +26,6 @@ async function both(
 ): Promise<{ cloud: FakeOpenstack; fixture: OpenstackFixture }> {
   const cloud = await startFakeOpenstack(t);
   return { cloud, fixture: await startOpenstackFixture(t, { authUrl: cloud.authUrl, ...options }) };
-}
-
-async function until(what: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await what())) await turn();
 }
 
 function serving(routes: Readonly<Record<string, Reply | "cut" | ((received: Received) => Reply)>>) {

@@ -21,13 +21,13 @@ import {
   run,
   serversOf,
   statusOf,
-  until,
   up,
   type Ended,
   type Keys,
   type Place,
   type Running,
 } from "./understudy-process.ts";
+import { until } from "#testing/until.ts";
 
 interface Failure {
   readonly name: string;

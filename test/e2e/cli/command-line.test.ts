@@ -18,10 +18,10 @@ import {
   run,
   start,
   statusOf,
-  until,
   up,
   watch,
 } from "./understudy-process.ts";
+import { until } from "#testing/until.ts";
 
 const root = join(import.meta.dirname, "..", "..", "..");
 

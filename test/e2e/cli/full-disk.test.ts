@@ -16,10 +16,10 @@ import {
   makePlace,
   serversOf,
   statusOf,
-  until,
   up,
   type Place,
 } from "./understudy-process.ts";
+import { until } from "#testing/until.ts";
 
 /** A small disk of its own for the data folder; null where this user may not make one. */
 async function smallDisk(t: TestContext, place: Place, kilobytes: number): Promise<string | null> {

@@ -290,20 +290,6 @@ export async function journalOf(place: Place): Promise<readonly JournalEntry[]> 
   return entries;
 }
 
-/** Repeats until `probe` gives a value; bounded. */
-export async function until<T>(
-  what: string,
-  probe: () => Promise<T | undefined> | T | undefined,
-): Promise<T> {
-  const deadline = Date.now() + 30_000;
-  for (;;) {
-    const found = await probe();
-    if (found !== undefined) return found;
-    if (Date.now() > deadline) throw new Error(`waited 30 s in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
-}
-
 /** The servers of a cloud that are not gone, from its own records. */
 export async function serversOf(cloud: Devcloud): Promise<readonly { id: string; state: string }[]> {
   const response = await fetch(`${cloud.endpoint}/_devcloud/state`, {

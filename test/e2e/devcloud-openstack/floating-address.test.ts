@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { type CloudUnderTest, firstImage, makeWorld, openCloudUnderTest } from "./cloud-under-test.ts";
+import { until } from "#testing/until.ts";
 
 let cloud: CloudUnderTest;
 
@@ -20,14 +21,6 @@ require("node:http")
 async function get(url: string): Promise<string> {
   const answer = await fetch(url, { signal: AbortSignal.timeout(5000), headers: { connection: "close" } });
   return answer.text();
-}
-
-async function until<T>(look: () => Promise<T | undefined>): Promise<T> {
-  for (;;) {
-    const seen = await look();
-    if (seen !== undefined) return seen;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }
 
 test(
@@ -56,7 +49,7 @@ test(
       },
     });
     const console = `/compute/v2.1/servers/${id}/action`;
-    await until(async () => {
+    await until("the address to lead nowhere", async () => {
       const answer = await cloud.call("POST", console, { "os-getConsoleOutput": {} });
       return answer.text.includes("listening") ? true : undefined;
     });
@@ -67,7 +60,7 @@ test(
       floatingip: { floating_network_id: world.publicNetwork, port_id: port?.id },
     });
     const url = `http://${String(address["floating_ip_address"])}:18080/`;
-    const text = await until(() => get(url).catch(() => undefined));
+    const text = await until("the server behind its address", () => get(url).catch(() => undefined));
     assert.equal(text, `${id} {"role":"web"}`);
     const freed = await cloud.call("PUT", `/networking/v2.0/floatingips/${address.id}`, {
       floatingip: { port_id: null },

@@ -86,17 +86,6 @@ process.on("SIGTERM", () => { console.log("asked to stop"); process.exit(0); });
 `,
 ).toString("base64");
 
-/** Repeats until `probe` gives a value; the test's own timeout bounds it. */
-export async function until<T>(what: string, probe: () => Promise<T | undefined>): Promise<T> {
-  const deadline = Date.now() + 30_000;
-  for (;;) {
-    const found = await probe();
-    if (found !== undefined) return found;
-    if (Date.now() > deadline) throw new Error(`waited 30 s in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 /** What the server answers; undefined while nothing does. */
 export async function ask(address: string): Promise<{ name: string; pid: number } | undefined> {
   try {

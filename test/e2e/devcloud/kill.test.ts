@@ -15,7 +15,8 @@ import {
   waitUntilInstanceRunning,
   waitUntilInstanceStopped,
 } from "@aws-sdk/client-ec2";
-import { admin, ask, end, isGone, makeDataDir, spawnDevcloud, until, webServer } from "./devcloud-process.ts";
+import { admin, ask, end, isGone, makeDataDir, spawnDevcloud, webServer } from "./devcloud-process.ts";
+import { until } from "#testing/until.ts";
 
 void test("a killed cloud takes its servers along and has everything again when it returns", async () => {
   using data = makeDataDir();

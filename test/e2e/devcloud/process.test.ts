@@ -13,7 +13,8 @@ import {
   waitUntilInstanceTerminated,
 } from "@aws-sdk/client-ec2";
 import { startDevcloud, type Devcloud } from "#devcloud/start-devcloud.ts";
-import { ask, isGone, makeDataDir, until, webServer } from "./devcloud-process.ts";
+import { ask, isGone, makeDataDir, webServer } from "./devcloud-process.ts";
+import { until } from "#testing/until.ts";
 
 let cloud: Devcloud;
 let client: EC2Client;

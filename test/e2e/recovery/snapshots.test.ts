@@ -40,9 +40,9 @@ import {
   type Running,
   start,
   statusOf,
-  until,
   up,
 } from "../cli/understudy-process.ts";
+import { until } from "#testing/until.ts";
 
 const block = 512 * 1024;
 const { signal } = new AbortController();

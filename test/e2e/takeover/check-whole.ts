@@ -3,6 +3,7 @@ import type { EnvironmentPhase, RunKind } from "#model/run.ts";
 import type { EngineUnderTest, Side } from "./engine-under-test.ts";
 import type { Expected } from "./small-shop.ts";
 import type { CloudDump, TwoClouds } from "./two-clouds.ts";
+import { until } from "./until.ts";
 
 export interface Ending {
   readonly kind: RunKind;
@@ -190,4 +191,20 @@ async function checkPairings(engine: EngineUnderTest, other: CloudDump): Promise
     ),
     ...unknown.map((id) => `server ${id} on the other side is paired with nothing`),
   ];
+}
+
+/** Fails with the problems that are left when it has been waited for. */
+export async function untilWhole(
+  clouds: TwoClouds,
+  engine: EngineUnderTest,
+  expected: Expected,
+  ending: Ending,
+  { what = "the environment to be whole", limitMs = 30_000 } = {},
+): Promise<void> {
+  await until(
+    what,
+    () => checkWhole(clouds, engine, expected, ending),
+    (problems) => problems.length === 0,
+    limitMs,
+  );
 }

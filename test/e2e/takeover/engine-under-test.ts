@@ -185,3 +185,11 @@ export class EngineUnderTest implements AsyncDisposable {
     return this.stop();
   }
 }
+
+/** A connection that breaks is told of before the process's end is. */
+export async function isGone(engine: EngineUnderTest): Promise<boolean> {
+  const wait = new Promise<"alive">((resolve) => {
+    setTimeout(resolve, 1000, "alive");
+  });
+  return (await Promise.race([engine.exited, wait])) !== "alive";
+}

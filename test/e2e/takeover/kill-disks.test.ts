@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { RunKind } from "#model/run.ts";
 import { HostUnderTest, openVaultUnderTest } from "./disks-under-test.ts";
-import type { EngineUnderTest, Side } from "./engine-under-test.ts";
+import { type EngineUnderTest, type Side, isGone } from "./engine-under-test.ts";
 import { buildShop } from "./small-shop.ts";
 import { type Prepared, TwoClouds } from "./two-clouds.ts";
 import { until } from "./until.ts";
@@ -103,14 +103,6 @@ async function ended(
     if (await isGone(engine)) return false;
     throw error;
   }
-}
-
-/** A connection that breaks is told of before the process's end is. */
-async function isGone(engine: EngineUnderTest): Promise<boolean> {
-  const wait = new Promise<"alive">((resolve) => {
-    setTimeout(resolve, 1000, "alive");
-  });
-  return (await Promise.race([engine.exited, wait])) !== "alive";
 }
 
 /** As `atRest`; an engine whose last durable steps came after the run's end may die only now, and is started again. */

@@ -7,8 +7,8 @@ import fc from "fast-check";
 import { request } from "undici";
 import type { FaultSpec } from "#devcloud/front/fault-rules.ts";
 import type { RunKind } from "#model/run.ts";
-import { checkWhole, type Ending } from "./check-whole.ts";
-import type { EngineUnderTest } from "./engine-under-test.ts";
+import { type Ending, untilWhole } from "./check-whole.ts";
+import { type EngineUnderTest, isGone } from "./engine-under-test.ts";
 import { freePort } from "./free-port.ts";
 import { buildShop, type Expected, Tagger, webPort } from "./small-shop.ts";
 import { type Prepared, TwoClouds } from "./two-clouds.ts";
@@ -100,11 +100,7 @@ async function whole(
   what: string,
 ): Promise<void> {
   try {
-    await until(
-      `${what}: the environment to be whole`,
-      () => checkWhole(clouds, engine, expected, ending),
-      (problems) => problems.length === 0,
-    );
+    await untilWhole(clouds, engine, expected, ending, { what: `${what}: the environment to be whole` });
   } catch (error) {
     if (await isGone(engine)) throw error;
     const told = (await engine.events()).map(({ message }) => `\n  ${message}`).join("");
@@ -280,14 +276,6 @@ async function followRun(engine: EngineUnderTest, kind: RunKind): Promise<boolea
     if (await isGone(engine)) return false;
     throw error;
   }
-}
-
-/** A connection that breaks is told of before the process's end is. */
-async function isGone(engine: EngineUnderTest): Promise<boolean> {
-  const wait = new Promise<"alive">((resolve) => {
-    setTimeout(resolve, 1000, "alive");
-  });
-  return (await Promise.race([engine.exited, wait])) !== "alive";
 }
 
 /** Rounds taken by two workers, each on clouds of its own, until `next` has no more. */

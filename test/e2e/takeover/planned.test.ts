@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CreateTagsCommand } from "@aws-sdk/client-ec2";
-import { checkWhole, type Ending } from "./check-whole.ts";
+import { type Ending, untilWhole } from "./check-whole.ts";
 import type { EngineUnderTest } from "./engine-under-test.ts";
 import { buildShop, type Expected } from "./small-shop.ts";
 import { TwoClouds } from "./two-clouds.ts";
@@ -14,21 +14,8 @@ async function open(): Promise<{ clouds: TwoClouds; engine: EngineUnderTest; exp
   const clouds = await TwoClouds.open();
   const engine = await clouds.mustStartEngine();
   const expected = await buildShop(engine.gateway());
-  await whole(clouds, engine, expected, home);
+  await untilWhole(clouds, engine, expected, home);
   return { clouds, engine, expected };
-}
-
-async function whole(
-  clouds: TwoClouds,
-  engine: EngineUnderTest,
-  expected: Expected,
-  ending: Ending,
-): Promise<void> {
-  await until(
-    "the environment to be whole",
-    () => checkWhole(clouds, engine, expected, ending),
-    (problems) => problems.length === 0,
-  );
 }
 
 async function ended(
@@ -65,7 +52,7 @@ test(
     assert.match(run.error ?? "", /east works and west would not be whole: .*--force/);
     const server = expected.ids.get("web-2") ?? "";
     await tag(engine, server);
-    await whole(clouds, engine, expected, { ...home, tagged: { server: "web-2", keys: ["after"] } });
+    await untilWhole(clouds, engine, expected, { ...home, tagged: { server: "web-2", keys: ["after"] } });
     assert.equal((await engine.status()).epoch, 3, "one epoch for the move, one for the way back");
   },
 );
@@ -94,7 +81,7 @@ test(
     // The way back finds the one again that could not follow.
     await engine.startRun("failback");
     assert.equal((await ended(engine, "failback")).state, "succeeded");
-    await whole(clouds, engine, expected, { ...home, kind: "failback", runs: 1 });
+    await untilWhole(clouds, engine, expected, { ...home, kind: "failback", runs: 1 });
   },
 );
 
@@ -134,6 +121,6 @@ test(
     assert.equal((await ended(engine, "failback")).state, "succeeded");
     await tag(engine, server);
     const tagged = { server: "web-2", keys: ["after"] };
-    await whole(clouds, engine, expected, { ...home, kind: "failback", runs: 1, tagged });
+    await untilWhole(clouds, engine, expected, { ...home, kind: "failback", runs: 1, tagged });
   },
 );

@@ -6,10 +6,10 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { request } from "undici";
-import { checkWhole, type Ending } from "./check-whole.ts";
+import { type Ending, untilWhole } from "./check-whole.ts";
 import type { EngineUnderTest } from "./engine-under-test.ts";
 import { freePort } from "./free-port.ts";
-import { buildShop, type Expected, webPort } from "./small-shop.ts";
+import { buildShop, webPort } from "./small-shop.ts";
 import { TwoClouds } from "./two-clouds.ts";
 import { until } from "./until.ts";
 import { WitnessUnderTest } from "./witness-under-test.ts";
@@ -34,20 +34,6 @@ async function answering(port: number): Promise<string> {
   } catch (error) {
     return `nobody: ${String(error)}`;
   }
-}
-
-async function whole(
-  clouds: TwoClouds,
-  engine: EngineUnderTest,
-  expected: Expected,
-  ending: Ending,
-): Promise<void> {
-  await until(
-    "the environment to be whole",
-    () => checkWhole(clouds, engine, expected, ending),
-    (problems) => problems.length === 0,
-    60_000,
-  );
 }
 
 /** How long the state that a witness tells of one site has lasted, in milliseconds; -1 if it says otherwise. */
@@ -76,7 +62,7 @@ test("witnesses decide together", { timeout: 300_000 }, async (t) => {
   await using engine = await clouds.mustStartEngine();
   const expected = await buildShop(engine.gateway());
   const home: Ending = { kind: "failover", serving: "east", phase: "protected", runs: 0, other: "reserve" };
-  await whole(clouds, engine, expected, home);
+  await untilWhole(clouds, engine, expected, home, { limitMs: 60_000 });
   const start = (name: string): Promise<WitnessUnderTest> =>
     WitnessUnderTest.start(engine.api, join(clouds.folder, `${name}.token`));
   const [north, middle, south] = await Promise.all([start("north"), start("middle"), start("south")]);
@@ -100,13 +86,19 @@ test("witnesses decide together", { timeout: 300_000 }, async (t) => {
   );
   const [failover] = await engine.runs();
   assert.equal(failover?.trigger, "witnesses");
-  await whole(clouds, engine, expected, {
-    ...home,
-    serving: "west",
-    phase: "failed_over",
-    runs: 1,
-    other: "down",
-  });
+  await untilWhole(
+    clouds,
+    engine,
+    expected,
+    {
+      ...home,
+      serving: "west",
+      phase: "failed_over",
+      runs: 1,
+      other: "down",
+    },
+    { limitMs: 60_000 },
+  );
   const westIds = (await clouds.dump("west")).tables.server.map(({ id }) => id);
   assert.ok(westIds.includes(await answering(port)), "users are answered by the copy");
 
@@ -127,7 +119,7 @@ test("witnesses decide together", { timeout: 300_000 }, async (t) => {
 
   // What it lied about is no longer told, and an old word is no word.
   await south.stop();
-  await whole(clouds, engine, expected, { ...home, kind: "failback", runs: 1 });
+  await untilWhole(clouds, engine, expected, { ...home, kind: "failback", runs: 1 }, { limitMs: 60_000 });
   const back = (await engine.runs()).find(({ kind }) => kind === "failback");
   assert.equal(back?.trigger, "return policy");
   const eastIds = (await clouds.dump("east")).tables.server.map(({ id }) => id);

@@ -12,6 +12,7 @@ import { openNbdClient, type NbdClient } from "#nbd/nbd-client.ts";
 import { connectDesk } from "#recovery/desk/serve-desk.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
+import { until } from "#testing/until.ts";
 
 const program = join(import.meta.dirname, "..", "..", "..", "bin", "understudy");
 const { signal } = new AbortController();
@@ -166,19 +167,6 @@ export async function shipped(desk: VaultDesk): Promise<void> {
   await until("the log to be in the store", async () =>
     (await desk.status(group, signal))?.shipLagMs === 0 ? true : undefined,
   );
-}
-
-export async function until<T>(
-  what: string,
-  probe: () => Promise<T | undefined> | T | undefined,
-): Promise<T> {
-  const deadline = Date.now() + 30_000;
-  for (;;) {
-    const found = await probe();
-    if (found !== undefined) return found;
-    if (Date.now() > deadline) throw new Error(`waited 30 s in vain for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }
 
 /** Every file below the folder, largest last. */
