@@ -49,6 +49,11 @@ export const startRunBody = z.strictObject({
   holdMs: z.number().int().min(0).max(86_400_000).optional(),
 });
 
+export const createPointBody = z.strictObject({
+  /** `application`: file systems stand still while it is taken, where guest agents can do that. */
+  consistency: z.enum(["crash", "application"]).default("crash"),
+});
+
 export const noticesBody = z.strictObject({
   notices: z
     .array(

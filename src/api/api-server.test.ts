@@ -37,6 +37,12 @@ const expectations: Readonly<Record<string, Expectation>> = {
     payload: { kind: "failover", reason: "test" },
     status: 202,
   },
+  "POST /v1/environments/:environment/points": {
+    may: "operator",
+    url: "/v1/environments/shop/points",
+    payload: { consistency: "application" },
+    status: 201,
+  },
   "GET /v1/runs": { may: "operator", url: "/v1/runs?environment=shop" },
   "GET /v1/runs/:run": { may: "operator", url: "/v1/runs/failover-1" },
   "GET /v1/witness/probes": { may: "witness", url: "/v1/witness/probes" },
@@ -117,7 +123,7 @@ describe("who may do what", () => {
 
   for (const [key, expected] of Object.entries(expectations)) {
     test(`${key}: ${expected.may}`, async () => {
-      const changes = (): number => fixture.started.length + fixture.posted.length;
+      const changes = (): number => fixture.started.length + fixture.posted.length + fixture.created.length;
       const before = changes();
       const codeOf = ({ body }: Answer): string => (JSON.parse(body) as ErrorBody).error.code;
       const anonymous = await call(key, undefined, expected);

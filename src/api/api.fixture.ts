@@ -20,6 +20,8 @@ export interface ApiFixture {
   readonly app: FastifyInstance;
   readonly started: RunRequest[];
   readonly posted: Notice[];
+  /** Consistencies of the points that were asked for. */
+  readonly created: string[];
   /** Long polls that wait, and those that were told that their client has gone. */
   readonly waiting: { now: number; gone: number };
   /** Thrown by the next status. */
@@ -29,6 +31,7 @@ export interface ApiFixture {
 export async function openApiFixture(): Promise<ApiFixture> {
   const started: RunRequest[] = [];
   const posted: Notice[] = [];
+  const created: string[] = [];
   const waiting = { now: 0, gone: 0 };
   const holder: { failure: unknown } = { failure: undefined };
   const controlPlane: ControlPlane = {
@@ -42,6 +45,13 @@ export async function openApiFixture(): Promise<ApiFixture> {
     pairings: (environment) => known(environment, []),
     gaps: (environment) => known(environment, []),
     points: (environment) => known(environment, { group: null, points: [] }),
+    createPoint: async (environment, consistency) => {
+      const point = await known(environment, { id: "point-1", consistency } as Awaited<
+        ReturnType<ControlPlane["createPoint"]>
+      >);
+      created.push(consistency);
+      return point;
+    },
     startRun: async (request) => {
       const run = await known(request.environment, { id: "failover-1" } as RunView);
       started.push(request);
@@ -85,6 +95,7 @@ export async function openApiFixture(): Promise<ApiFixture> {
     app,
     started,
     posted,
+    created,
     waiting,
     get failure() {
       return holder.failure;

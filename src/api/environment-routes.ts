@@ -1,7 +1,11 @@
 import { requireOperator } from "#api/api-auth.ts";
 import type { TypedApp } from "#api/api-routes.ts";
-import { environmentParams, eventsQuery, pageQuery } from "#api/api-schemas.ts";
+import { createPointBody, environmentParams, eventsQuery, pageQuery } from "#api/api-schemas.ts";
+import { isOperational, OperationalError } from "#kernel/errors.ts";
 import type { ControlPlane } from "#takeover/control.ts";
+
+/** Its disks become points of the vault, which takes as long as what has changed since the last one. */
+const createPointWithinMs = 50_000;
 
 export function registerEnvironmentRoutes(app: TypedApp, controlPlane: ControlPlane): void {
   app.get("/v1/environments", { schema: { summary: "Every environment's status" } }, async (request) => {
@@ -56,6 +60,30 @@ export function registerEnvironmentRoutes(app: TypedApp, controlPlane: ControlPl
     (request) => {
       requireOperator(request.caller);
       return controlPlane.points(request.params.environment, AbortSignal.timeout(10_000));
+    },
+  );
+
+  app.post(
+    "/v1/environments/:environment/points",
+    {
+      schema: {
+        summary: "Take a recovery point now; file systems held still for it are let go before the answer",
+        params,
+        body: createPointBody,
+      },
+    },
+    async (request, reply) => {
+      requireOperator(request.caller);
+      const { consistency } = request.body;
+      const limit = AbortSignal.timeout(createPointWithinMs);
+      try {
+        const point = await controlPlane.createPoint(request.params.environment, consistency, limit);
+        return await reply.status(201).send(point);
+      } catch (error) {
+        if (!limit.aborted || isOperational(error)) throw error;
+        const late = `the point was not taken within ${createPointWithinMs / 1000} s: there is much to bring into the vault; points of the policy take as long as it needs`;
+        throw new OperationalError("cloud.timeout", late, { outcome: "unknown", cause: error });
+      }
     },
   );
 

@@ -40,6 +40,28 @@ export function addPointCommands(program: Command, context: CommandContext): voi
       context.terminal.out(flags.json ? JSON.stringify(view) : describePoints(view, Date.now()));
     });
   point
+    .command("create [environment]")
+    .description("a recovery point of now: the configuration and all protected disks at one instant")
+    .option(
+      "--consistent",
+      "hold the guests' file systems still for the instant; exits 8 if that could not be had",
+    )
+    .addHelpText(
+      "after",
+      examples("understudy point create shop", "understudy point create shop --consistent --json"),
+    )
+    .action(
+      async (name: string | undefined, options: { readonly consistent?: boolean }, command: Command) => {
+        const flags = globalFlags(command);
+        const api = await openApi(context, flags);
+        const environment = await chooseEnvironment(api, name);
+        const consistency = options.consistent === true ? "application" : "crash";
+        const made = await api.post<RecoveryPoint>(environmentPath(environment, "/points"), { consistency });
+        context.terminal.out(flags.json ? JSON.stringify(made) : describePoint(made));
+        if (made.consistency !== consistency && consistency === "application") context.exitWith(8);
+      },
+    );
+  point
     .command("show <point> [environment]")
     .description("one recovery point: what it ties together, and whether it was booted and probed")
     .option("--store <store>", "as the vault there keeps it, without any control plane")
@@ -137,6 +159,7 @@ function describeWindow(group: GroupStatus | null, now: number): string[] {
 function describePoint(point: RecoveryPoint): string {
   return [
     `${point.id}: ${formatTime(point.at)}, ${point.consistency}-consistent`,
+    ...(point.consistencyNote === null ? [] : [`  no more, since ${point.consistencyNote}`]),
     `  configuration  after command ${point.journalPosition}, ${point.resources} resources at ${point.site}`,
     `  disks          after write ${point.sequence}: ${Object.keys(point.volumes).join(", ")}`,
     `  verified       ${verdictOf(point)}`,

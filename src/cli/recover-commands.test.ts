@@ -10,6 +10,8 @@ import { runCli } from "#cli/program.ts";
 let server: Server;
 let begun: object[] = [];
 let exported: ExportedDisk[] = [];
+/** What a point comes out as. */
+let consistency = "application";
 /** What its status says, look by look; empty: what it says otherwise. */
 let views: object[] = [];
 const at = Date.parse("2026-03-01T12:00:00.250Z");
@@ -27,7 +29,15 @@ before(async () => {
     const view = path === "/v1/environments/shop" ? views.shift() : undefined;
     if (request.method === "POST") begun.push(JSON.parse(await text(request)) as object);
     response.setHeader("content-type", "application/json");
-    const begunRun = { id: "run-1", environment: "shop" };
+    const begunRun = path.endsWith("/points")
+      ? {
+          id: "point-2",
+          at,
+          consistency,
+          consistencyNote: consistency === "crash" ? "nobody answers" : null,
+          volumes: {},
+        }
+      : { id: "run-1", environment: "shop" };
     response.end(JSON.stringify(request.method === "POST" ? begunRun : (view ?? answers[path] ?? {})));
   };
   server = createServer((request, response) => void answer(request, response));
@@ -187,4 +197,18 @@ test("a recovery that is live is followed until its disks are whole, as they are
   };
   assert.deepEqual([state, disks.map((one) => one.copy.state)], ["succeeded", ["done"]]);
   assert.equal(views.length, 0, "each look was needed");
+});
+
+test("a point of now says what it is, and a consistent one that is not exits 8", async () => {
+  assert.equal((await cli("point", "create", "--json")).code, 0);
+  assert.equal((await cli("point", "create", "shop", "--consistent")).code, 0);
+  consistency = "crash";
+  const said = await cli("point", "create", "shop", "--consistent");
+  assert.equal(said.code, 8);
+  assert.match(said.out, /crash-consistent[^]*nobody answers/u);
+  assert.deepEqual(begun, [
+    { consistency: "crash" },
+    { consistency: "application" },
+    { consistency: "application" },
+  ]);
 });

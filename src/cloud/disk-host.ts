@@ -59,6 +59,20 @@ export interface SeedStatus {
   readonly totalBytes: number;
 }
 
+export interface GuestProgram {
+  /** Within the guest. */
+  readonly path: string;
+  readonly args: readonly string[];
+  readonly limitMs: number;
+}
+
+export interface GuestExit {
+  /** Null: a signal ended it. */
+  readonly exitCode: number | null;
+  /** What it printed last, on both channels; bounded. */
+  readonly output: string;
+}
+
 export interface DiskHost extends AsyncDisposable {
   /** Starts it, or goes on with one that is there already. Returns when it is recorded, not when it is continuous. */
   startCapture(request: CaptureRequest, signal: AbortSignal): Promise<CaptureStatus>;
@@ -81,10 +95,22 @@ export interface DiskHost extends AsyncDisposable {
   /** Also for a volume that is not exported. What was written is durable when it returns. */
   endExport(volumeId: string, signal: AbortSignal): Promise<void>;
 
-  /** Holds the guest's file systems still, at most `limitMs`; errors: `machine.failing` where no guest agent answers. */
-  freeze(serverId: string, limitMs: number, signal: AbortSignal): Promise<void>;
-  thaw(serverId: string, signal: AbortSignal): Promise<void>;
+  /** Whether a guest agent answers in the server's guest. */
+  agentAnswers(serverId: string, signal: AbortSignal): Promise<boolean>;
+
+  /**
+   * Holds the guest's file systems still, at most `limitMs`, whoever dies meanwhile, and answers how many. Errors: `machine.failing`
+   * where no guest agent answers, `machine.refused` where it will not.
+   */
+  freeze(serverId: string, limitMs: number, signal: AbortSignal): Promise<{ readonly fileSystems: number }>;
+  /** `held`: until now; else the limit had let go of them before. */
+  thaw(serverId: string, signal: AbortSignal): Promise<{ readonly held: boolean }>;
+
+  /** Runs a program in the guest to its end. Errors: as for `freeze`; `machine.failing` too when it does not end in time. */
+  exec(serverId: string, program: GuestProgram, signal: AbortSignal): Promise<GuestExit>;
 
   /** The end of what the machine printed. */
   console(serverId: string, signal: AbortSignal): Promise<string>;
+  /** PNG; null: the machine has no display. */
+  screenshot(serverId: string, signal: AbortSignal): Promise<Buffer | null>;
 }

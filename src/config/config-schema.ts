@@ -178,6 +178,10 @@ const protect = z.strictObject({
     .optional(),
   /** A recovery point, of the configuration and all disks, so often. */
   pointsEvery: duration.prefault("10m"),
+  /** `application`: the guests' file systems stand still while a recovery point is taken; needs a guest agent in each server. */
+  consistency: z.enum(["crash", "application"]).default("crash"),
+  /** They stand still no longer than this, whatever becomes of everything else. */
+  freezeLimit: duration.prefault("5s"),
 });
 
 const environment = z.strictObject({

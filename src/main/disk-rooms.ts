@@ -4,6 +4,7 @@ import type { SnapshotSource } from "#cloud/snapshot-source.ts";
 import type { Config } from "#config/config-schema.ts";
 import { openHostClient } from "#hypervisor/host-api/host-client.ts";
 import type { Clock } from "#kernel/clock.ts";
+import { OperationalError } from "#kernel/errors.ts";
 import { environmentId } from "#kernel/ids.ts";
 import { invariant } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
@@ -17,7 +18,7 @@ import type { DiskContext, DiskMover } from "#recovery/disk-mover.ts";
 import { PinFollower } from "#recovery/follow-pins.ts";
 import { endProtection } from "#recovery/end-protection.ts";
 import { DiskProtection, type ProtectedDisk } from "#recovery/protect-disks.ts";
-import { RecoveryPoints } from "#recovery/recovery-points.ts";
+import { type RecoveryPoint, RecoveryPoints } from "#recovery/recovery-points.ts";
 import { SnapshotProtection } from "#recovery/snapshots/protect-by-snapshots.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
@@ -86,8 +87,9 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
       this.#protections.set(id, protection);
       this.#pins.push(new PinFollower({ ...shared, environment: context.environment, sites }));
       const { random } = this.#ports;
-      const everyMs = protect.pointsEvery;
-      this.#points.set(id, new RecoveryPoints({ ...shared, random, everyMs }));
+      const { consistency, freezeLimit: freezeLimitMs } = protect;
+      const points = { ...shared, random, everyMs: pointsEvery, consistency, freezeLimitMs };
+      this.#points.set(id, new RecoveryPoints(points));
       return createDiskMover({ ...shared, openDisk: (uri, signal) => this.#openDisk(uri, signal) });
     };
   }
@@ -127,6 +129,19 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
       group: (await this.#desk?.status(environment, signal)) ?? null,
       points: await points.list(),
     };
+  }
+
+  createPoint(
+    environment: string,
+    consistency: "crash" | "application",
+    signal: AbortSignal,
+  ): Promise<RecoveryPoint> {
+    const points = this.#points.get(environment);
+    if (points !== undefined) return points.create(consistency, signal);
+    throw new OperationalError(
+      "not_found",
+      `no disk of "${environment}" is kept: see \`protect\` in understudy.yaml`,
+    );
   }
 
   /** Once the environments are open. */

@@ -17,6 +17,8 @@ export const keptPointSchema = z.strictObject({
   sequence: z.int().nonnegative(),
   journalPosition: z.int().nonnegative(),
   consistency: z.enum(["crash", "application"]),
+  /** Why it is only crash-consistent, where more was asked for. */
+  consistencyNote: z.string().max(2000).optional(),
   /** Where the environment was then: whose ids the volumes bear. */
   site: z.string().max(100),
   resources: z.int().nonnegative(),

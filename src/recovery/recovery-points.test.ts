@@ -63,6 +63,9 @@ async function follow(
     random: systemRandom,
     log: silentLog,
     everyMs: 3_600_000,
+    hostOf: () => undefined,
+    consistency: "crash",
+    freezeLimitMs: 1000,
   });
   const stop = new AbortController();
   const running = points.run(stop.signal);

@@ -3,16 +3,18 @@
  * Between them any moment of the log's window can be named as well; a point is what remains when the window has passed. The vault
  * keeps them, and lets go of them by its policy; the table here follows it, and is made anew from it when it was lost.
  */
+import type { DiskHost } from "#cloud/disk-host.ts";
 import type { Clock } from "#kernel/clock.ts";
-import { isOperational, publicMessage } from "#kernel/errors.ts";
+import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { EnvironmentId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import { recoveredVolumes } from "#model/recovered-volumes.ts";
-import type { Tags } from "#model/resource.ts";
-import type { DiskContext } from "#recovery/disk-mover.ts";
+import type { ResourceOf, Tags } from "#model/resource.ts";
+import type { DiskContext, DiskMoment } from "#recovery/disk-mover.ts";
 import { lineageOf } from "#recovery/kept-volumes.ts";
 import { packConfiguration, unpackConfiguration } from "#recovery/kept-points.ts";
+import { type Consistency, quietMoment } from "#recovery/quiet-moment.ts";
 import type { KeptPointFacts, VaultDesk } from "#recovery/vault-desk.ts";
 import type { Statement, Store } from "#store/contract.ts";
 
@@ -23,6 +25,8 @@ export interface RecoveryPoint {
   readonly sequence: number;
   readonly journalPosition: number;
   readonly consistency: "crash" | "application";
+  /** Why it is only crash-consistent, where more was asked for. */
+  readonly consistencyNote: string | null;
   /** Where the environment was then: whose ids the volumes bear. */
   readonly site: string;
   readonly resources: number;
@@ -41,6 +45,11 @@ export interface RecoveryPointsOptions {
   readonly random: Random;
   readonly log: Log;
   readonly everyMs: number;
+  readonly hostOf: (site: string) => DiskHost | undefined;
+  /** What points of the policy are to be. */
+  readonly consistency: "crash" | "application";
+  /** File systems stand still no longer than this, in milliseconds. */
+  readonly freezeLimitMs: number;
 }
 
 const retryMs = 5000;
@@ -49,6 +58,8 @@ const followMs = 30_000;
 
 export class RecoveryPoints {
   readonly #options: RecoveryPointsOptions;
+  /** One point at a time. */
+  #recording: Promise<unknown> = Promise.resolve();
 
   constructor(options: RecoveryPointsOptions) {
     this.#options = options;
@@ -69,7 +80,10 @@ export class RecoveryPoints {
         const [newest] = await this.list();
         const due = (newest?.at ?? 0) + everyMs - clock.now();
         if (due > 0) waitMs = Math.min(due, followMs);
-        else if (context.epoch() !== undefined && (await this.#record(newest, signal)))
+        else if (
+          context.epoch() !== undefined &&
+          (await this.#inTurn(this.#options.consistency, signal)) !== null
+        )
           waitMs = Math.min(everyMs, followMs);
       } catch (error) {
         if (signal.aborted) return;
@@ -80,26 +94,59 @@ export class RecoveryPoints {
     }
   }
 
-  /** False: no disk is kept. */
-  async #record(newest: RecoveryPoint | undefined, signal: AbortSignal): Promise<boolean> {
+  /**
+   * A point of now. Errors: `state.conflict` while a run moves the environment, `not_found` where no disk is kept or none of them is
+   * whole yet.
+   */
+  async create(consistency: "crash" | "application", signal: AbortSignal): Promise<RecoveryPoint> {
+    const { environment, epoch } = this.#options.context;
+    if (epoch() === undefined) {
+      throw new OperationalError(
+        "state.conflict",
+        `"${environment}" is in a run: a point of it is taken when that has ended`,
+      );
+    }
+    const id = await this.#inTurn(consistency, signal);
+    const found = (await this.list()).find((point) => point.id === id);
+    if (found !== undefined) return found;
+    throw new OperationalError(
+      "not_found",
+      `"${environment}" has no disk that is kept: see \`protect\` in understudy.yaml`,
+    );
+  }
+
+  #inTurn(consistency: "crash" | "application", signal: AbortSignal): Promise<string | null> {
+    const recorded = this.#recording.then(() => this.#record(consistency, signal));
+    this.#recording = recorded.catch(() => {});
+    return recorded;
+  }
+
+  /** Answers the point's id: of a new one, or of the last one where nothing has changed since. Null: no disk is kept. */
+  async #record(wanted: "crash" | "application", signal: AbortSignal): Promise<string | null> {
     const { context, desk, store, random, select } = this.#options;
     const { environment } = context;
     const kept = recoveredVolumes(context.state(), select);
-    if (kept.length === 0) return false;
-    const moment = await desk.moment(environment, null, signal);
+    if (kept.length === 0) return null;
+    const last = await desk.moment(environment, null, signal);
+    const [newest] = await this.list();
+    const same = newest?.sequence === last.sequence && newest.journalPosition === context.position();
+    if (same && (wanted === "crash" || newest.consistency === "application")) return newest.id;
+    const { sequence, at, ...rests } =
+      wanted === "crash" ? { ...last, consistency: wanted, why: null } : await this.#quiet(kept, signal);
     // The configuration as it is right after the moment: a volume that was added since has no content in it.
     const site = context.servingSite();
     const position = context.position();
-    if (newest?.sequence === moment.sequence && newest.journalPosition === position) return true;
     const resources = [...context.state().resources()];
     const volumes: Record<string, string> = {};
     for (const { id } of kept) volumes[id] = await lineageOf(store, environment, site, id);
+    const note = rests.consistency === "crash" ? rests.why : null;
     const point = {
       id: `point-${random.hex(4)}`,
-      at: moment.at,
-      sequence: moment.sequence,
+      at,
+      sequence,
       journalPosition: position,
-      consistency: "crash" as const,
+      consistency: rests.consistency,
+      ...(note === null ? {} : { consistencyNote: note }),
       site,
       volumes,
     };
@@ -107,7 +154,23 @@ export class RecoveryPoints {
     const configuration = packConfiguration(resources);
     await desk.keepPoint(environment, { ...point, resources: resources.length, configuration }, signal);
     await store.commit([insertPoint(store, environment, { ...point, resources, verdict: null })]);
-    return true;
+    return point.id;
+  }
+
+  #quiet(kept: readonly ResourceOf<"volume">[], signal: AbortSignal): Promise<DiskMoment & Consistency> {
+    const { context, desk, hostOf, freezeLimitMs: limitMs, clock, log } = this.#options;
+    return quietMoment(
+      {
+        state: context.state(),
+        kept: new Set(kept.map(({ id }) => id)),
+        host: hostOf(context.servingSite()),
+        limitMs,
+        moment: () => desk.moment(context.environment, null, signal),
+        clock,
+        log,
+      },
+      signal,
+    );
   }
 
   /** Makes the table say what the vault says: it outlives this process's records, and decides what is kept. */
@@ -128,9 +191,7 @@ export class RecoveryPoints {
     for (const point of kept.values()) {
       if (here.has(point.id)) continue;
       const packed = await desk.keptConfiguration(environment, point.id, signal);
-      const { id, at, sequence, journalPosition, consistency, site, volumes, verdict }: KeptPointFacts =
-        point;
-      const facts = { id, at, sequence, journalPosition, consistency, site, volumes, verdict };
+      const { resources: _count, disks: _disks, ...facts }: KeptPointFacts = point;
       await store.commit([
         insertPoint(store, environment, { ...facts, resources: unpackConfiguration(packed) }),
       ]);
@@ -144,6 +205,7 @@ function insertPoint(
   point: Omit<KeptPointFacts, "resources" | "disks"> & { readonly resources: readonly unknown[] },
 ): Statement {
   const { id, at, sequence, journalPosition, consistency, site, resources, volumes, verdict } = point;
+  const { consistencyNote = null } = point;
   return {
     query: store.db
       .insertInto("recovery_point")
@@ -154,11 +216,13 @@ function insertPoint(
         sequence,
         journal_position: journalPosition,
         consistency,
+        consistency_note: consistencyNote,
         site,
         resources: JSON.stringify(resources),
         volumes: JSON.stringify(volumes),
         verified_at: verdict?.at ?? null,
         verdict: verdict === null ? null : JSON.stringify(verdict),
+        evidence: null,
       })
       .onConflict((conflict) => conflict.doNothing())
       .compile(),
@@ -207,6 +271,7 @@ export async function listRecoveryPoints(
     sequence: row.sequence,
     journalPosition: row.journal_position,
     consistency: row.consistency === "application" ? "application" : "crash",
+    consistencyNote: row.consistency_note,
     site: row.site,
     resources: (JSON.parse(row.resources) as unknown[]).length,
     volumes: JSON.parse(row.volumes) as Record<string, string>,

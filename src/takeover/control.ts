@@ -115,6 +115,15 @@ export interface ControlPlane {
   ): Promise<readonly (Gap & { readonly firstAt: number; readonly lastAt: number })[]>;
   /** Errors: `api.unreachable` when the vault's process does not answer. */
   points(environment: string, signal: AbortSignal): Promise<PointsView>;
+  /**
+   * A recovery point of now. Asked for `application`, it may come out as `crash`, and says why. Errors: `state.conflict`,
+   * `not_found`, `api.unreachable`.
+   */
+  createPoint(
+    environment: string,
+    consistency: "crash" | "application",
+    signal: AbortSignal,
+  ): Promise<RecoveryPoint>;
   /** Begins the run and returns at once. Errors: `state.conflict`, `not_found`. */
   startRun(request: RunRequest): Promise<Run>;
   run(id: string): Promise<RunView>;

@@ -14,6 +14,7 @@ import { remainingQueue, type RemainingQueue } from "#standby/remaining-queue.ts
 import type { Store } from "#store/contract.ts";
 import { mainScope } from "#takeover/commit-exchange.ts";
 import { translationFor } from "#takeover/converge-site.ts";
+import type { RecoveryPoint } from "#recovery/recovery-points.ts";
 import type { ProtectedDisk } from "#recovery/protect-disks.ts";
 import type {
   ControlPlane,
@@ -41,6 +42,11 @@ export interface ControlPlanePorts {
 export interface DiskViews {
   disksOf(environment: string): readonly ProtectedDisk[];
   pointsOf(environment: string, signal: AbortSignal): Promise<PointsView>;
+  createPoint(
+    environment: string,
+    consistency: "crash" | "application",
+    signal: AbortSignal,
+  ): Promise<RecoveryPoint>;
 }
 
 const eventPollMs = 100;
@@ -66,6 +72,8 @@ export function openControlPlane(ports: ControlPlanePorts): ControlPlane {
       return Promise.resolve(all.map(({ kind, id, tags, spec }) => ({ kind, id, tags, spec })));
     },
     points: (environment, signal) => ports.disks.pointsOf(runtimeOf(environment).record.id, signal),
+    createPoint: (environment, consistency, signal) =>
+      ports.disks.createPoint(runtimeOf(environment).record.id, consistency, signal),
     journal: (environment, limit, before) => journal.tail(runtimeOf(environment).record.id, limit, before),
     async pairings(environment) {
       runtimeOf(environment);

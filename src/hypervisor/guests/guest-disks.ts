@@ -7,6 +7,8 @@ import type {
   CaptureState,
   CaptureStatus,
   DiskHost,
+  GuestExit,
+  GuestProgram,
   SeedRequest,
   SeedStatus,
 } from "#cloud/disk-host.ts";
@@ -16,10 +18,13 @@ import type { Machine } from "#hypervisor/machine.ts";
 import type { HypervisorHost } from "#hypervisor/open-host.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
+import type { Log } from "#kernel/log.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
+import { agentAnswers, runInGuest } from "./ask-guest.ts";
 import { behindItsSeed, viewCapture } from "./capture-view.ts";
 import { copyVolumes, type VolumeCopy } from "./copy-volumes.ts";
 import type { CaptureWish, DiskLedger, SeedRecord } from "./disk-ledger.ts";
+import { FreezeWatch } from "./freeze-watch.ts";
 import { endExport, type ExportedFile, exportUri, startExport } from "./volume-export.ts";
 import type { GuestWishes, VolumeWish } from "./guest-wishes.ts";
 import { diskIdOf, GIB, type VolumeFiles } from "./volume-files.ts";
@@ -30,6 +35,7 @@ export interface DiskHostParts {
   readonly files: VolumeFiles;
   readonly ledger: DiskLedger;
   readonly clock: Clock;
+  readonly log: Log;
   /** One at a time: who has which disk. */
   readonly turn: <Value>(work: () => Promise<Value>) => Promise<Value>;
   /** Whether a server's machine is between the choice of its disks and the end of its boot. */
@@ -43,11 +49,11 @@ export class GuestDisks implements DiskHost {
   /** Since when each capture is in the state that was seen last. */
   readonly #seen = new Map<string, { readonly state: CaptureState; readonly since: number }>();
   readonly #awaited = new WeakSet();
-  /** Servers whose file systems are held still: each ends by itself. */
-  readonly #frozen = new Map<string, AbortController>();
+  readonly #freezes: FreezeWatch;
 
   constructor(parts: DiskHostParts) {
     this.#parts = parts;
+    this.#freezes = new FreezeWatch(parts);
   }
 
   // What those ask who bring machines to the records. Within a turn.
@@ -114,9 +120,9 @@ export class GuestDisks implements DiskHost {
     if (machine.record.copies[disk] !== undefined) await services.stopBackgroundCopy(disk);
   }
 
-  /** What a call, or a process that was killed, may have left standing still. */
-  thawLeft(machine: Machine): void {
-    machine.agent.thaw().catch(() => {});
+  /** What a process that was killed may have left standing still, once its machines are taken over. */
+  thawLeft(): void {
+    this.#freezes.resume(this.#parts.host.list());
   }
 
   /** The volume is gone. */
@@ -181,9 +187,9 @@ export class GuestDisks implements DiskHost {
         if (this.isExported(volumeId) || !given) {
           throw refused(`volume ${volumeId} was written to: its content is not replaced`);
         }
-        const sizeBytes = volume.sizeGiB * GIB;
         // What went on for the disk that was is not about the one that comes.
         for (const machine of host.list()) await this.release(machine, diskIdOf(volumeId));
+        const sizeBytes = volume.sizeGiB * GIB;
         const record = { uri, bytesPerSecond: speed, sizeBytes, phase: "making" } as const;
         await ledger.setSeed(volumeId, { ...record, ...(replace !== undefined && { replaced: replace }) });
         await this.ensureFile(volume, signal);
@@ -243,24 +249,24 @@ export class GuestDisks implements DiskHost {
     });
   }
 
-  async freeze(serverId: string, limitMs: number, signal: AbortSignal): Promise<void> {
-    const machine = this.#machine(serverId);
-    this.#frozen.get(serverId)?.abort();
-    const over = new AbortController();
-    this.#frozen.set(serverId, over);
-    // Before it is asked: a call that fails may have held some file systems.
-    this.#parts.clock.sleep(limitMs, over.signal).then(
-      () => this.thawLeft(machine),
-      () => {},
-    );
-    await machine.agent.freeze(signal);
+  agentAnswers(serverId: string, signal: AbortSignal): Promise<boolean> {
+    return agentAnswers(this.#machine(serverId).agent, this.#parts.clock, signal);
   }
 
-  async thaw(serverId: string, signal: AbortSignal): Promise<void> {
-    const machine = this.#machine(serverId);
-    await machine.agent.thaw(signal);
-    this.#frozen.get(serverId)?.abort();
-    this.#frozen.delete(serverId);
+  async freeze(
+    serverId: string,
+    limitMs: number,
+    signal: AbortSignal,
+  ): Promise<{ readonly fileSystems: number }> {
+    return { fileSystems: await this.#freezes.hold(this.#machine(serverId), limitMs, signal) };
+  }
+
+  async thaw(serverId: string, signal: AbortSignal): Promise<{ readonly held: boolean }> {
+    return { held: await this.#freezes.release(this.#machine(serverId), signal) };
+  }
+
+  exec(serverId: string, program: GuestProgram, signal: AbortSignal): Promise<GuestExit> {
+    return runInGuest(this.#machine(serverId).agent, program, this.#parts.clock, signal);
   }
 
   async console(serverId: string, signal: AbortSignal): Promise<string> {
@@ -268,10 +274,15 @@ export class GuestDisks implements DiskHost {
     return (await this.#machine(serverId).console()).toString("utf8");
   }
 
+  async screenshot(serverId: string, signal: AbortSignal): Promise<Buffer | null> {
+    const machine = this.#machine(serverId);
+    return machine.spec.display ? machine.screenshot(signal) : null;
+  }
+
   /** Exports end; that they were asked for stays on record, and keeps machines away from their volumes. */
   async [Symbol.asyncDispose](): Promise<void> {
     const { ledger, clock } = this.#parts;
-    for (const over of this.#frozen.values()) over.abort();
+    await this.#freezes[Symbol.asyncDispose]();
     for (const id of Object.keys(ledger.records.exports)) await endExport(this.#fileOf(id), clock);
   }
 

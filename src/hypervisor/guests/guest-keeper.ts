@@ -99,12 +99,16 @@ export class GuestKeeper implements AsyncDisposable {
       files: this.#files,
       ledger,
       clock: options.clock,
+      log: options.log,
       turn: (work) => this.#turn(work),
       reconcile: () => this.reconcile(),
       isStarting: (id) => this.#starting.has(id),
     });
     this.#resumed = host.resumed.then(
-      () => this.reconcile(),
+      () => {
+        this.disks.thawLeft();
+        this.reconcile();
+      },
       (error: unknown) => {
         options.log.error(
           { error: publicMessage(error) },
@@ -133,7 +137,6 @@ export class GuestKeeper implements AsyncDisposable {
       const present = this.#machineOf(server.id);
       if (present?.isOn === true && (await this.#bootOf(server.id)) === server.boot) {
         this.#started.add(server.id);
-        this.disks.thawLeft(present);
         return;
       }
       await present?.stop(this.#graceMs);

@@ -23,8 +23,12 @@ export function diskHandlers(host: DiskHost): LocalHandlers<typeof hostMethods> 
     seeds: async (_, signal) => [...(await host.seeds(signal))],
     exportVolume: ({ volumeId }, signal) => host.exportVolume(volumeId, signal),
     endExport: ({ volumeId }, signal) => done(host.endExport(volumeId, signal)),
-    freeze: ({ serverId, limitMs }, signal) => done(host.freeze(serverId, limitMs, signal)),
-    thaw: ({ serverId }, signal) => done(host.thaw(serverId, signal)),
+    agentAnswers: ({ serverId }, signal) => host.agentAnswers(serverId, signal),
+    freeze: ({ serverId, limitMs }, signal) => host.freeze(serverId, limitMs, signal),
+    thaw: ({ serverId }, signal) => host.thaw(serverId, signal),
+    exec: ({ serverId, ...program }, signal) => host.exec(serverId, program, signal),
     console: ({ serverId }, signal) => host.console(serverId, signal),
+    screenshot: async ({ serverId }, signal) =>
+      (await host.screenshot(serverId, signal))?.toString("base64") ?? null,
   };
 }

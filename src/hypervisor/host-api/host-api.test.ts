@@ -60,7 +60,12 @@ void test("every call arrives with its arguments, and its answer comes back", as
     seed,
     seeds: [seed],
     exportVolume: { uri: "nbd+unix:///e?socket=/e" },
+    agentAnswers: true,
+    freeze: { fileSystems: 2 },
+    thaw: { held: true },
+    exec: { exitCode: 3, output: "no" },
     console: "hello",
+    screenshot: Buffer.from("png"),
   };
   await served(
     (name) => answers[name],
@@ -74,9 +79,13 @@ void test("every call arrives with its arguments, and its answer comes back", as
       assert.deepEqual(await client.seeds(signal), [seed]);
       assert.deepEqual(await client.exportVolume("vol-1", signal), answers["exportVolume"]);
       await client.endExport("vol-1", signal);
-      await client.freeze("i-1", 900, signal);
-      await client.thaw("i-1", signal);
+      assert.equal(await client.agentAnswers("i-1", signal), true);
+      assert.deepEqual(await client.freeze("i-1", 900, signal), { fileSystems: 2 });
+      assert.deepEqual(await client.thaw("i-1", signal), { held: true });
+      const program = { path: "/bin/test", args: ["-e", "/x"], limitMs: 1000 };
+      assert.deepEqual(await client.exec("i-1", program, signal), answers["exec"]);
       assert.equal(await client.console("i-1", signal), "hello");
+      assert.deepEqual(await client.screenshot("i-1", signal), Buffer.from("png"));
       assert.deepEqual(calls, [
         ["startCapture", wanted],
         ["captures"],
@@ -85,9 +94,12 @@ void test("every call arrives with its arguments, and its answer comes back", as
         ["seeds"],
         ["exportVolume", "vol-1"],
         ["endExport", "vol-1"],
+        ["agentAnswers", "i-1"],
         ["freeze", "i-1", 900],
         ["thaw", "i-1"],
+        ["exec", "i-1", program],
         ["console", "i-1"],
+        ["screenshot", "i-1"],
       ]);
       assert.equal(statSync(path).mode & 0o777, 0o600);
     },

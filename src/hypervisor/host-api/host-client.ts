@@ -19,10 +19,16 @@ export function openHostClient(socketPath: string): DiskHost {
     seeds: (signal) => client.call("seeds", {}, signal),
     exportVolume: (volumeId, signal) => client.call("exportVolume", { volumeId }, signal),
     endExport: async (volumeId, signal) => void (await client.call("endExport", { volumeId }, signal)),
-    freeze: async (serverId, limitMs, signal) =>
-      void (await client.call("freeze", { serverId, limitMs }, signal)),
-    thaw: async (serverId, signal) => void (await client.call("thaw", { serverId }, signal)),
+    agentAnswers: (serverId, signal) => client.call("agentAnswers", { serverId }, signal),
+    freeze: (serverId, limitMs, signal) => client.call("freeze", { serverId, limitMs }, signal),
+    thaw: (serverId, signal) => client.call("thaw", { serverId }, signal),
+    exec: (serverId, { path, args, limitMs }, signal) =>
+      client.call("exec", { serverId, path, args: [...args], limitMs }, signal),
     console: (serverId, signal) => client.call("console", { serverId }, signal),
+    screenshot: async (serverId, signal) => {
+      const png = await client.call("screenshot", { serverId }, signal);
+      return png === null ? null : Buffer.from(png, "base64");
+    },
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
   };
 }

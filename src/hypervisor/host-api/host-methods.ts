@@ -50,7 +50,22 @@ export const hostMethods = {
   seeds: { input: nothing, output: z.array(seedStatus) },
   exportVolume: { input: volume, output: z.object({ uri }) },
   endExport: { input: volume, output: z.null() },
-  freeze: { input: z.strictObject({ serverId: id, limitMs }), output: z.null() },
-  thaw: { input: server, output: z.null() },
+  agentAnswers: { input: server, output: z.boolean() },
+  freeze: {
+    input: z.strictObject({ serverId: id, limitMs }),
+    output: z.object({ fileSystems: z.int().nonnegative() }),
+  },
+  thaw: { input: server, output: z.object({ held: z.boolean() }) },
+  exec: {
+    input: z.strictObject({
+      serverId: id,
+      path: z.string().min(1).max(4096),
+      args: z.array(z.string().max(4096)).max(100),
+      limitMs,
+    }),
+    output: z.object({ exitCode: z.int().nullable(), output: z.string() }),
+  },
   console: { input: server, output: z.string() },
+  /** Base64. */
+  screenshot: { input: server, output: z.string().nullable() },
 } as const satisfies LocalMethods & Record<Exclude<keyof DiskHost, symbol>, unknown>;

@@ -72,11 +72,36 @@ test(
     assert.match(await host.console(first, signal), /serving from/);
 
     lap("captured");
-    await host.freeze(first, 60_000, signal);
+    assert.equal(await host.agentAnswers(first, signal), true);
+    assert.deepEqual(await host.freeze(first, 60_000, signal), { fileSystems: 1 });
     const appended = get(`http://${address}/cgi-bin/append`, signal);
     assert.equal(await Promise.race([appended, sleep(500, "held")]), "held");
-    await host.thaw(first, signal);
+    assert.deepEqual(await host.thaw(first, signal), { held: true });
     assert.equal(await appended, "appended");
+    // Whoever froze it and forgot it, or died, or took the agent with it: the guest goes on.
+    await host.freeze(first, 1500, signal);
+    assert.equal(await get(`http://${address}/cgi-bin/append`, signal), "appended");
+    assert.deepEqual(await host.thaw(first, signal), { held: false });
+    await host.freeze(first, 3_600_000, signal);
+    await stage.end("SIGKILL");
+    client.destroy();
+    const waiting = get(`http://${address}/cgi-bin/append`, signal);
+    assert.equal(await Promise.race([waiting, sleep(500, "held")]), "held");
+    client = clientOf(await stage.again());
+    assert.equal(await waiting, "appended");
+    lap("frozen and thawed");
+    const program = { path: "/bin/sh", args: ["-c", "cat /disks/*/lines; exit 3"], limitMs: 20_000 };
+    const counted = await host.exec(first, program, signal);
+    // One that waits too long for its answer is asked for again, and appended twice.
+    const written = counted.output.trim();
+    assert.equal(counted.exitCode, 3);
+    assert.match(written, /^first(\nmore){3,}$/u);
+    await assert.rejects(host.exec(first, { path: "/bin/sleep", args: ["60"], limitMs: 2500 }, signal), {
+      code: "machine.failing",
+      message: /did not end within 2500 ms/u,
+    });
+    assert.equal(await host.screenshot(first, signal), null, "it has no display");
+    await until(async () => (await host.captures(signal))[0]?.state === "continuous", signal);
     await client.send(new StopInstancesCommand({ InstanceIds: [first] }));
     await until(() => Promise.resolve(stage.guestPid(first) === null), signal);
     await host.stopCapture(source, signal);
@@ -98,7 +123,7 @@ test(
     const second = await run(client, group, servesFrom(serialOf(other), "second"));
     await client.send(new AttachVolumeCommand({ VolumeId: other, InstanceId: second, Device: "/dev/sdf" }));
     const there = await running(client, second, signal);
-    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nmore\nsecond");
+    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), `${written}\nsecond`);
     assert.equal(
       (await host.seeds(signal))[0]?.state,
       "copying",
@@ -109,9 +134,9 @@ test(
     execFileSync("truncate", ["-s", "1G", again]);
     await using elsewhere = await serve(again);
     await host.startCapture({ volumeId: other, uri: elsewhere.uri, stallLimitMs: 3000 }, signal);
-    const [waiting] = await host.captures(signal);
+    const [behind] = await host.captures(signal);
     assert.equal(
-      waiting?.state,
+      behind?.state,
       "interrupted",
       "what the guest writes meanwhile is nowhere else, and that is said",
     );
@@ -123,7 +148,7 @@ test(
     await host.stopCapture(other, signal);
     lap("copied and captured");
     await exported[Symbol.asyncDispose]();
-    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), "first\nmore\nsecond");
+    assert.equal(await get(`http://${there}/cgi-bin/lines`, signal), `${written}\nsecond`);
 
     lap("source gone");
     // Written to from outside, while no machine has it.

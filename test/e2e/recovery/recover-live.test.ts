@@ -1,11 +1,12 @@
 // A database in a real guest, written to all the time: brought back in place at a named moment, at once, and moved for good to a
 // cloud of another kind. Every record that anybody was told of before is there afterwards, and none is torn.
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test, type TestContext } from "node:test";
+import type { RecoveryPoint } from "#recovery/recovery-points.ts";
 import type { EnvironmentStatus, PointsView, RunView } from "#takeover/control.ts";
 import {
   buildDatabase,
@@ -18,6 +19,7 @@ import { type MachineStage, setMachineStage, type Side } from "../../../demo/mac
 import { killAll } from "../../../demo/processes.ts";
 import { image } from "../../../demo/stage.ts";
 import { until } from "../../../demo/timeline.ts";
+import { liveServers } from "../../../demo/verify.ts";
 import { skip } from "../hypervisor/stage.ts";
 
 const understudy = join(import.meta.dirname, "../../../bin/understudy");
@@ -40,6 +42,59 @@ after(() => {
   if (skip === false) stage.endGuests();
   rmSync(folder, { recursive: true, force: true });
 });
+
+/** Runs a line in the guest's shell, which knows its disk's folder as `$d`. */
+async function inGuest(line: string): Promise<void> {
+  const [server] = liveServers(await stage.readCloud("east"));
+  const args = ["-c", `d=$(ls -d /disks/*) && ${line}`];
+  const program = { path: "/bin/sh", args, limitMs: 20_000 };
+  const ended = await stage.host("east").exec(server?.id ?? "", program, AbortSignal.timeout(30_000));
+  assert.equal(ended.exitCode, 0, ended.output);
+}
+
+async function pointNow(t: TestContext, ...flags: readonly string[]): Promise<RecoveryPoint> {
+  const began = performance.now();
+  const said = await cli("point", "create", "shop", "--json", ...flags);
+  assert.equal(said.code, 0, said.err);
+  t.diagnostic(`point create ${flags.join(" ")}: ${Math.round(performance.now() - began)} ms`);
+  return JSON.parse(said.out) as RecoveryPoint;
+}
+
+/** How many bytes of the file the point's disk has, read out of the vault alone; null: it knows no such file. */
+async function bytesIn(point: RecoveryPoint, file: string): Promise<number | null> {
+  const store = ["--store", "./vault", "--passphrase-file", "./vault-passphrase"];
+  const kept = await cli("point", "show", point.id, "shop", ...store, "--json");
+  const { disks } = JSON.parse(kept.out) as { disks: Readonly<Record<string, string>> };
+  const [disk = ""] = Object.values(disks);
+  const path = join(folder, `${point.id}.raw`);
+  const written = await cli("vault", "cat", disk, ...store, "--output", path);
+  assert.equal(written.code, 0, written.err);
+  const environment = { PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` };
+  const found = execFileSync("debugfs", ["-R", `stat /${file}`, path], { env: environment, stdio: "pipe" });
+  rmSync(path);
+  const size = /Size: (\d+)/u.exec(found.toString())?.[1];
+  return size === undefined ? null : Number(size);
+}
+
+test(
+  "a consistent point has what applications wrote and nobody has flushed yet; another has not",
+  { skip, timeout: 300_000 },
+  async (t) => {
+    await captured("east");
+    await inGuest("mount -o remount,async $d && yes understudy | head -c 65536 >$d/unflushed");
+    const plain = await pointNow(t);
+    const quiet = await pointNow(t, "--consistent");
+    await inGuest("mount -o remount,sync $d && sync");
+    assert.deepEqual(
+      [plain.consistency, quiet.consistency, quiet.consistencyNote],
+      ["crash", "application", null],
+    );
+    assert.equal(await bytesIn(plain, "unflushed"), null);
+    assert.equal(await bytesIn(quiet, "unflushed"), 65_536);
+    const seen = await holding(({ now }) => now.last > 0);
+    await holding(({ now }) => now.last > seen.now.last + 20);
+  },
+);
 
 interface Said {
   readonly code: number;

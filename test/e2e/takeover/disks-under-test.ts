@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import type { CaptureStatus, DiskHost, SeedRequest, SeedStatus } from "#cloud/disk-host.ts";
+import type { CaptureStatus, DiskHost, GuestExit, SeedRequest, SeedStatus } from "#cloud/disk-host.ts";
 import { startHostApi } from "#hypervisor/host-api/host-api-server.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -22,10 +22,10 @@ import { memoryStorage } from "#vault/storage/memory-storage.ts";
 import { formatNbdUri, parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 import type { Side } from "./engine-under-test.ts";
 
-const sizeBytes = 2 * 1024 ** 3;
+export const sizeBytes = 2 * 1024 ** 3;
 const signal = new AbortController().signal;
 
-function connect(uri: string): Promise<NbdClient> {
+export function connect(uri: string): Promise<NbdClient> {
   const { address, exportName } = parseNbdUri(uri);
   const ports = { clock: systemClock, random: systemRandom, log: silentLog, reconnectMs: 0 };
   return openNbdClient({ address, exportName, ...ports }, signal);
@@ -157,12 +157,24 @@ export class HostUnderTest implements DiskHost {
     await exported?.server[Symbol.asyncDispose]();
   }
 
-  freeze(): Promise<void> {
-    return Promise.resolve();
+  agentAnswers(): Promise<boolean> {
+    return Promise.resolve(true);
   }
 
-  thaw(): Promise<void> {
-    return Promise.resolve();
+  freeze(): Promise<{ readonly fileSystems: number }> {
+    return Promise.resolve({ fileSystems: 1 });
+  }
+
+  thaw(): Promise<{ readonly held: boolean }> {
+    return Promise.resolve({ held: true });
+  }
+
+  exec(): Promise<GuestExit> {
+    return Promise.resolve({ exitCode: 0, output: "" });
+  }
+
+  screenshot(): Promise<Buffer | null> {
+    return Promise.resolve(null);
   }
 
   console(): Promise<string> {
