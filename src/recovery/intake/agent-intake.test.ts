@@ -34,7 +34,7 @@ interface Bench {
   readonly folder: string;
   readonly desk: VaultDesk;
   readonly ports: IntakePorts;
-  read(volume: string, atMs: number | null): Promise<Buffer>;
+  readonly read: (volume: string, atMs: number | null) => Promise<Buffer>;
 }
 
 async function withVault(
