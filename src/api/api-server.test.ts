@@ -44,6 +44,7 @@ const expectations: Readonly<Record<string, Expectation>> = {
     status: 201,
   },
   "GET /v1/runs": { may: "operator", url: "/v1/runs?environment=shop" },
+  "POST /v1/runs/:run/cancel": { may: "operator", url: "/v1/runs/failover-1/cancel", status: 202 },
   "GET /v1/runs/:run": { may: "operator", url: "/v1/runs/failover-1" },
   "GET /v1/witness/probes": { may: "witness", url: "/v1/witness/probes" },
   "POST /v1/witness/notices": {

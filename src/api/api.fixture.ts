@@ -57,6 +57,10 @@ export async function openApiFixture(): Promise<ApiFixture> {
       started.push(request);
       return run;
     },
+    cancelRun: (id, by) =>
+      id === "failover-1"
+        ? Promise.resolve({ id, trigger: by } as RunView)
+        : Promise.reject(new OperationalError("not_found", `there is no run "${id}"`)),
     run: (id) =>
       id === "failover-1"
         ? Promise.resolve({ id } as RunView)

@@ -44,6 +44,20 @@ export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): vo
     },
   );
 
+  app.post(
+    "/v1/runs/:run/cancel",
+    {
+      schema: {
+        summary: "End a drill, restore, failback or migration on its way, undoing it",
+        params: runParams,
+      },
+    },
+    async (request, reply) => {
+      const caller = requireOperator(request.caller);
+      return reply.status(202).send(await controlPlane.cancelRun(request.params.run, caller.name));
+    },
+  );
+
   app.get(
     "/v1/runs/:run",
     { schema: { summary: "One run with its steps", params: runParams } },

@@ -151,6 +151,10 @@ test("what cannot be undone wants the environment's name, typed or given", async
   assert.equal(typed.code, 0, typed.err);
   assert.match(typed.asked[0] ?? "", /moves all users[^]*Type "shop"/u);
   assert.match(typed.out, /failover-1 has begun: understudy run show failover-1/u);
+  const ended = await cli("run cancel failover-1");
+  assert.equal(ended.code, 0, ended.err);
+  assert.match(ended.out, /^failover-1 is being undone: understudy run show failover-1$/mu);
+  assert.equal((await cli("run cancel failover-2")).code, 4);
   assert.equal((await cli("swap shop --confirm shop --no-wait --json")).code, 0);
   const drill = await cli("drill shop --no-wait");
   assert.deepEqual([drill.code, drill.asked.length], [0, 0], "a drill undoes itself");

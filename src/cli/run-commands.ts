@@ -61,6 +61,17 @@ export function addRunCommands(program: Command, context: CommandContext): void 
       context.terminal.out(flags.json ? JSON.stringify(view) : describeRun(view));
     });
   run
+    .command("cancel <run>")
+    .description("end a drill, restore, failback or migration on its way, and undo what it did")
+    .addHelpText("after", examples("understudy run cancel drill-1a2b3c4d"))
+    .action(async (id: string, _options, command: Command) => {
+      const flags = globalFlags(command);
+      const api = await openApi(context, flags);
+      const ended = await api.post<Run>(`/v1/runs/${encodeURIComponent(id)}/cancel`, {});
+      if (flags.json) context.terminal.out(JSON.stringify(ended));
+      else context.terminal.out(`${ended.id} is being undone: understudy run show ${ended.id}`);
+    });
+  run
     .command("list [environment]")
     .description("the latest runs, newest first")
     .addHelpText("after", examples("understudy run list", "understudy run list shop --json"))
@@ -99,6 +110,9 @@ function addRunCommand(program: Command, context: CommandContext, kind: Environm
   if (warning !== null) command.option("--confirm <environment>", "instead of typing the environment's name");
   if (kind === "failover" || kind === "swap") {
     command.option("--force", "go on although the active site answers and cannot be fenced; needs --reason");
+  }
+  if (kind === "failback") {
+    command.option("--force", "go on although not all that was written is in the vault; needs --reason");
   }
   if (kind === "migrate") {
     command.option("--force", "go on although the content of volumes is not kept; needs --reason");

@@ -126,6 +126,8 @@ export interface ControlPlane {
   ): Promise<RecoveryPoint>;
   /** Begins the run and returns at once. Errors: `state.conflict`, `not_found`. */
   startRun(request: RunRequest): Promise<Run>;
+  /** Ends a run that is under way, and undoes what it did: it ends when that is done. Errors: `state.conflict`, `not_found`. */
+  cancelRun(id: string, by: string): Promise<Run>;
   run(id: string): Promise<RunView>;
   runs(environment: string | undefined, limit: number): Promise<readonly Run[]>;
   events(environment: string, after: number, limit: number): Promise<readonly TimelineEvent[]>;

@@ -134,7 +134,10 @@ async function hold(stage: Stage, { run, results, signal, say }: StepContext): P
 }
 
 /** By the pairings first, then by the scope that everything made for the drill bears: nothing of it may stay. */
-async function cleanUp(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+export async function cleanUp(
+  stage: Stage,
+  { run, signal }: Pick<StepContext, "run" | "signal">,
+): Promise<StepResult> {
   const { from, to } = moveInput(run.input);
   const report = await convergeSite(
     stage,

@@ -37,14 +37,15 @@ import {
 } from "#takeover/watch-environment.ts";
 import { createStage } from "#takeover/create-stage.ts";
 import { keptVolumes } from "#takeover/recover-disks.ts";
-import { executeRun } from "#takeover/run-engine.ts";
+import { executeRun, RunEnded } from "#takeover/run-engine.ts";
 import type { RunLedger, StoredRun } from "#takeover/run-ledger.ts";
 import { scriptOf } from "#takeover/script-of.ts";
 import type { EnvironmentSettings } from "#takeover/settings.ts";
 import type { Site, Stage } from "#takeover/stage.ts";
 import { selectServers, selectVolumes } from "#takeover/select-part.ts";
-import { prepareRun, type RunPart } from "#takeover/start-run.ts";
+import { canBeEnded, givesWay, prepareRun, type RunPart } from "#takeover/start-run.ts";
 import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
+import { sweepDrills } from "#takeover/sweep-drills.ts";
 import { fenceSite } from "#takeover/fence.ts";
 import {
   createTrafficDirector,
@@ -77,6 +78,7 @@ const catalogueRetryMs = 2_000;
 const directEveryMs = 10_000;
 const reserveEveryMs = 60_000;
 const reserveRetryMs = 10_000;
+const sweepEveryMs = 60_000;
 
 export class EnvironmentRuntime {
   readonly #ports: RuntimePorts;
@@ -89,6 +91,8 @@ export class EnvironmentRuntime {
   #record: EnvironmentRecord;
   #standby: StandbyFollower | undefined;
   #run: StoredRun | undefined;
+  /** Ends the run that is under way, before its own end. */
+  #end = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #deciding = false;
   /** Epoch whose former active site was fenced after it came back. */
@@ -159,6 +163,7 @@ export class EnvironmentRuntime {
     this.#loop("traffic", this.#director.follow(directEveryMs, signal));
     this.#loop("nudge", this.#nudgeOnChange());
     this.#loop("reserve", this.#watchReserve());
+    this.#loop("drills", this.#sweepDrills());
     const interrupted = (await this.#ports.ledger.running()).find((run) => run.environment === this.#id);
     // A request may have come in, and been executed, before this point.
     if (interrupted !== undefined) this.#execute(interrupted);
@@ -232,14 +237,9 @@ export class EnvironmentRuntime {
       );
     }
     const part = this.#partOf(request);
-    if (this.#run !== undefined) {
-      throw new OperationalError(
-        "state.conflict",
-        `environment "${this.#id}" is in a ${this.#run.kind} already: see "understudy run show ${this.#run.id}"`,
-      );
-    }
     this.#starting += 1;
     try {
+      await this.#makeWay(request);
       // A return starts the servers that a fence under way would still stop.
       await this.#fencing;
       const { run, effects } = prepareRun(
@@ -257,6 +257,37 @@ export class EnvironmentRuntime {
     }
   }
 
+  /** Errors: `state.conflict` while a run is under way that does not give way to the one that is asked for. */
+  async #makeWay({ kind, by }: RunRequest): Promise<void> {
+    const run = this.#run;
+    if (run === undefined) return;
+    if (kind !== "failover" || !givesWay(run.kind)) {
+      const end = canBeEnded(run.kind) ? `, or end it with "understudy run cancel ${run.id}"` : "";
+      throw new OperationalError(
+        "state.conflict",
+        `environment "${this.#id}" is in a ${run.kind} already: see "understudy run show ${run.id}"${end}`,
+      );
+    }
+    // Its traces are removed when there is time for that.
+    this.#end.abort(new RunEnded(`gives way to a failover by ${by}`, false));
+    await this.#running;
+  }
+
+  /** Ends a run that is under way, and undoes what it did; answers at once. Errors: `state.conflict`. */
+  endRun(id: string, by: string): void {
+    const run = this.#run;
+    if (run?.id !== id) {
+      throw new OperationalError("state.conflict", `run ${id} is not under way any more`);
+    }
+    if (!canBeEnded(run.kind)) {
+      throw new OperationalError(
+        "state.conflict",
+        `a ${run.kind} is not ended on its way: the site that it leaves may be lost`,
+      );
+    }
+    this.#end.abort(new RunEnded(`ended by ${by}`, true));
+  }
+
   /** Resolves when no run is under way. */
   idle(): Promise<void> {
     return this.#running;
@@ -264,7 +295,8 @@ export class EnvironmentRuntime {
 
   /** Called after every report of a witness: may fence, or begin a run. */
   async evaluate(): Promise<void> {
-    if (this.#deciding || this.#starting > 0 || this.#run !== undefined || this.#stop.signal.aborted) return;
+    if (this.#deciding || this.#starting > 0 || this.#stop.signal.aborted) return;
+    if (this.#run !== undefined && !givesWay(this.#run.kind)) return;
     this.#deciding = true;
     try {
       const decision = decideNext(
@@ -275,7 +307,8 @@ export class EnvironmentRuntime {
         await this.#past(),
       );
       if (this.#starting > 0) return;
-      await this.#carryOut(decision);
+      const isFailover = decision.next === "run" && decision.kind === "failover";
+      if (this.#run === undefined || isFailover) await this.#carryOut(decision);
     } catch (error) {
       if (!isOperational(error)) throw error;
       this.#ports.log.warn({ environment: this.#id, code: error.code }, publicMessage(error));
@@ -365,6 +398,7 @@ export class EnvironmentRuntime {
   #execute(run: StoredRun): void {
     if (this.#run?.id === run.id) return;
     this.#run = run;
+    this.#end = new AbortController();
     this.#running = this.#runToEnd(run);
   }
 
@@ -377,7 +411,8 @@ export class EnvironmentRuntime {
       await this.#refreshRecord();
       this.#director.nudge();
       const onStepDone = (): Promise<void> => this.#refreshRecord();
-      await executeRun({ ledger, clock, random, log, onStepDone }, run, scriptOf(this.#stage, run), signal);
+      const script = scriptOf(this.#stage, run);
+      await executeRun({ ledger, clock, random, log, onStepDone }, run, script, signal, this.#end.signal);
       this.#run = undefined;
       this.#runsKnown = undefined;
       await this.#refreshRecord();
@@ -502,6 +537,16 @@ export class EnvironmentRuntime {
       message,
       fields: {},
     });
+  }
+
+  async #sweepDrills(): Promise<void> {
+    const { clock, ledger } = this.#ports;
+    const { signal } = this.#stop;
+    for (;;) {
+      await clock.sleep(sweepEveryMs, signal);
+      if (this.#run !== undefined || !isAtRest(this.#record)) continue;
+      await sweepDrills(this.#stage, ledger, signal);
+    }
   }
 
   async #nudgeOnChange(): Promise<void> {

@@ -26,7 +26,7 @@ import type {
 } from "#takeover/control.ts";
 import { servingSite } from "#takeover/environment-record.ts";
 import type { EnvironmentRuntime } from "#takeover/environment-runtime.ts";
-import type { RunLedger, TimelineEvent } from "#takeover/run-ledger.ts";
+import type { RunLedger, StoredRun, TimelineEvent } from "#takeover/run-ledger.ts";
 
 export interface ControlPlanePorts {
   readonly runtimes: ReadonlyMap<string, EnvironmentRuntime>;
@@ -64,6 +64,12 @@ export function openControlPlane(ports: ControlPlanePorts): ControlPlane {
     );
   }
 
+  async function runOf(id: string): Promise<StoredRun> {
+    const run = await ledger.get(runId(id));
+    if (run !== undefined) return run;
+    throw new OperationalError("not_found", `there is no run "${id}": see "understudy run list"`);
+  }
+
   return {
     environments: () => [...runtimes.keys()],
     status: (environment) => environmentStatus(ports, runtimeOf(environment)),
@@ -95,10 +101,13 @@ export function openControlPlane(ports: ControlPlanePorts): ControlPlane {
     },
     gaps: (environment) => listGaps(store, runtimeOf(environment).record.id),
     startRun: (request) => runtimeOf(request.environment).startRun(request),
+    async cancelRun(id, by) {
+      const run = await runOf(id);
+      runtimeOf(run.environment).endRun(id, by);
+      return run;
+    },
     async run(id) {
-      const run = await ledger.get(runId(id));
-      if (run === undefined)
-        throw new OperationalError("not_found", `there is no run "${id}": see "understudy run list"`);
+      const run = await runOf(id);
       const { input: _input, ...view } = run;
       return { ...view, steps: await ledger.steps(run.id) };
     },

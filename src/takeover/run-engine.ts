@@ -63,17 +63,32 @@ export interface RunEnginePorts {
   readonly onStepDone: (signal: AbortSignal) => Promise<void>;
 }
 
+/** Why a run is ended before its own end. The reason of the signal that ends it. */
+export class RunEnded extends Error {
+  /** Whether what it did is undone first. */
+  readonly undo: boolean;
+
+  constructor(message: string, undo: boolean) {
+    super(message);
+    this.undo = undo;
+  }
+}
+
 /** A rollback needs the site that was left; if that does not answer, a person decides. */
 const undoPatienceMs = 60_000;
 
 const stepRetry = { attempts: Number.POSITIVE_INFINITY, baseMs: 200, capMs: 5000 };
 
-/** Rejects only when the signal aborts or on a bug; a failed run is an ordinary end. */
+/**
+ * Rejects only when the signal aborts or on a bug; a failed run is an ordinary end. `end` ends the run, with a `RunEnded` as its reason:
+ * the step that is under way counts as failed.
+ */
 export async function executeRun(
   ports: RunEnginePorts,
   run: StoredRun,
   script: RunScript,
   signal: AbortSignal,
+  end?: AbortSignal,
 ): Promise<RunState> {
   const { ledger } = ports;
   const before = await ledger.steps(run.id);
@@ -85,6 +100,7 @@ export async function executeRun(
     steps: readonly Step[],
     offset: number,
     patienceMs: number,
+    until?: AbortSignal,
   ): Promise<string | null> => {
     for (const [index, step] of steps.entries()) {
       if (done.has(step.name)) continue;
@@ -95,15 +111,17 @@ export async function executeRun(
         patienceMs,
         results,
         signal,
+        ...(until === undefined ? {} : { end: until }),
       });
       if (error !== null) return error;
     }
     return null;
   };
 
-  if (failure === null) failure = await executeAll(script.steps, 0, script.patienceMs);
+  if (failure === null) failure = await executeAll(script.steps, 0, script.patienceMs, end);
   let ended: "done" | "rolled_back" | "failed" = failure === null ? "done" : "failed";
-  if (failure !== null && script.rollback !== undefined) {
+  const undo = end?.aborted !== true || (end.reason as RunEnded).undo;
+  if (failure !== null && script.rollback !== undefined && undo) {
     const undoFailure = await executeAll(script.rollback, script.steps.length, undoPatienceMs);
     if (undoFailure === null) ended = "rolled_back";
     else failure = `${failure}; undoing it failed too: ${undoFailure}`;
@@ -120,12 +138,14 @@ interface StepExecution {
   readonly patienceMs: number;
   readonly results: Map<string, Json>;
   readonly signal: AbortSignal;
+  readonly end?: AbortSignal;
 }
 
 /** Returns the public message of the error that ended the step, or null when it is done. */
 async function executeStep(ports: RunEnginePorts, execution: StepExecution): Promise<string | null> {
   const { ledger, clock, random, log } = ports;
-  const { run, step, ordinal, results, signal } = execution;
+  const { run, step, ordinal, results, signal, end } = execution;
+  const either = end === undefined ? signal : AbortSignal.any([signal, end]);
   const begun = clock.monotonicMs();
   let lastMessage = "";
   const say: StepContext["say"] = (message, fields = {}) =>
@@ -135,13 +155,20 @@ async function executeStep(ports: RunEnginePorts, execution: StepExecution): Pro
     signal.throwIfAborted();
     try {
       await ledger.stepStarted(run.id, ordinal, step.name);
-      const { summary, result = null, effects = [] } = await step.execute({ run, results, signal, say });
+      either.throwIfAborted();
+      const context = { run, results, signal: either, say };
+      const { summary, result = null, effects = [] } = await step.execute(context);
       await ledger.stepDone(run.id, ordinal, summary, result, effects);
       results.set(step.name, result);
       lastMessage = summary;
       break;
     } catch (error) {
       signal.throwIfAborted();
+      if (end?.aborted === true) {
+        const { message } = end.reason as RunEnded;
+        await ledger.stepFailed(run.id, ordinal, message);
+        return `${step.name}: ${message}`;
+      }
       if (!isOperational(error)) throw error;
       const message = publicMessage(error);
       log.warn({ run: run.id, step: step.name, attempt, code: error.code, detail: error.detail }, message);
@@ -160,7 +187,9 @@ async function executeStep(ports: RunEnginePorts, execution: StepExecution): Pro
         });
         lastMessage = message;
       }
-      await clock.sleep(backoffMs(stepRetry, Math.min(attempt, 10), random, error.retryAfterMs), signal);
+      const restMs = backoffMs(stepRetry, Math.min(attempt, 10), random, error.retryAfterMs);
+      // Ended meanwhile, the next attempt says so.
+      await clock.sleep(restMs, either).catch(() => signal.throwIfAborted());
     }
   }
   // What is done is never begun anew, whatever goes wrong from here on: the next process goes on after it.

@@ -95,6 +95,16 @@ export function prepareRun(
   };
 }
 
+/** What an environment in need does not wait for: nothing that serves hangs on it. */
+export function givesWay(kind: RunKind): boolean {
+  return kind === "drill" || kind === "restore";
+}
+
+/** Runs that a person may end on their way. One that leaves a site that may be lost has nowhere to go back to. */
+export function canBeEnded(kind: RunKind): boolean {
+  return kind !== "failover" && kind !== "swap";
+}
+
 /** Null: the environment is not moved. */
 function phaseDuring(kind: RunKind, phase: EnvironmentPhase): EnvironmentPhase | null {
   switch (kind) {

@@ -269,6 +269,62 @@ test("a failback that is rolled back leaves no database running at home", () =>
     world.disks.judge();
   }));
 
+test("a drill that is being looked at gives way to a failover, and is removed when that is over", () =>
+  tell({}, async ({ world, database }) => {
+    const drill = await begin(world, "drill", { holdMs: 86_400_000 });
+    while (!(await stepNames(world, drill)).includes("hold")) await seconds(world, 1);
+    const inDrill = serverAt(world, "west", database)?.id;
+    assert.ok(inDrill !== undefined);
+    const lost = world.clock.now();
+    world.sites.east.down = true;
+    while (world.runtime.record.phase !== "failed_over") await seconds(world, 1);
+    assert.ok(world.clock.now() - lost < 60_000, "nobody waits for the drill");
+    assert.equal((await latest(world, drill.id)).state, "failed");
+    assert.match((await latest(world, drill.id)).error ?? "", /hold: gives way to a failover by witnesses/u);
+    world.disks.judge();
+    await seconds(world, 120);
+    const servers = world.sites.west.cloud.inspect.resources().filter(({ kind }) => kind === "server");
+    assert.ok(!servers.some(({ id }) => id === inDrill), "nothing of the drill is left");
+    assert.equal(servers.length, 2);
+  }));
+
+test("a drill that a person ends is undone", () =>
+  tell({}, async ({ world }) => {
+    const before = world.sites.west.cloud.inspect.resources().length;
+    const drill = await begin(world, "drill", { holdMs: 86_400_000 });
+    while (!(await stepNames(world, drill)).includes("hold")) await seconds(world, 1);
+    world.runtime.endRun(drill.id, "ann");
+    const ended = await toItsEnd(world, drill);
+    assert.equal(ended.state, "rolled_back");
+    assert.match(ended.error ?? "", /hold: ended by ann/u);
+    assert.equal(world.sites.west.cloud.inspect.resources().length, before);
+    assert.throws(() => world.runtime.endRun(drill.id, "ann"), /not under way/u);
+  }));
+
+test("a restore that waits for the vault gives way to a failover", () =>
+  tell({}, async ({ world, database }) => {
+    world.disks.trouble = ({ what }) => (what === "restore" ? vaultSilent : undefined);
+    const volumes = [volumeIdOf(world)];
+    const restore = await begin(world, "restore", { volumes, at: world.clock.now() });
+    while (!(await stepNames(world, restore)).includes("restore-disks")) await world.clock.sleep(100);
+    world.sites.east.down = true;
+    while (world.runtime.record.phase !== "failed_over") await seconds(world, 1);
+    assert.equal((await latest(world, restore.id)).state, "failed");
+    assert.equal(powerAt(world, "west", database), "running");
+    world.disks.judge();
+  }));
+
+test("a failover gives way to nobody, and is not ended on its way", () =>
+  tell({}, async ({ world }) => {
+    world.disks.trouble = ({ what }) => (what === "moment" ? vaultSilent : undefined);
+    const run = await begin(world, "failover");
+    await assert.rejects(begin(world, "drill"), /is in a failover already/u);
+    await assert.rejects(begin(world, "failover"), /is in a failover already/u);
+    assert.throws(() => world.runtime.endRun(run.id, "ann"), /is not ended on its way/u);
+    world.disks.trouble = () => undefined;
+    assert.equal((await toItsEnd(world, run)).state, "succeeded");
+  }));
+
 test("a restore that can't be done stops no server", () =>
   tell({}, async ({ world, database }) => {
     world.disks.trouble = ({ what }) => {
