@@ -162,7 +162,11 @@ function started(child: ChildProcess): Promise<void> {
 
 async function refusedToStart(folder: string): Promise<OperationalError> {
   const text = (await readFile(join(folder, machineFiles.qemuLog), "utf8")).slice(-LOG_TAIL_BYTES).trim();
-  return new OperationalError("machine.refused", `QEMU did not start: ${text.split("\n").at(-1) ?? ""}`, {
-    detail: text,
-  });
+  return new OperationalError(
+    "machine.refused",
+    `QEMU did not start: ${text.split("\n").at(-1) || "it ended without a word"}`,
+    {
+      detail: text,
+    },
+  );
 }

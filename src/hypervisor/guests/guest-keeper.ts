@@ -152,6 +152,11 @@ export class GuestKeeper implements AsyncDisposable {
     }
   }
 
+  /** A start that is under way fails so; none: nothing. */
+  abandon(id: string, reason: OperationalError): void {
+    this.#starting.get(id)?.abort(reason);
+  }
+
   async stop(id: string): Promise<void> {
     await this.#resumed;
     this.#started.delete(id);
@@ -191,7 +196,7 @@ export class GuestKeeper implements AsyncDisposable {
 
   /** The server is gone: its machine goes, also in the middle of its start. Volumes stay. */
   async forget(id: string): Promise<void> {
-    this.#starting.get(id)?.abort(new OperationalError("aborted", `server ${id} is gone`));
+    this.abandon(id, new OperationalError("aborted", `server ${id} is gone`));
     this.#started.delete(id);
     this.#remarks.delete(id);
     const present = this.#forgetting.get(id);

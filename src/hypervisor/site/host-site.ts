@@ -31,6 +31,7 @@ import { checkCapacity, checkDisksOf, useOf } from "./site-capacity.ts";
 import { planChange } from "./site-change.ts";
 import { addressesOf, wishesOf } from "./site-guest.ts";
 import { SitePower } from "./site-power.ts";
+import { checkAddresses } from "./check-addresses.ts";
 import { catalogueOf, freeAddress, type SiteSettings } from "./site-settings.ts";
 import { openSiteStore, type OwnDisk, type SiteBook, type SiteRecord, type SiteStore } from "./site-store.ts";
 
@@ -65,10 +66,11 @@ const prefixes = {
 
 const mostTags = 50;
 
-/** Errors: `machine.refused` where QEMU is missing, `state.conflict` when another agent has the folder, `store.*`. */
+/** Errors: `config.invalid` for addresses that are not the host's, `machine.refused` where QEMU is missing, `state.conflict` when another agent has the folder, `store.*`. */
 export async function openHostSite(options: HostSiteOptions): Promise<HostSite> {
   const { folder, settings, clock, log } = options;
   await makeFolder(folder);
+  await checkAddresses(settings);
   const store = await openSiteStore(
     join(folder, "site.json"),
     { cloud: `host ${settings.name}`, catalogue: catalogueOf(settings), quotas: {} },

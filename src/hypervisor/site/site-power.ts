@@ -37,6 +37,8 @@ export class SitePower implements AsyncDisposable {
   readonly #parts: PowerParts;
   readonly #standings = new Map<string, Standing>();
   readonly #workers = new Map<string, Promise<void>>();
+  /** Starts that are under way, and of which boot. */
+  readonly #starts = new Map<string, number>();
   readonly #deaths = new Map<string, readonly number[]>();
   readonly #closing = new AbortController();
 
@@ -58,12 +60,17 @@ export class SitePower implements AsyncDisposable {
 
   /** Resolves when nothing is under way for the server; at once for one that is gone. */
   async settled(id: string): Promise<void> {
-    await this.#workers.get(id);
+    for (let work = this.#workers.get(id); work !== undefined; work = this.#workers.get(id)) await work;
   }
 
   /** Its QEMU ended though nobody asked for it. */
   died(id: string): void {
-    const { clock, store } = this.#parts;
+    const { clock, store, keeper } = this.#parts;
+    if (this.#starts.has(id)) {
+      const fault = "its QEMU died while it started: see its console";
+      keeper.abandon(id, new OperationalError("machine.failing", fault));
+      return;
+    }
     const now = clock.now();
     const deaths = [...(this.#deaths.get(id) ?? []), now].filter((at) => now - at < DEATHS_WITHIN_MS);
     this.#deaths.set(id, deaths);
@@ -100,6 +107,7 @@ export class SitePower implements AsyncDisposable {
   }
 
   #touch(id: string): void {
+    this.#giveUpStale(id);
     if (this.#closing.signal.aborted || this.#workers.has(id) || !this.#isDue(id)) return;
     const work = this.#step(id).finally(() => {
       this.#workers.delete(id);
@@ -110,10 +118,23 @@ export class SitePower implements AsyncDisposable {
   }
 
   #isDue(id: string): boolean {
+    const wanted = this.#wanted(id);
+    return wanted !== undefined && this.#standings.get(id)?.boot !== wanted;
+  }
+
+  /** The boot that is asked for; 0: off. */
+  #wanted(id: string): number | undefined {
     const record = this.#parts.store.book.get("server", id);
-    if (record?.resource.kind !== "server") return false;
-    const wanted = record.resource.spec.power === "running" ? record.boot : 0;
-    return this.#standings.get(id)?.boot !== wanted;
+    if (record?.resource.kind !== "server") return undefined;
+    return record.resource.spec.power === "running" ? record.boot : 0;
+  }
+
+  /** Nobody waits for a boot that is not wanted any more: it may be one that never ends. */
+  #giveUpStale(id: string): void {
+    const [start, wanted] = [this.#starts.get(id), this.#wanted(id)];
+    if (start === undefined || wanted === undefined || start === wanted) return;
+    const reason = new OperationalError("aborted", `server ${id} is to be otherwise`);
+    this.#parts.keeper.abandon(id, reason);
   }
 
   /** Brings the server to what is on record; never rejects: what fails is its fault. */
@@ -131,8 +152,8 @@ export class SitePower implements AsyncDisposable {
     } catch (error) {
       if (this.#closing.signal.aborted) return;
       const fault = publicMessage(error);
-      if (store.book.get("server", id) !== undefined)
-        log.error({ server: id, error: fault }, "a server failed");
+      // What was given up because something else is wanted now is no failure.
+      if (this.#wanted(id) === (isOn ? boot : 0)) log.error({ server: id, error: fault }, "a server failed");
       this.#standings.set(id, { state: "failed", boot: isOn ? boot : 0, fault });
     }
     if (store.book.get("server", id) === undefined) this.#forget(id);
@@ -142,8 +163,10 @@ export class SitePower implements AsyncDisposable {
     const { store, keeper, settings } = this.#parts;
     const { boot, privateIp } = record;
     const guest = guestOf(record, server, store.book, settings);
-    return keeper.start({ id: server.id, boot, address: privateIp ?? "" }, (disks) =>
-      planGuest(guest, disks),
-    );
+    const start = { id: server.id, boot, address: privateIp ?? "" };
+    this.#starts.set(server.id, boot);
+    return keeper
+      .start(start, (disks) => planGuest(guest, disks))
+      .finally(() => this.#starts.delete(server.id));
   }
 }

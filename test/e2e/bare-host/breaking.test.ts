@@ -232,6 +232,35 @@ test("a guest that dies is started again, one that turns itself off stays off", 
   await becomes(cloud, id, "ready", t.signal);
 });
 
+test(
+  "a guest that never becomes ready holds nobody up, and one that dies at its boot says so",
+  options,
+  async (t) => {
+    await using host = await HostUnderTest.open({ addresses: "127.63.0.80/28" });
+    const { cloud } = host;
+    await host.start();
+    const place = await opened(cloud, t.signal);
+    const asked = request("server", { ...serverSpec(place), imageId: "hung" }, "web");
+    const { id } = (await cloud.create(asked, t.signal)).resource;
+    const running = (): Promise<number> => until(async () => host.guestPid(id) ?? undefined, t.signal);
+    await running();
+    // Its boot is given two minutes, twice: nobody has to wait for that.
+    const soon = AbortSignal.timeout(30_000);
+    await cloud.update("server", id, { power: "stopped" }, soon);
+    assert.equal((await cloud.get("server", id, soon))?.status, "stopped");
+    assert.equal(host.guestPid(id), null);
+    await cloud.update("server", id, { power: "running" }, t.signal);
+    await until(async () => host.console(id).includes("guest: ready"), t.signal);
+    process.kill(await running(), "SIGKILL");
+    const failed = await becomes(cloud, id, "failed", t.signal);
+    assert.match(failed.fault ?? "", /died while it started/u);
+    await cloud.update("server", id, { power: "running" }, t.signal);
+    await running();
+    await cloud.delete("server", id, AbortSignal.timeout(30_000));
+    assert.deepEqual(host.machines, []);
+  },
+);
+
 test("no agent, and what is no host agent, are told apart", async (t) => {
   await using host = await HostUnderTest.open({ addresses: "127.63.0.64/28" });
   await assert.rejects(host.cloud.identify(t.signal), {

@@ -80,6 +80,7 @@ export class HostUnderTest implements AsyncDisposable {
       large: {cpus: 1, memory: 128MiB}
     images:
       small: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "guest: ready"}
+      hung: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "what no guest prints"}
 `;
   }
 
@@ -126,6 +127,12 @@ export class HostUnderTest implements AsyncDisposable {
     } catch {
       return null;
     }
+  }
+
+  /** What the server's guest has printed. */
+  console(serverId: string): string {
+    const path = join(this.folder, "host/host/machines", serverId, "console.log");
+    return existsSync(path) ? readFileSync(path, "utf8") : "";
   }
 
   breakImage(): void {
