@@ -1,6 +1,7 @@
 /** What stands between an environment's disks and a recovery of them, as gaps. Pure. */
 import type { CaptureStatus } from "#cloud/disk-host.ts";
 import type { Gap, GapCode } from "#model/gap.ts";
+import { isFirstCopy } from "#recovery/kept-volumes.ts";
 import type { KeptVolume } from "#recovery/vault-desk.ts";
 
 export const diskGapCodes: readonly GapCode[] = ["data.behind", "data.half_restored", "data.points_behind"];
@@ -80,9 +81,8 @@ function gapOf(disk: DiskStanding, { kept, lastMomentAt, now }: DiskFacts): Gap 
       ? `no machine has volume ${id}, so that it is not copied: attach it to a server that runs`
       : `volume ${id} is being copied since ${since}`;
   const volume = kept.find((one) => one.volume === lineage);
-  const everWhole =
-    volume !== undefined && !(volume.state === "synchronising" && volume.reason === "first_copy");
-  if (!everWhole) return behind(`${what}; a takeover now would be without it`);
+  if (volume === undefined || isFirstCopy(volume))
+    return behind(`${what}; a takeover now would be without it`);
   if (volume.state === "continuous") return undefined;
   const last =
     lastMomentAt === null

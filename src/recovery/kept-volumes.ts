@@ -1,5 +1,7 @@
 /** Under which name the vault knows a volume, wherever it is: its lineage, the id that it had when it was first captured. */
 import type { EnvironmentId, ResourceId } from "#kernel/ids.ts";
+import type { KeptVolume } from "#recovery/vault-desk.ts";
+import { isJoining, type LogVolume } from "#vault/write-log/log-event.ts";
 import type { Statement, Store } from "#store/contract.ts";
 
 /** The volume's own id where it never moved. */
@@ -17,6 +19,11 @@ export async function lineageOf(
     .where("volume_id", "=", volumeId)
     .executeTakeFirst();
   return row?.lineage ?? volumeId;
+}
+
+/** Nothing of it was whole before: it is in no moment yet, and holds up no other's. */
+export function isFirstCopy({ state, reason }: KeptVolume): boolean {
+  return isJoining({ state, reason: reason as LogVolume["reason"] });
 }
 
 /** Said again, it is as it was. */

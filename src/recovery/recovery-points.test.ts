@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { systemClock } from "#kernel/clock.ts";
 import { environmentId, resourceId } from "#kernel/ids.ts";
 import { silentLog } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
 import { EnvironmentState } from "#model/environment-state.ts";
 import type { Resource } from "#model/resource.ts";
 import type { KeptPoint, KeptVerdict } from "#recovery/kept-points.ts";
-import { markVerified, type RecoveryPoint, RecoveryPoints } from "#recovery/recovery-points.ts";
-import type { VaultDesk } from "#recovery/vault-desk.ts";
+import { keepEvidence, markVerified, type RecoveryPoint, RecoveryPoints } from "#recovery/recovery-points.ts";
+import type { KeptVolume, VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
 import { openSqliteStore } from "#store/open-sqlite-store.ts";
+import { createVirtualClock } from "#testing/virtual-clock.ts";
 
 const environment = environmentId("shop");
 const volume = {
@@ -24,17 +24,32 @@ const volume = {
 class KeptPoints {
   readonly points = new Map<string, KeptPoint>();
   readonly verdicts = new Map<string, KeptVerdict>();
+  readonly evidence = new Map<string, { readonly at: number; readonly text: string }>();
+
+  readonly joining: string[] = [];
+  /** What happens while the vault looks for the moment. */
+  onMoment: () => void = () => {};
 
   desk(): VaultDesk {
     const desk: Partial<VaultDesk> = {
-      moment: async () => ({ sequence: 7, at: 1_700_000_000_000 }),
+      volumes: async () =>
+        this.joining.map(
+          (name) => ({ volume: name, state: "synchronising", reason: "first_copy" }) as KeptVolume,
+        ),
+      moment: async () => {
+        this.onMoment();
+        return { sequence: 7, at: 1_700_000_000_000 };
+      },
       keepPoint: async (_group, point) => void this.points.set(point.id, point),
       keepVerdict: async (_group, { id }, verdict) => void this.verdicts.set(id, verdict),
+      keepEvidence: async (_group, { id }, evidence) => void this.evidence.set(id, evidence),
+      keptEvidence: async (_group, id) => this.evidence.get(id)?.text ?? "",
       keptPoints: async () =>
         [...this.points.values()].map(({ configuration: _configuration, ...point }) => ({
           ...point,
           disks: { "vol-1": "a-point" },
           verdict: this.verdicts.get(point.id) ?? null,
+          evidenceAt: this.evidence.get(point.id)?.at ?? null,
         })),
       keptConfiguration: async (_group, id) => this.points.get(id)?.configuration ?? "",
     };
@@ -47,39 +62,29 @@ async function follow(
   store: Store,
   kept: KeptPoints,
   done: (points: readonly RecoveryPoint[]) => boolean,
+  place: { site: string; epoch: number; volumes: readonly Resource[] } = {
+    site: "east",
+    epoch: 1,
+    volumes: [volume],
+  },
 ): Promise<readonly RecoveryPoint[]> {
-  const points = new RecoveryPoints({
-    context: {
-      environment,
-      state: () => EnvironmentState.of([volume]),
-      servingSite: () => "east",
-      epoch: () => 1,
-      position: () => 12,
-    },
-    select: { role: "database" },
-    desk: kept.desk(),
-    store,
-    clock: systemClock,
-    random: systemRandom,
-    log: silentLog,
-    everyMs: 3_600_000,
-    hostOf: () => undefined,
-    consistency: "crash",
-    freezeLimitMs: 1000,
-  });
+  const points = pointsOf(store, kept);
   const stop = new AbortController();
-  const running = points.run(stop.signal);
-  try {
-    for (let turn = 0; turn < 1000; turn += 1) {
-      const listed = await points.list();
-      if (done(listed)) return listed;
-      await systemClock.sleep(5);
+  const following = async (): Promise<readonly RecoveryPoint[]> => {
+    const running = points.run(stop.signal);
+    try {
+      for (let turn = 0; turn < 1000; turn += 1) {
+        const listed = await points.list();
+        if (done(listed)) return listed;
+        await clock.sleep(100);
+      }
+      throw new Error(`the points are ${JSON.stringify(await points.list())}`);
+    } finally {
+      stop.abort(new Error("the test is over"));
+      await running;
     }
-    throw new Error(`the points are ${JSON.stringify(await points.list())}`);
-  } finally {
-    stop.abort(new Error("the test is over"));
-    await running;
-  }
+  };
+  return clock.drive(following());
 }
 
 test("a database that was lost has its recovery points again, with their verdicts; what the vault let go is listed no more", async () => {
@@ -89,13 +94,21 @@ test("a database that was lost has its recovery points again, with their verdict
   assert.ok(made !== undefined);
   assert.deepEqual([made.sequence, made.journalPosition, made.resources], [7, 12, 1]);
   assert.deepEqual([...kept.points.keys()], [made.id], "it is in the vault too");
-  await first.commit([markVerified(first, environment, 7, { at: 99, summary: "whole" })]);
+  const evidence = { at: 98, good: true, summary: "whole", servers: [] };
+  await first.commit([
+    keepEvidence(first, environment, 7, evidence),
+    markVerified(first, environment, 7, { at: 99, summary: "whole" }),
+  ]);
   await follow(first, kept, () => kept.verdicts.size === 1);
+  assert.deepEqual(kept.evidence.get(made.id), { at: 98, text: JSON.stringify(evidence) });
   await first.close();
 
   const second = await openSqliteStore({ path: ":memory:" });
   const [again] = await follow(second, kept, (points) => points.length === 1);
   assert.deepEqual(again, { ...made, verifiedAt: 99 });
+  const { signal } = new AbortController();
+  assert.deepEqual(await pointsOf(second, kept).evidence(made.id, signal), evidence, "out of the vault");
+  await assert.rejects(pointsOf(second, kept).evidence("point-9", signal), { code: "not_found" });
 
   const stored = kept.points.get(made.id);
   assert.ok(stored !== undefined);
@@ -107,4 +120,32 @@ test("a database that was lost has its recovery points again, with their verdict
     ["point-2"],
   );
   await second.close();
+});
+
+test("a point that the environment moves under is not made of both sides", async () => {
+  const kept = new KeptPoints();
+  const store = await openSqliteStore({ path: ":memory:" });
+  const place = { site: "east", epoch: 1, volumes: [volume] };
+  kept.onMoment = () => {
+    // Once: the roles are exchanged while the vault is asked.
+    if (place.site === "west") return;
+    Object.assign(place, { site: "west", epoch: 2, volumes: [{ ...volume, id: resourceId("vol-w") }] });
+  };
+  const points = await follow(store, kept, (listed) => listed.length > 0, place);
+  assert.deepEqual(
+    points.map(({ site, volumes }) => [site, volumes]),
+    [["west", { "vol-w": "vol-w" }]],
+  );
+  await store.close();
+});
+
+test("a volume of which nothing is whole yet keeps no others from their point", async () => {
+  const kept = new KeptPoints();
+  const store = await openSqliteStore({ path: ":memory:" });
+  kept.joining.push("vol-2");
+  const volumes = [volume, { ...volume, id: resourceId("vol-2") }];
+  const place = { site: "east", epoch: 1, volumes };
+  const [made] = await follow(store, kept, (listed) => listed.length > 0, place);
+  assert.deepEqual(made?.volumes, { "vol-1": "vol-1" });
+  await store.close();
 });

@@ -9,10 +9,11 @@ import { isOperational, OperationalError, publicMessage } from "#kernel/errors.t
 import type { EnvironmentId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
+import type { Evidence } from "#model/evidence.ts";
 import { recoveredVolumes } from "#model/recovered-volumes.ts";
 import type { ResourceOf, Tags } from "#model/resource.ts";
 import type { DiskContext, DiskMoment } from "#recovery/disk-mover.ts";
-import { lineageOf } from "#recovery/kept-volumes.ts";
+import { isFirstCopy, lineageOf } from "#recovery/kept-volumes.ts";
 import { packConfiguration, unpackConfiguration } from "#recovery/kept-points.ts";
 import { type Consistency, quietMoment } from "#recovery/quiet-moment.ts";
 import type { KeptPointFacts, VaultDesk } from "#recovery/vault-desk.ts";
@@ -101,10 +102,7 @@ export class RecoveryPoints {
   async create(consistency: "crash" | "application", signal: AbortSignal): Promise<RecoveryPoint> {
     const { environment, epoch } = this.#options.context;
     if (epoch() === undefined) {
-      throw new OperationalError(
-        "state.conflict",
-        `"${environment}" is in a run: a point of it is taken when that has ended`,
-      );
+      throw movedMeanwhile(environment);
     }
     const id = await this.#inTurn(consistency, signal);
     const found = (await this.list()).find((point) => point.id === id);
@@ -125,6 +123,7 @@ export class RecoveryPoints {
   async #record(wanted: "crash" | "application", signal: AbortSignal): Promise<string | null> {
     const { context, desk, store, random, select } = this.#options;
     const { environment } = context;
+    const epoch = context.epoch();
     const kept = recoveredVolumes(context.state(), select);
     if (kept.length === 0) return null;
     const last = await desk.moment(environment, null, signal);
@@ -133,12 +132,20 @@ export class RecoveryPoints {
     if (same && (wanted === "crash" || newest.consistency === "application")) return newest.id;
     const { sequence, at, ...rests } =
       wanted === "crash" ? { ...last, consistency: wanted, why: null } : await this.#quiet(kept, signal);
-    // The configuration as it is right after the moment: a volume that was added since has no content in it.
+    const partial = new Set(
+      (await desk.volumes(environment, signal)).flatMap((one) => (isFirstCopy(one) ? [one.volume] : [])),
+    );
+    // All of it of one instant, right after the moment, and of the side that the moment is of.
+    if (context.epoch() !== epoch) throw movedMeanwhile(environment);
     const site = context.servingSite();
     const position = context.position();
     const resources = [...context.state().resources()];
     const volumes: Record<string, string> = {};
-    for (const { id } of kept) volumes[id] = await lineageOf(store, environment, site, id);
+    for (const { id } of recoveredVolumes(context.state(), select)) {
+      const lineage = await lineageOf(store, environment, site, id);
+      // A first copy that goes on is in no moment: what protects the disks names it, and the others have their point.
+      if (!partial.has(lineage)) volumes[id] = lineage;
+    }
     const note = rests.consistency === "crash" ? rests.why : null;
     const point = {
       id: `point-${random.hex(4)}`,
@@ -173,14 +180,34 @@ export class RecoveryPoints {
     );
   }
 
+  /** What was seen when it was booted and probed last. Errors: `not_found`. */
+  async evidence(id: string, signal: AbortSignal): Promise<Evidence> {
+    const { context, desk, store } = this.#options;
+    const { environment } = context;
+    const row = await store.db
+      .selectFrom("recovery_point")
+      .select("evidence")
+      .where("environment", "=", environment)
+      .where("id", "=", id)
+      .executeTakeFirst();
+    if (row === undefined)
+      throw new OperationalError("not_found", `"${environment}" has no recovery point ${id}`);
+    // Lost with this process's records, the vault has it still.
+    return JSON.parse(row.evidence ?? (await desk.keptEvidence(environment, id, signal))) as Evidence;
+  }
+
   /** Makes the table say what the vault says: it outlives this process's records, and decides what is kept. */
   async #follow(signal: AbortSignal): Promise<void> {
     const { context, desk, store } = this.#options;
     const { environment } = context;
     const kept = new Map((await desk.keptPoints(environment, signal)).map((point) => [point.id, point]));
     const rows = await readRows(store, environment);
-    for (const { id, at, verdict } of rows) {
+    for (const { id, at, verdict, evidence } of rows) {
       const inVault = kept.get(id);
+      const found = evidence === null ? null : (JSON.parse(evidence) as Evidence);
+      if (inVault !== undefined && found !== null && (inVault.evidenceAt ?? -1) < found.at) {
+        await desk.keepEvidence(environment, { id, at }, { at: found.at, text: evidence ?? "" }, signal);
+      }
       if (inVault === undefined) await store.commit([deletePoint(store, environment, id)]);
       else if (verdict !== null && inVault.verdict === null) {
         const { at: verdictAt, summary } = JSON.parse(verdict) as { at: number; summary: string };
@@ -191,7 +218,7 @@ export class RecoveryPoints {
     for (const point of kept.values()) {
       if (here.has(point.id)) continue;
       const packed = await desk.keptConfiguration(environment, point.id, signal);
-      const { resources: _count, disks: _disks, ...facts }: KeptPointFacts = point;
+      const { resources: _count, disks: _disks, evidenceAt: _at, ...facts }: KeptPointFacts = point;
       await store.commit([
         insertPoint(store, environment, { ...facts, resources: unpackConfiguration(packed) }),
       ]);
@@ -199,10 +226,19 @@ export class RecoveryPoints {
   }
 }
 
+function movedMeanwhile(environment: EnvironmentId): OperationalError {
+  return new OperationalError(
+    "state.conflict",
+    `"${environment}" is in a run: a point of it is taken when that has ended`,
+  );
+}
+
 function insertPoint(
   store: Store,
   environment: EnvironmentId,
-  point: Omit<KeptPointFacts, "resources" | "disks"> & { readonly resources: readonly unknown[] },
+  point: Omit<KeptPointFacts, "resources" | "disks" | "evidenceAt"> & {
+    readonly resources: readonly unknown[];
+  },
 ): Statement {
   const { id, at, sequence, journalPosition, consistency, site, resources, volumes, verdict } = point;
   const { consistencyNote = null } = point;
@@ -277,6 +313,23 @@ export async function listRecoveryPoints(
     volumes: JSON.parse(row.volumes) as Record<string, string>,
     verifiedAt: row.verified_at,
   }));
+}
+
+/** What a drill has seen of the environment as it was at this moment. */
+export function keepEvidence(
+  store: Store,
+  environment: EnvironmentId,
+  sequence: number,
+  evidence: Evidence,
+): Statement {
+  return {
+    query: store.db
+      .updateTable("recovery_point")
+      .set({ evidence: JSON.stringify(evidence) })
+      .where("environment", "=", environment)
+      .where("sequence", "=", sequence)
+      .compile(),
+  };
 }
 
 /** A drill has booted and probed the environment as it was at this moment: points of the same moment are verified by it. */
