@@ -145,6 +145,12 @@ export async function openWriteLog(options: OpenWriteLogOptions): Promise<WriteL
   invariant(logKey.length === 32, "a log key has 32 bytes");
   const { shelf, last } = await openSegmentShelf(folder, logKey, group, signal);
   const segment = shelf.segments.at(-1);
+  // What is found may be in the system's memory alone, where a process that was killed left it. It counts from here on: points are made
+  // of it, and the next segment says that it is there.
+  if (segment !== undefined) {
+    await shelf.withFile(segment, (file) => file.sync());
+    await folder.syncEntries();
+  }
   const table = await readTable(shelf, signal);
   const bases = await readBases(options, table, (last?.nextSequence ?? 1) - 1);
   const live = await readIndexes(shelf, table, bases, signal);

@@ -10,9 +10,16 @@ const digits = (sequence: number): string => String(sequence).padStart(16, "0");
 
 export const shippedPrefix = (group: string): string => `log/${group}/`;
 
-/** An empty segment's last record is the one before its first. */
-function shippedName(group: string, first: number, last: number): string {
-  return `${shippedPrefix(group)}${digits(first)}-${digits(last)}`;
+/**
+ * An empty segment's last record is the one before its first. A disk that is full leaves several of them, one after the other and all with the
+ * same first record: their numbers tell them apart.
+ */
+function shippedName(
+  group: string,
+  { header: { firstSequence, number }, end: { nextSequence } }: Segment,
+): string {
+  const records = `${shippedPrefix(group)}${digits(firstSequence)}-${digits(nextSequence - 1)}`;
+  return nextSequence > firstSequence ? records : `${records}-${digits(number)}`;
 }
 
 export interface ShippedRange {
@@ -21,12 +28,9 @@ export interface ShippedRange {
 }
 
 export function parseShippedName(group: string, name: string): ShippedRange | undefined {
-  const match = /^(\d{16})-(\d{16})$/.exec(name.slice(shippedPrefix(group).length));
+  const match = /^(\d{16})-(\d{16})(-\d{16})?$/.exec(name.slice(shippedPrefix(group).length));
   return match === null ? undefined : { first: Number(match[1]), last: Number(match[2]) };
 }
-
-const nameOf = (group: string, segment: Segment): string =>
-  shippedName(group, segment.header.firstSequence, segment.end.nextSequence - 1);
 
 async function readWhole(log: WriteLog, segment: Segment): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(segment.end.position);
@@ -88,21 +92,25 @@ export class LogShipper implements AsyncDisposable {
     return this.#lastError;
   }
 
-  /** Resolves when everything captured before the call is in the store. */
+  /** Resolves when everything captured before the call is in the store. Errors: those of a log that does not take it. */
   async shipAll(signal?: AbortSignal): Promise<void> {
-    const { sequence } = this.#log.lastTaken;
+    await this.#log.flush();
+    const { sequence } = this.#log.lastRecord;
     await this.#log.endSegment();
     while (this.#shippedSequence < sequence) {
       signal?.throwIfAborted();
       this.#stop.signal.throwIfAborted();
+      if (this.#log.failed !== undefined) throw this.#log.failed;
       this.#kick();
       await this.#running;
+      // Its segment has not ended: the disk is full, or the log is just ending it.
+      if (this.#shippedSequence < sequence) await this.#clock.sleep(250, signal ?? this.#stop.signal);
     }
   }
 
   /** Takes the shipped form of a segment away that the window no longer needs. */
   async remove(segment: Segment, signal?: AbortSignal): Promise<void> {
-    await this.#storage.delete(nameOf(this.#log.group, segment), signal);
+    await this.#storage.delete(shippedName(this.#log.group, segment), signal);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -147,7 +155,7 @@ export class LogShipper implements AsyncDisposable {
       try {
         if (shelf.get(segment.header.number) === undefined) continue;
         const bytes = await readWhole(this.#log, segment);
-        await this.#storage.put(nameOf(group, segment), [bytes], this.#stop.signal);
+        await this.#storage.put(shippedName(group, segment), [bytes], this.#stop.signal);
         this.#shipped.add(segment.header.number);
         this.#shippedSequence = Math.max(this.#shippedSequence, last);
       } finally {

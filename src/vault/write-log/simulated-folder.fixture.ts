@@ -1,6 +1,6 @@
 /**
  * A disk that loses power: what was not synced is kept sector by sector at the whim of a seed, and directory entries too. It can also be full
- * and fail its flushes. After `crash` the old handles are dead.
+ * and fail its flushes. After `crash` the old handles are dead, as after `kill`.
  */
 import { OperationalError } from "#kernel/errors.ts";
 import type { Random } from "#kernel/random.ts";
@@ -96,6 +96,12 @@ export class SimulatedDisk {
       else this.overwrite(name, tear(disk, random));
     }
     this.#durableNames = new Set(this.#files.keys());
+  }
+
+  /** The process dies, the machine does not: what was written is there, and is still to be synced. */
+  kill(): void {
+    this.#life.on = false;
+    this.#life = { on: true };
   }
 
   #handle(disk: Disk, life: { on: boolean }): SegmentFile {

@@ -9,10 +9,13 @@ import fc from "fast-check";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational } from "#kernel/errors.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
+import { memoryStorage } from "#vault/storage/memory-storage.ts";
 import { foldLog } from "./fold-log.ts";
 import { MemoryPoints } from "./memory-points.fixture.ts";
+import { openLogArchive } from "./open-log-archive.ts";
 import { openMoment } from "./open-moment.ts";
 import { pruneLog } from "./prune-log.ts";
+import { LogShipper } from "./ship-log.ts";
 import { SimulatedDisk } from "./simulated-folder.fixture.ts";
 import { openWriteLog } from "./open-write-log.ts";
 import type { WriteLog } from "./write-log.ts";
@@ -40,6 +43,7 @@ type Step =
     }
   | { do: "clock"; ms: number }
   | { do: "prune"; windowMs: number }
+  | { do: "ship" | "kill" }
   | { do: "crash"; seed: number };
 
 const range = {
@@ -86,6 +90,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({ do: fc.constant("clock" as const), ms: fc.integer({ min: -500, max: 2000 }) }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("prune" as const), windowMs: fc.nat(5000) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constantFrom("ship" as const, "kill" as const) }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("crash" as const), seed: fc.nat() }) },
 );
 
@@ -114,8 +119,10 @@ class Life {
   readonly points = new MemoryPoints();
   readonly clock = stoppedClock();
   readonly logKey = randomBytes(32);
+  readonly storage = memoryStorage();
   shadows: Shadow[] = [];
   log!: WriteLog;
+  shipper!: LogShipper;
   /** Moments before it may have left the window. */
   oldest = 0;
 
@@ -128,6 +135,7 @@ class Life {
       points: this.points,
       limits: { segmentBytes: 200_000, fullFrameBytes: 5000, queueBytes: 400_000, extents: 100_000 },
     });
+    this.shipper = await LogShipper.open(this.log, this.storage);
     const last = this.log.lastRecord.sequence;
     const lost = this.shadows.filter((shadow) => shadow.sequence > last && shadow.acknowledged);
     assert.deepEqual(
@@ -255,7 +263,8 @@ async function fold(life: Life, kind: string, number: number): Promise<void> {
 }
 
 async function prune(life: Life, windowMs: number): Promise<void> {
-  await pruneLog(life.log, { windowMs, windowBytes: Number.POSITIVE_INFINITY });
+  const window = { windowMs, windowBytes: Number.POSITIVE_INFINITY };
+  await pruneLog(life.log, window, { removing: (segment) => life.shipper.remove(segment) });
   const first = life.log.shelf.segments[0]?.header.firstSequence ?? 1;
   const needed = await Promise.all(volumes.map((id) => life.points.list("g", id)));
   // The oldest point of each volume on which the log can still stand.
@@ -267,8 +276,29 @@ async function prune(life: Life, windowMs: number): Promise<void> {
       );
 }
 
+/** The store has all of it then, in one piece. */
+async function ship(life: Life): Promise<void> {
+  await life.log.flush();
+  const { sequence } = life.log.lastRecord;
+  const progress = { isOver: false };
+  const shipping = life.shipper.shipAll().finally(() => (progress.isOver = true));
+  while (!progress.isOver) {
+    assert.equal(life.shipper.lastError, undefined);
+    await new Promise((resolve) => void setImmediate(resolve));
+  }
+  await shipping;
+  const { storage, logKey, points } = life;
+  await using archive = await openLogArchive({ storage, group: "g", logKey, points });
+  assert.equal(archive.lastRecord.sequence, sequence);
+}
+
 async function crash(life: Life, seed: number): Promise<void> {
   life.disk.crash(createSeededRandom(seed));
+  await reopen(life);
+}
+
+async function reopen(life: Life): Promise<void> {
+  await life.shipper[Symbol.asyncDispose]();
   // What the dead process was told in its last moment it was told.
   await new Promise((resolve) => void setImmediate(resolve));
   life.points.openReaders = 0;
@@ -278,13 +308,16 @@ async function crash(life: Life, seed: number): Promise<void> {
 /** A full disk refuses what is under way; with space again the log goes on. */
 async function fill(life: Life): Promise<void> {
   await life.log.flush();
-  life.disk.freeBytes = 3000;
   const attempt = async (): Promise<void> => {
     const captured = await life.log.write("a", 0, Buffer.alloc(20_000, 7));
     await captured.durable;
   };
-  await assert.rejects(attempt, { code: "store.full", outcome: "not_applied" });
-  await assert.rejects(attempt, { code: "store.full", outcome: "not_applied" });
+  // Room enough to begin a segment, each time, and not for what should come into it.
+  for (let time = 0; time < 3; time += 1) {
+    life.disk.freeBytes = 3000;
+    await assert.rejects(attempt, { code: "store.full", outcome: "not_applied" });
+    await assert.rejects(attempt, { code: "store.full", outcome: "not_applied" });
+  }
   life.disk.freeBytes = Number.POSITIVE_INFINITY;
 }
 
@@ -294,6 +327,7 @@ async function failSync(life: Life, seed: number): Promise<void> {
   const captured = await life.log.write("a", 0, Buffer.alloc(100, 9));
   await assert.rejects(captured.durable, { code: "store.failing", outcome: "unknown" });
   await assert.rejects(life.log.write("a", 0, Buffer.alloc(1)), { code: "store.failing" });
+  await assert.rejects(life.shipper.shipAll(), { code: "store.failing" }, "what is refused is never shipped");
   life.disk.failNextSync = false;
   await crash(life, seed);
 }
@@ -312,7 +346,11 @@ async function take(life: Life, step: Step, number: number): Promise<void> {
   else if (step.do === "clock") life.clock.add(step.ms);
   else if (step.do === "prune") await prune(life, step.windowMs);
   else if (step.do === "crash") await crash(life, step.seed);
-  else await fold(life, step.do, number);
+  else if (step.do === "ship") await ship(life);
+  else if (step.do === "kill") {
+    life.disk.kill();
+    await reopen(life);
+  } else await fold(life, step.do, number);
 }
 
 test("whatever happens, acknowledged writes are there and every moment is the disk as it was", async () => {
@@ -332,6 +370,8 @@ test("whatever happens, acknowledged writes are there and every moment is the di
       await life.readAll();
       await life.checkMoments((count) => [0, count - 1, count >> 1]);
       await life.log.verify();
+      await ship(life);
+      await life.shipper[Symbol.asyncDispose]();
       await life.log.close();
       assert.equal(life.points.openReaders, 0);
     }),
