@@ -23,6 +23,13 @@ sites:
     credentials:
       username: understudy
       password: {file: ./reserve-password}
+  # Or a host of your own, with QEMU: "understudy host up --site metal" runs its agent.
+  # metal:
+  #   driver: hypervisor
+  #   host: {socket: ./metal.sock}
+  #   addresses: [192.0.2.16/28]
+  #   types: {small: {cpus: 1, memory: 1GiB}}
+  #   images: {debian-12: {disk: ./debian-12.qcow2}}
 
 environments:
   shop:

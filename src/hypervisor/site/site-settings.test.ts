@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { OperationalError } from "#kernel/errors.ts";
+import type { OperationalError } from "#kernel/errors.ts";
 import { checkAddresses } from "./check-addresses.ts";
 import { catalogueOf, freeAddress } from "./site-settings.ts";
 import { settings } from "./site.fixture.ts";

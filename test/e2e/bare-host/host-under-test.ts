@@ -80,6 +80,7 @@ export class HostUnderTest implements AsyncDisposable {
       large: {cpus: 1, memory: 128MiB}
     images:
       small: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "guest: ready"}
+      rooted: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, disk: ${folder}/root.raw, format: raw, ready: "guest: ready"}
       hung: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "what no guest prints"}
 `;
   }

@@ -9,6 +9,7 @@ import {
   RunInstancesCommand,
 } from "@aws-sdk/client-ec2";
 import { collect } from "#cloud/contract.ts";
+import type { Gap } from "#model/gap.ts";
 import type { RunView } from "#takeover/control.ts";
 import { buildDatabase, type Holdings, lastAcknowledged, readHoldings } from "../../../demo/database.ts";
 import { image } from "../../../demo/stage.ts";
@@ -112,6 +113,12 @@ test(
       () => stage.room.status(),
       ({ behind }) => behind.standby === 0 && behind.state === 0,
       limitMs,
+    );
+    const { gaps } = stage.command(["gaps", "shop"]) as { gaps: readonly Gap[] };
+    const unenforced = gaps.filter(({ code }) => code === "rule.unenforced");
+    assert.ok(
+      unenforced.some(({ message }) => message.includes("/tcp/5432-5432/10.0.0.0/16")),
+      JSON.stringify(gaps),
     );
     const reserve = await collect(stage.west.cloud.list("server", {}, t.signal));
     assert.ok(reserve.length >= 1 && reserve.length < 3, `${reserve.length} servers stand by`);
