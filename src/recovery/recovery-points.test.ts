@@ -6,11 +6,11 @@ import { systemRandom } from "#kernel/random.ts";
 import { EnvironmentState } from "#model/environment-state.ts";
 import type { Resource } from "#model/resource.ts";
 import type { KeptPoint, KeptVerdict } from "#recovery/kept-points.ts";
-import { keepEvidence, markVerified, type RecoveryPoint, RecoveryPoints } from "#recovery/recovery-points.ts";
+import { markVerified, type RecoveryPoint, RecoveryPoints } from "#recovery/recovery-points.ts";
 import type { KeptVolume, VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
 import { openSqliteStore } from "#store/open-sqlite-store.ts";
-import { createVirtualClock } from "#testing/virtual-clock.ts";
+import { createVirtualClock, type VirtualClock } from "#testing/virtual-clock.ts";
 
 const environment = environmentId("shop");
 const volume = {
@@ -24,7 +24,6 @@ const volume = {
 class KeptPoints {
   readonly points = new Map<string, KeptPoint>();
   readonly verdicts = new Map<string, KeptVerdict>();
-  readonly evidence = new Map<string, { readonly at: number; readonly text: string }>();
 
   readonly joining: string[] = [];
   /** What happens while the vault looks for the moment. */
@@ -42,14 +41,11 @@ class KeptPoints {
       },
       keepPoint: async (_group, point) => void this.points.set(point.id, point),
       keepVerdict: async (_group, { id }, verdict) => void this.verdicts.set(id, verdict),
-      keepEvidence: async (_group, { id }, evidence) => void this.evidence.set(id, evidence),
-      keptEvidence: async (_group, id) => this.evidence.get(id)?.text ?? "",
       keptPoints: async () =>
         [...this.points.values()].map(({ configuration: _configuration, ...point }) => ({
           ...point,
           disks: { "vol-1": "a-point" },
           verdict: this.verdicts.get(point.id) ?? null,
-          evidenceAt: this.evidence.get(point.id)?.at ?? null,
         })),
       keptConfiguration: async (_group, id) => this.points.get(id)?.configuration ?? "",
     };
@@ -57,18 +53,50 @@ class KeptPoints {
   }
 }
 
+interface Place {
+  readonly site: string;
+  readonly epoch: number;
+  readonly volumes: readonly Resource[];
+}
+
+const home: Place = { site: "east", epoch: 1, volumes: [volume] };
+
+function pointsOf(
+  store: Store,
+  kept: KeptPoints,
+  place: Place = home,
+  clock: VirtualClock = createVirtualClock(),
+): RecoveryPoints {
+  return new RecoveryPoints({
+    context: {
+      environment,
+      state: () => EnvironmentState.of(place.volumes),
+      servingSite: () => place.site,
+      epoch: () => place.epoch,
+      position: () => 12,
+    },
+    select: { role: "database" },
+    desk: kept.desk(),
+    store,
+    clock,
+    random: systemRandom,
+    log: silentLog,
+    everyMs: 3_600_000,
+    hostOf: () => undefined,
+    consistency: "crash",
+    freezeLimitMs: 1000,
+  });
+}
+
 /** Runs the loop until the list is as wanted. */
 async function follow(
   store: Store,
   kept: KeptPoints,
   done: (points: readonly RecoveryPoint[]) => boolean,
-  place: { site: string; epoch: number; volumes: readonly Resource[] } = {
-    site: "east",
-    epoch: 1,
-    volumes: [volume],
-  },
+  place: Place = home,
 ): Promise<readonly RecoveryPoint[]> {
-  const points = pointsOf(store, kept);
+  const clock = createVirtualClock();
+  const points = pointsOf(store, kept, place, clock);
   const stop = new AbortController();
   const following = async (): Promise<readonly RecoveryPoint[]> => {
     const running = points.run(stop.signal);
@@ -94,21 +122,13 @@ test("a database that was lost has its recovery points again, with their verdict
   assert.ok(made !== undefined);
   assert.deepEqual([made.sequence, made.journalPosition, made.resources], [7, 12, 1]);
   assert.deepEqual([...kept.points.keys()], [made.id], "it is in the vault too");
-  const evidence = { at: 98, good: true, summary: "whole", servers: [] };
-  await first.commit([
-    keepEvidence(first, environment, 7, evidence),
-    markVerified(first, environment, 7, { at: 99, summary: "whole" }),
-  ]);
+  await first.commit([markVerified(first, environment, 7, { at: 99, summary: "whole" })]);
   await follow(first, kept, () => kept.verdicts.size === 1);
-  assert.deepEqual(kept.evidence.get(made.id), { at: 98, text: JSON.stringify(evidence) });
   await first.close();
 
   const second = await openSqliteStore({ path: ":memory:" });
   const [again] = await follow(second, kept, (points) => points.length === 1);
   assert.deepEqual(again, { ...made, verifiedAt: 99 });
-  const { signal } = new AbortController();
-  assert.deepEqual(await pointsOf(second, kept).evidence(made.id, signal), evidence, "out of the vault");
-  await assert.rejects(pointsOf(second, kept).evidence("point-9", signal), { code: "not_found" });
 
   const stored = kept.points.get(made.id);
   assert.ok(stored !== undefined);
