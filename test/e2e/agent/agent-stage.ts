@@ -17,6 +17,7 @@ import type { VaultDesk } from "#recovery/vault-desk.ts";
 import { LocalApiClient } from "#wire/local-api/local-api-client.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 import { freePort } from "../takeover/free-port.ts";
+import { undo } from "./undo.ts";
 
 const program = join(import.meta.dirname, "..", "..", "..", "bin", "understudy");
 const { signal } = new AbortController();
@@ -57,7 +58,7 @@ export class AgentStage {
     const network = await Network.open(port);
     const names = Object.keys(agents);
     const stage = new AgentStage(folder, network, names);
-    t.after(async () => {
+    undo(t, async () => {
       await stage.#agent?.end("SIGKILL");
       await stage.#vault?.end("SIGKILL");
       await network[Symbol.asyncDispose]();

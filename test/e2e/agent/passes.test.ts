@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { AgentStage } from "./agent-stage.ts";
+import { undo } from "./undo.ts";
 import { WrittenDisk } from "./written-disk.ts";
 
 const block = 256 * 1024;
@@ -15,7 +16,7 @@ const sizeBytes = 24 * 1024 * 1024 + 4096;
 function makeDisk(t: TestContext, name = "data"): WrittenDisk {
   const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));
   const disk = new WrittenDisk(folder, name, sizeBytes);
-  t.after(() => {
+  undo(t, () => {
     disk[Symbol.dispose]();
     rmSync(folder, { recursive: true, force: true });
   });

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { encodePart, type PassPart } from "#wire/agent/pass-part.ts";
 import { AgentStage, group } from "./agent-stage.ts";
+import { undo } from "./undo.ts";
 import { WrittenDisk } from "./written-disk.ts";
 
 const sizeBytes = 1024 * 1024;
@@ -45,7 +46,7 @@ function call(
 
 test("a key is for its own volumes, and for nothing else", { timeout: 120_000 }, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  undo(t, () => rmSync(folder, { recursive: true, force: true }));
   using disk = new WrittenDisk(folder, "data", sizeBytes);
   disk.write(0, randomBytes(sizeBytes));
   const stage = await AgentStage.open(t, {
@@ -121,7 +122,7 @@ test("a key is for its own volumes, and for nothing else", { timeout: 120_000 },
 
 test("an agent ends, and says why, when no repetition helps", { timeout: 180_000 }, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  undo(t, () => rmSync(folder, { recursive: true, force: true }));
   using disk = new WrittenDisk(folder, "data", sizeBytes);
   disk.write(0, randomBytes(sizeBytes));
   const stage = await AgentStage.open(t, {
@@ -162,7 +163,7 @@ test(
   { timeout: 120_000 },
   async (t) => {
     const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));
-    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    undo(t, () => rmSync(folder, { recursive: true, force: true }));
     using disk = new WrittenDisk(folder, "data", sizeBytes);
     disk.write(0, randomBytes(sizeBytes));
     const stage = await AgentStage.open(t, {
