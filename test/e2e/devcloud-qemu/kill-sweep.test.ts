@@ -8,12 +8,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { AttachVolumeCommand, DetachVolumeCommand } from "@aws-sdk/client-ec2";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { clientOf, makeVolume, openGroup, run, running, serialOf } from "./ec2-calls.ts";
-import { get, skip, Stage } from "./stage.ts";
+import { get, skip, Stage, statusOf } from "./stage.ts";
 
 const rounds = Number(process.env["UNDERSTUDY_KILL_ROUNDS"] ?? 3);
 const seed = Number(process.env["UNDERSTUDY_SEED"] ?? 1);
 
-/** Appends the line of the query to the volume, durably, and answers all its lines; 404 while the volume is not here. */
+/** Appends the line of the query to the volume, durably, and answers all its lines (for `look`: only answers); 404 while the volume is not here. */
 function appends(serial: string): string {
   return `#!/bin/sh
 mkdir -p /www/cgi-bin
@@ -25,7 +25,7 @@ text= device=$(disk-of ${serial})
 if [ -n "$device" ]; then
   mkdir -p /mnt
   mount -t ext4 $device /mnt 2>/dev/null || { mke2fs $device >/dev/null && mount -t ext4 $device /mnt; }
-  grep -qx $QUERY_STRING /mnt/lines || echo $QUERY_STRING >>/mnt/lines
+  [ $QUERY_STRING = look ] || grep -qx $QUERY_STRING /mnt/lines || echo $QUERY_STRING >>/mnt/lines
   text=$(cat /mnt/lines)
   umount /mnt
 fi
@@ -68,6 +68,8 @@ test(
       lines.push(`round-${round}`);
       const answer = await get(`http://${addresses[here]}/cgi-bin/append?round-${round}`, t.signal);
       assert.deepEqual(answer.split("\n"), lines);
+      const elsewhere = `http://${addresses[1 - here]}/cgi-bin/append?look`;
+      assert.equal(await statusOf(elsewhere, t.signal), 404, "the other guest does not have it");
       assert.deepEqual(
         servers.map((id) => stage.guestPid(id)),
         pids,
@@ -78,6 +80,10 @@ test(
       await stage.end("SIGKILL");
       client.destroy();
       client = clientOf(await stage.start());
+      // The guest is told, and lets go of it when it comes to that.
+      const left = `http://${addresses[here]}/cgi-bin/append?look`;
+      while ((await statusOf(left, t.signal)) !== 404) assert.ok(!t.signal.aborted, "it is detached");
+      assert.equal(await statusOf(elsewhere, t.signal), 404, "nobody has it");
     }
   },
 );

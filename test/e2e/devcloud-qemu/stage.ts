@@ -154,6 +154,21 @@ export async function get(url: string, signal: AbortSignal): Promise<string> {
   }
 }
 
+/** Of the first answer that comes. */
+export async function statusOf(url: string, signal: AbortSignal): Promise<number> {
+  for (;;) {
+    try {
+      await getOnce(url);
+      return 200;
+    } catch (error) {
+      const status = /^HTTP (\d+)$/u.exec((error as Error).message)?.[1];
+      if (status !== undefined) return Number(status);
+    }
+    signal.throwIfAborted();
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}
+
 /** Rejects unless it answers 200 soon. */
 export function getOnce(url: string): Promise<string> {
   return new Promise((resolve, reject) => {
