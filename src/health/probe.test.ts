@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type RequestListener } from "node:http";
 import { type AddressInfo, createServer as createTcpServer, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { codesOf, runProbe, type Probe, type ProbeCheck } from "#health/probe.ts";
 
@@ -156,4 +159,23 @@ test("a passing probe clears every code that it may have raised", () => {
     "cloud.api_unreachable",
     "cloud.api_failing",
   ]);
+});
+
+test("a bare host is alive when somebody listens on its socket, and not when nobody does", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "probe-"));
+  const path = join(folder, "host.sock");
+  const check = { type: "cloud_api", url: `unix:${path}` } as const;
+  const server = createTcpServer().listen(path);
+  try {
+    await once(server, "listening");
+    assert.deepEqual(await runProbe(probe(check), forever), { ok: true });
+    server.close();
+    await once(server, "close");
+    const seen = await runProbe(probe(check), forever);
+    assert.ok(!seen.ok);
+    assert.equal(seen.code, "cloud.api_unreachable");
+    assert.match(seen.detail, /nothing answers on .*host\.sock/u);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });

@@ -1,5 +1,5 @@
 /** The agent of a bare host, put together: from the site's configuration to machines, and a socket that serves them. */
-import { statfs } from "node:fs/promises";
+import { access, constants, statfs } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import type { Config } from "#config/config-schema.ts";
 import type { HypervisorSiteConfig } from "#config/hypervisor-site.ts";
@@ -72,7 +72,9 @@ async function settingsOf(name: string, site: HypervisorSiteConfig): Promise<Sit
     { cpus, memoryMiB: Math.round(memory / MIB) },
   ]);
   const images = await Promise.all(
-    Object.entries(site.images).map(async ([id, image]) => [id, await imageOf(image)] as const),
+    Object.entries(site.images).map(
+      async ([id, image]) => [id, await imageOf(`sites.${name}.images.${id}`, image)] as const,
+    ),
   );
   const { addresses, outbound } = site;
   return {
@@ -97,24 +99,32 @@ async function limitsOf({ limits, data }: HypervisorSiteConfig): Promise<SiteLim
   };
 }
 
-/** Errors: `config.missing` where the small guest was not built. */
-async function imageOf(image: HypervisorSiteConfig["images"][string]): Promise<SiteImage> {
+/** Errors: `config.missing` for files that are not there, the small guest's among them. */
+async function imageOf(where: string, image: HypervisorSiteConfig["images"][string]): Promise<SiteImage> {
   if ("guest" in image) {
     const small = await readGuestImage();
     if (small === null) {
-      const where = guestImageFolder();
-      throw new OperationalError(
-        "config.missing",
-        `an image is \`guest: small\`, and ${where} has none: run script/guest-image`,
-      );
+      const advice = `it is \`guest: small\`, and ${guestImageFolder()} has none: run script/guest-image`;
+      throw new OperationalError("config.missing", `${where}: ${advice}`);
     }
     const { kernelPath, initrdPath } = small;
     return { boot: { kind: "kernel", kernelPath, initrdPath }, readyLine: "guest: ready" };
   }
+  const files = "kernel" in image ? [image.kernel, image.initrd, image.disk] : [image.disk];
+  for (const path of files) if (path !== undefined) await checkReadable(where, path);
   const readyLine = image.ready ?? null;
   const disk = image.disk === undefined ? {} : { disk: { path: image.disk, format: image.format } };
   if (!("kernel" in image)) return { boot: { kind: "disk" }, ...disk, readyLine };
   const { kernel: kernelPath, initrd, append } = image;
   const initrdPath = initrd === undefined ? {} : { initrdPath: initrd };
   return { boot: { kind: "kernel", kernelPath, append, ...initrdPath }, ...disk, readyLine };
+}
+
+async function checkReadable(where: string, path: string): Promise<void> {
+  try {
+    await access(path, constants.R_OK);
+  } catch (cause) {
+    const message = `${where}: ${path} cannot be read: it must be a file of this host`;
+    throw new OperationalError("config.missing", message, { detail: String(cause), cause });
+  }
 }

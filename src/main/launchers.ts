@@ -239,6 +239,9 @@ async function verifyCloud(
   }
   const cloud = openCloud(site, { folder, clock: systemClock, log });
   try {
+    // Once: a site that does not answer, or refuses the credentials, is told at once.
+    const { account, endpoint } = await cloud.identify(signal);
+    terminal.err(`in account ${account} at ${endpoint}`);
     const report = await runConformance({
       cloud,
       ports: { clock: systemClock, random: systemRandom },
