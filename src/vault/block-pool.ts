@@ -60,6 +60,11 @@ export class BlockPool {
     for (let n = 0; n < threads; n += 1) this.#threads.push(this.#thread(keys));
   }
 
+  /** A thread has ended by itself, or the pool was closed: no work is done here any more. */
+  get isBroken(): boolean {
+    return this.#broken !== undefined;
+  }
+
   /** Begins a session on every thread. `onPack` gets each finished pack, and calls back when its bytes are needed no more. */
   async start(
     session: SessionStart,

@@ -27,7 +27,7 @@ export interface Lease {
 
 type LeaseContext = Pick<VaultContext, "storage" | "keys" | "clock" | "random" | "log">;
 
-/** Durable when it returns; renewed in the background until it is released. */
+/** Durable when it returns, unless the signal aborts first; from then on renewed in the background until it is released. */
 export async function holdLease(
   context: LeaseContext,
   kind: "read" | "write",
@@ -40,11 +40,11 @@ export async function holdLease(
   const over = new AbortController();
   let number = 0;
   let expiresAtMs = 0;
-  const put = async (): Promise<void> => {
+  const put = async (until: AbortSignal | undefined): Promise<void> => {
     const name = leaseName(id, number);
     const expires = clock.now() + LEASE_MS;
     const facts = { kind, subject, startedAtMs, expiresAtMs: expires };
-    await storage.put(name, [seal(keys, sealKinds.lease, name, Buffer.from(JSON.stringify(facts)))], signal);
+    await storage.put(name, [seal(keys, sealKinds.lease, name, Buffer.from(JSON.stringify(facts)))], until);
     expiresAtMs = expires;
   };
   const keep = async (): Promise<void> => {
@@ -52,15 +52,16 @@ export async function holdLease(
       await clock.sleep(LEASE_MS / 3, over.signal);
       number += 1;
       try {
-        await put();
+        await put(over.signal);
         await storage.delete(leaseName(id, number - 1));
       } catch (error) {
+        if (over.signal.aborted) return;
         // `check` speaks up when it has expired; until then the next try may succeed.
         context.log.warn({ lease: id, error: String(error) }, "a lease could not be renewed");
       }
     }
   };
-  await put();
+  await put(signal);
   const kept = keep().catch(() => {});
   return {
     startedAtMs,

@@ -74,6 +74,21 @@ test("worker threads and a file give the same point as work in place", async () 
   }
 });
 
+test("a thread that ends is one turn's failure: the next one begins its threads anew", async () => {
+  await using vault = await newVault(memoryStorage(), { threads: 1 });
+  const { keys } = vault.context;
+  // Without keys a thread ends in its first step.
+  Object.assign(vault.context, { keys: {} });
+  const broken = vault.pool();
+  Object.assign(vault.context, { keys });
+  await assert.rejects(broken.finish());
+  const disk = text(3, MiB);
+  const point = { volumeId: "vol", sizeBytes: disk.length, source: memoryDisk(disk) };
+  const { id } = await vault.writePoint(point);
+  await using read = await vault.openPoint(id);
+  assert.ok((await readWhole(read)).equals(disk));
+});
+
 test("threads restore small blobs too, from a store whose buffers cannot be given away", async () => {
   const storage = memoryStorage();
   const disk = Buffer.alloc(40 * BLOCK_BYTES);

@@ -167,6 +167,8 @@ export class Vault implements AsyncDisposable {
   readonly #threads: number;
   readonly #master: Buffer;
   #pool: BlockPool | undefined;
+  /** Those before it, whose threads are being ended. */
+  #broken: Promise<void>[] = [];
   #line: Promise<unknown> = Promise.resolve();
 
   constructor(options: VaultOptions, id: string, keys: VaultKeys, master: Buffer) {
@@ -305,8 +307,12 @@ export class Vault implements AsyncDisposable {
     return this.inTurn(() => collectGarbage(this.context, options), options.signal);
   }
 
-  /** The threads, begun when they are first needed. */
+  /** The threads, begun when they are first needed, and anew after one of them has ended: out of memory, it may have been. */
   pool(): BlockPool {
+    if (this.#pool?.isBroken === true) {
+      this.#broken.push(this.#pool.close());
+      this.#pool = undefined;
+    }
     this.#pool ??= new BlockPool(this.context.keys, this.#threads);
     return this.#pool;
   }
@@ -328,5 +334,6 @@ export class Vault implements AsyncDisposable {
     await this.#line;
     await this.#pool?.close();
     this.#pool = undefined;
+    await Promise.all(this.#broken);
   }
 }

@@ -465,6 +465,26 @@ test("one process owns the folder", async (t) => {
   assert.throws(() => openSegmentFolder(path), { code: "store.failing" });
 });
 
+test("a reader that goes does not end the base that the others read from", async (t) => {
+  const points = new MemoryPoints();
+  const opened: (AbortSignal | undefined)[] = [];
+  const watched: PointStore = {
+    list: (group, id) => points.list(group, id),
+    write: (point) => points.write(point),
+    open: (point, signal) => {
+      opened.push(signal);
+      return points.open(point);
+    },
+  };
+  const log = await openLog(t, { points: watched });
+  const { a } = await twoDisks(log);
+  await a.write(0, Buffer.alloc(4096, 5));
+  await foldLog(log);
+  opened.length = 0;
+  await log.read("a", 0, 10, new AbortController().signal);
+  assert.deepEqual(opened, [undefined]);
+});
+
 test("a reader of the present that waits for its base while a fold ends sees the new base", async (t) => {
   const memory = new MemoryPoints();
   const gate = Promise.withResolvers<void>();

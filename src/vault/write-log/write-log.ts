@@ -293,13 +293,11 @@ export class WriteLog implements LogHistory, AsyncDisposable {
 
   /** The present content, with every write taken before the call. */
   async read(id: string, offset: number, length: number, signal?: AbortSignal): Promise<Buffer> {
-    return this.#present(id, offset, length, signal, (layers) => readLayers(layers, offset, length, signal));
+    return this.#present(id, offset, length, (layers) => readLayers(layers, offset, length, signal));
   }
 
   async extentsOf(id: string, offset: number, length: number, signal?: AbortSignal): Promise<Extent[]> {
-    return this.#present(id, offset, length, signal, (layers) =>
-      extentsOfLayers(layers, offset, length, signal),
-    );
+    return this.#present(id, offset, length, (layers) => extentsOfLayers(layers, offset, length, signal));
   }
 
   /** The newest committed point that the volume's index stands on. */
@@ -401,7 +399,6 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     id: string,
     offset: number,
     length: number,
-    signal: AbortSignal | undefined,
     work: (layers: Layers) => Promise<T>,
   ): Promise<T> {
     this.#checkOpen();
@@ -422,7 +419,7 @@ export class WriteLog implements LogHistory, AsyncDisposable {
       const { base } = live;
       const layers = { shelf: this.shelf, index: live.index, sizeBytes: volume.sizeBytes };
       if (base === undefined) return work({ ...layers, base: undefined });
-      const shared = (live.baseReader ??= this.#openBase(live, base, signal));
+      const shared = (live.baseReader ??= this.#openBase(live, base));
       // A fold may end while the base is opened: the index has lost then what only the new base holds. `work` looks the index up
       // before it waits for anything, so that it sees both as they were at one moment.
       const result = await shared.use(async (reader) =>
@@ -432,8 +429,9 @@ export class WriteLog implements LogHistory, AsyncDisposable {
     }
   }
 
-  #openBase(live: LiveVolume, base: CommittedPoint, signal: AbortSignal | undefined): SharedReader {
-    const opening = this.points.open(base, signal);
+  /** For all readers: none of them ends it by going. */
+  #openBase(live: LiveVolume, base: CommittedPoint): SharedReader {
+    const opening = this.points.open(base);
     const shared = new SharedReader(opening);
     opening.catch(() => {
       if (live.baseReader === shared) live.baseReader = undefined;
