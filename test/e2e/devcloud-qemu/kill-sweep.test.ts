@@ -51,7 +51,7 @@ test(
     const VolumeId = await makeVolume(client);
     const servers = [];
     for (let each = 0; each < 2; each++) servers.push(await run(client, group, appends(serialOf(VolumeId))));
-    const addresses = [];
+    const addresses: string[] = [];
     for (const id of servers) addresses.push(await running(client, id, t.signal));
     const pids = servers.map((id) => stage.guestPid(id));
     const lines: string[] = [];
@@ -68,7 +68,7 @@ test(
       lines.push(`round-${round}`);
       const answer = await get(`http://${addresses[here]}/cgi-bin/append?round-${round}`, t.signal);
       assert.deepEqual(answer.split("\n"), lines);
-      const elsewhere = `http://${addresses[1 - here]}/cgi-bin/append?look`;
+      const elsewhere: string = `http://${addresses[1 - here]}/cgi-bin/append?look`;
       assert.equal(await statusOf(elsewhere, t.signal), 404, "the other guest does not have it");
       assert.deepEqual(
         servers.map((id) => stage.guestPid(id)),
