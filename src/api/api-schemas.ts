@@ -12,6 +12,10 @@ export const errorBody = z.object({
 });
 
 export const environmentParams = z.strictObject({ environment: z.string().min(1).max(40) });
+export const pointParams = z.strictObject({
+  environment: z.string().min(1).max(40),
+  point: z.string().regex(/^[a-z0-9-]{1,60}$/u),
+});
 export const runParams = z.strictObject({ run: z.string().min(1).max(80) });
 
 export const pageQuery = z.strictObject({

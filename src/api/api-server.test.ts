@@ -37,6 +37,10 @@ const expectations: Readonly<Record<string, Expectation>> = {
     payload: { kind: "failover", reason: "test" },
     status: 202,
   },
+  "GET /v1/environments/:environment/points/:point/evidence": {
+    may: "operator",
+    url: "/v1/environments/shop/points/point-1/evidence",
+  },
   "POST /v1/environments/:environment/points": {
     may: "operator",
     url: "/v1/environments/shop/points",

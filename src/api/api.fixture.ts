@@ -45,6 +45,7 @@ export async function openApiFixture(): Promise<ApiFixture> {
     pairings: (environment) => known(environment, []),
     gaps: (environment) => known(environment, []),
     points: (environment) => known(environment, { group: null, points: [] }),
+    pointEvidence: (environment) => known(environment, { at: 1, good: true, summary: "", servers: [] }),
     createPoint: async (environment, consistency) => {
       const point = await known(environment, { id: "point-1", consistency } as Awaited<
         ReturnType<ControlPlane["createPoint"]>

@@ -1,6 +1,6 @@
 import { requireOperator } from "#api/api-auth.ts";
 import type { TypedApp } from "#api/api-routes.ts";
-import { createPointBody, environmentParams, eventsQuery, pageQuery } from "#api/api-schemas.ts";
+import { createPointBody, environmentParams, eventsQuery, pageQuery, pointParams } from "#api/api-schemas.ts";
 import { isOperational, OperationalError } from "#kernel/errors.ts";
 import type { ControlPlane } from "#takeover/control.ts";
 
@@ -84,6 +84,22 @@ export function registerEnvironmentRoutes(app: TypedApp, controlPlane: ControlPl
         const late = `the point was not taken within ${createPointWithinMs / 1000} s: there is much to bring into the vault; points of the policy take as long as it needs`;
         throw new OperationalError("cloud.timeout", late, { outcome: "unknown", cause: error });
       }
+    },
+  );
+
+  app.get(
+    "/v1/environments/:environment/points/:point/evidence",
+    {
+      schema: {
+        summary:
+          "What was seen when a recovery point was booted and probed last: verdicts, consoles, screenshots",
+        params: pointParams,
+      },
+    },
+    (request) => {
+      requireOperator(request.caller);
+      const { environment, point } = request.params;
+      return controlPlane.pointEvidence(environment, point, AbortSignal.timeout(10_000));
     },
   );
 

@@ -1,12 +1,15 @@
 /** `understudy point ...`: what an environment can be recovered to. */
 import type { Command } from "commander";
+import type { ApiClient } from "#cli/api-client.ts";
 import { openApi, type CommandContext } from "#cli/command-context.ts";
 import { chooseEnvironment, environmentPath } from "#cli/environment-commands.ts";
 import { examples, globalFlags } from "#cli/global-flags.ts";
+import { describeEvidence, saveScreenshot } from "#cli/show-evidence.ts";
 import { formatBytes, formatDuration, formatTable, formatTime } from "#cli/table.ts";
 import { flagsOf } from "#cli/vault-commands.ts";
 import type { VaultRecoveryPointsView, VaultRecoveryPointView } from "#cli/vault-tools.ts";
-import { errorCodes, OperationalError } from "#kernel/errors.ts";
+import type { Evidence } from "#model/evidence.ts";
+import { errorCodes, isOperational, OperationalError } from "#kernel/errors.ts";
 import type { RecoveryPoint } from "#recovery/recovery-points.ts";
 import type { GroupStatus } from "#recovery/vault-desk.ts";
 import type { PointsView } from "#takeover/control.ts";
@@ -70,10 +73,13 @@ export function addPointCommands(program: Command, context: CommandContext): voi
       "after",
       examples(
         "understudy point show point-1a2b3c4d",
+        "understudy point show point-1a2b3c4d --screenshot db-1.png --server db-1",
         "understudy point show point-1a2b3c4d --store /srv/vault --passphrase-file ./vault-passphrase --json",
       ),
     )
-    .action(async (id: string, name: string | undefined, options: StoreFlags, command: Command) => {
+    .option("--screenshot <file>", "write what a server's display showed when it was booted: a PNG")
+    .option("--server <server>", "with --screenshot: whose, by id or name")
+    .action(async (id: string, name: string | undefined, options: ShowFlags, command: Command) => {
       const flags = globalFlags(command);
       if (options.store !== undefined) {
         const view = await context.launchers.vault.recoveryPoints(flagsOf(command), name, context.signal);
@@ -87,8 +93,31 @@ export function addPointCommands(program: Command, context: CommandContext): voi
       const { points } = await api.get<PointsView>(environmentPath(environment, "/points"));
       const found = points.find((one) => one.id === id);
       if (found === undefined) throw noSuchPoint(environment, id);
-      context.terminal.out(flags.json ? JSON.stringify(found) : describePoint(found));
+      const evidence = await evidenceOf(api, environment, id);
+      if (options.screenshot !== undefined)
+        await saveScreenshot(evidence, options.server, options.screenshot);
+      const shown = flags.json
+        ? JSON.stringify({ ...found, evidence })
+        : [describePoint(found), ...describeEvidence(evidence)].join("\n");
+      context.terminal.out(shown);
     });
+}
+
+interface ShowFlags extends StoreFlags {
+  readonly screenshot?: string;
+  readonly server?: string;
+}
+
+/** Null: it was never booted. */
+async function evidenceOf(api: ApiClient, environment: string, id: string): Promise<Evidence | null> {
+  try {
+    return await api.get<Evidence>(
+      environmentPath(environment, `/points/${encodeURIComponent(id)}/evidence`),
+    );
+  } catch (error) {
+    if (isOperational(error, "not_found")) return null;
+    throw error;
+  }
 }
 
 interface StoreFlags {

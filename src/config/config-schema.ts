@@ -184,7 +184,41 @@ const protect = z.strictObject({
   freezeLimit: duration.prefault("5s"),
 });
 
+const port = z.number().int().min(1).max(65_535);
+
+/** What a booted copy of a server must pass, in a drill and before a recovery point is called verified. */
+const verification = z.strictObject({
+  name: z.string().min(1).max(60),
+  /** Servers that bear all these tags; none named: every one. */
+  select: tags.default({}),
+  /** How long a server may take until it holds. */
+  within: duration.prefault("60s"),
+  /** Of one attempt. */
+  timeout: duration.prefault("10s"),
+  check: z.union([
+    z.strictObject({
+      http: z.strictObject({
+        port,
+        path: z.string().startsWith("/").default("/"),
+        status: z.number().int().default(200),
+        contains: z.string().optional(),
+      }),
+    }),
+    z.strictObject({ tcp: port }),
+    /** The guest's agent: that it answers, or that a program in the guest ends with 0. */
+    z.strictObject({
+      agent: z.union([
+        z.literal("ping"),
+        z.strictObject({ path: z.string().min(1), args: z.array(z.string()).max(100).default([]) }),
+      ]),
+    }),
+    /** A program beside this file, told the server's address by its environment: 0 is yes. */
+    z.strictObject({ script: z.string().min(1) }),
+  ]),
+});
+
 const environment = z.strictObject({
+  verify: z.array(verification).max(100).default([]),
   protect: protect.optional(),
   active: z.string().min(1),
   standby: z.string().min(1),

@@ -10,6 +10,7 @@ import { invariant } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import type { BlockDevice } from "#model/block-device.ts";
+import type { Evidence } from "#model/evidence.ts";
 import { openNbdClient } from "#nbd/nbd-client.ts";
 import { createDiskMover } from "#recovery/create-disk-mover.ts";
 import { deskWithin, hostWithin } from "#recovery/answer-within.ts";
@@ -118,6 +119,10 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
     return protection;
   }
 
+  hostOf(site: string): DiskHost | undefined {
+    return this.#hosts.get(site);
+  }
+
   disksOf(environment: string): readonly ProtectedDisk[] {
     return this.#protections.get(environment)?.disks ?? [];
   }
@@ -136,8 +141,16 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
     consistency: "crash" | "application",
     signal: AbortSignal,
   ): Promise<RecoveryPoint> {
+    return this.#pointsOf(environment).create(consistency, signal);
+  }
+
+  evidenceOf(environment: string, id: string, signal: AbortSignal): Promise<Evidence> {
+    return this.#pointsOf(environment).evidence(id, signal);
+  }
+
+  #pointsOf(environment: string): RecoveryPoints {
     const points = this.#points.get(environment);
-    if (points !== undefined) return points.create(consistency, signal);
+    if (points !== undefined) return points;
     throw new OperationalError(
       "not_found",
       `no disk of "${environment}" is kept: see \`protect\` in understudy.yaml`,

@@ -122,7 +122,7 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
     onReport: (id) => void runtimes.get(id)?.evaluate(),
   });
   for (const [id, environment] of Object.entries(config.environments)) {
-    const settings = settingsOf(id, environment);
+    const settings = settingsOf(id, environment, folder);
     const routes = [];
     for (const route of environment.traffic) {
       const through = await openSwitch(route, { environment: id, folder, data: config.data, log });
@@ -143,6 +143,7 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
       clock,
       random,
       log: log.child({ environment: id }),
+      hostOf: (name) => disks.hostOf(name),
       onRecord: (record) => follow(gateway, standings, record),
       ...(openDisks === undefined ? {} : { openDisks }),
     });

@@ -1,12 +1,15 @@
 /** From understudy.yaml to the plain settings that the rooms take. Pure. */
 import type { Config, EnvironmentConfig, ProbeConfig } from "#config/config-schema.ts";
+import { resolve } from "node:path";
 import type { Probe } from "#health/probe.ts";
+import type { Verification, VerificationCheck } from "#health/verification.ts";
 import { apiAddressOf } from "#main/open-cloud.ts";
 import type { ReserveScale } from "#model/policy.ts";
 import type { EnvironmentSettings } from "#takeover/settings.ts";
 import { siteProbeName } from "#takeover/watch-environment.ts";
 
-export function settingsOf(id: string, environment: EnvironmentConfig): EnvironmentSettings {
+/** `folder`: where scripts that are named by relative paths are found. */
+export function settingsOf(id: string, environment: EnvironmentConfig, folder = ""): EnvironmentSettings {
   const { reserve, translate, failover } = environment;
   const slowest = Math.max(...environment.probes.map(({ every, timeout }) => every + timeout));
   return {
@@ -23,6 +26,7 @@ export function settingsOf(id: string, environment: EnvironmentConfig): Environm
     mappings: translate,
     routes: environment.traffic.map(({ name, select, port }) => ({ name, select, port })),
     applicationProbes: environment.probes.flatMap((probe) => applicationProbe(probe) ?? []),
+    verifications: environment.verify.map((one) => verificationOf(one, folder)),
     witnesses: witnessNames(environment),
     triggers: failover.triggers.map((trigger) => ({
       codes: trigger.codes,
@@ -35,6 +39,24 @@ export function settingsOf(id: string, environment: EnvironmentConfig): Environm
     // Two missed reports may be chance; a third is silence.
     staleAfterMs: 3 * slowest,
   };
+}
+
+function verificationOf(
+  { name, select, within, timeout, check }: EnvironmentConfig["verify"][number],
+  folder: string,
+): Verification {
+  return { name, select, withinMs: within, timeoutMs: timeout, check: verificationCheck(check, folder) };
+}
+
+function verificationCheck(
+  check: EnvironmentConfig["verify"][number]["check"],
+  folder: string,
+): VerificationCheck {
+  if ("tcp" in check) return { type: "tcp", port: check.tcp };
+  if ("script" in check) return { type: "script", path: resolve(folder, check.script) };
+  if ("agent" in check) return { type: "agent", program: check.agent === "ping" ? null : check.agent };
+  const { contains, ...http } = check.http;
+  return { type: "http", ...http, ...(contains === undefined ? {} : { contains }) };
 }
 
 export function witnessNames(environment: EnvironmentConfig): readonly string[] {

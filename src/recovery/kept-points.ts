@@ -45,6 +45,8 @@ export interface StoredPoint extends KeptPoint {
   readonly disks: Readonly<Record<string, string>>;
   /** Null: it was never booted and probed. */
   readonly verdict: KeptVerdict | null;
+  /** When the evidence was found that is kept of it last; null: none is. */
+  readonly evidenceAt: number | null;
 }
 
 export interface StoredPoints {
@@ -73,7 +75,7 @@ export function unpackConfiguration(packed: string): readonly unknown[] {
 
 const prefix = "recovery/";
 const shape =
-  /^recovery\/([A-Za-z0-9_][A-Za-z0-9._-]*)\/(\d{15})-([a-z0-9-]{1,60})\/(point|verdict-(\d{15}))$/u;
+  /^recovery\/([A-Za-z0-9_][A-Za-z0-9._-]*)\/(\d{15})-([a-z0-9-]{1,60})\/(point|verdict-\d{15}|evidence-(\d{15}))$/u;
 const digits = (ms: number): string => String(ms).padStart(15, "0");
 
 function folderOf(group: string, { id, at }: Pick<KeptPoint, "id" | "at">): string {
@@ -100,6 +102,33 @@ export async function storeVerdict(
   signal?: AbortSignal,
 ): Promise<void> {
   await putSealed(vault, `${folderOf(group, point)}verdict-${digits(verdict.at)}`, verdict, signal);
+}
+
+/** As for `storeKeptPoint`. `text`: JSON; it may be large, and is read for itself alone. */
+export async function storeEvidence(
+  vault: Vault,
+  group: string,
+  point: Pick<KeptPoint, "id" | "at">,
+  evidence: { readonly at: number; readonly text: string },
+  signal?: AbortSignal,
+): Promise<void> {
+  const { at, text } = evidence;
+  await putSealed(vault, `${folderOf(group, point)}evidence-${digits(at)}`, { text }, signal);
+}
+
+/** Errors: `not_found`, `vault.damaged`. */
+export async function readEvidence(
+  { context: { storage, keys } }: Vault,
+  group: string,
+  point: Pick<StoredPoint, "id" | "at" | "evidenceAt">,
+  signal?: AbortSignal,
+): Promise<string> {
+  if (point.evidenceAt === null) {
+    throw new OperationalError("not_found", `the vault keeps no evidence of recovery point ${point.id}`);
+  }
+  const name = `${folderOf(group, point)}evidence-${digits(point.evidenceAt)}`;
+  const plain = readSealed(keys, name, await storage.get(name, undefined, signal));
+  return z.strictObject({ text: z.string() }).parse(plain).text;
 }
 
 async function putSealed(
@@ -140,12 +169,17 @@ export async function listKeptPoints(
   const { storage, keys } = vault.context;
   const points = new Map<string, StoredPoint>();
   const verdicts = new Map<string, KeptVerdict>();
+  const evidence = new Map<string, number>();
   const damaged: { object: string; problem: string }[] = [];
   const seen = new Set<string>();
   for await (const { name } of storage.list(`${prefix}${group}/`, signal)) {
-    const [, , time, id, kind] = shape.exec(name) ?? [];
+    const [, , time, id, kind, evidenceAt] = shape.exec(name) ?? [];
     if (id === undefined || kind === undefined) continue;
     const key = `${time}-${id}`;
+    if (evidenceAt !== undefined) {
+      evidence.set(key, Number(evidenceAt));
+      continue;
+    }
     seen.add(name);
     try {
       const plain: unknown =
@@ -153,7 +187,7 @@ export async function listKeptPoints(
       cache.set(name, plain);
       if (kind === "point") {
         const { format: _format, ...point } = storedSchema.parse(plain);
-        points.set(key, { ...point, verdict: null });
+        points.set(key, { ...point, verdict: null, evidenceAt: null });
       } else verdicts.set(key, keptVerdictSchema.parse(plain));
     } catch (error) {
       // Let go between the two looks.
@@ -166,7 +200,11 @@ export async function listKeptPoints(
     if (name.startsWith(`${prefix}${group}/`) && !seen.has(name)) cache.delete(name);
   }
   // Names are in the order of time.
-  const listed = [...points].map(([key, point]) => ({ ...point, verdict: verdicts.get(key) ?? null }));
+  const listed = [...points].map(([key, point]) => ({
+    ...point,
+    verdict: verdicts.get(key) ?? null,
+    evidenceAt: evidence.get(key) ?? null,
+  }));
   return { points: listed.toReversed(), damaged };
 }
 

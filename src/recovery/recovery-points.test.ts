@@ -6,7 +6,7 @@ import { systemRandom } from "#kernel/random.ts";
 import { EnvironmentState } from "#model/environment-state.ts";
 import type { Resource } from "#model/resource.ts";
 import type { KeptPoint, KeptVerdict } from "#recovery/kept-points.ts";
-import { markVerified, type RecoveryPoint, RecoveryPoints } from "#recovery/recovery-points.ts";
+import { keepEvidence, markVerified, type RecoveryPoint, RecoveryPoints } from "#recovery/recovery-points.ts";
 import type { KeptVolume, VaultDesk } from "#recovery/vault-desk.ts";
 import type { Store } from "#store/contract.ts";
 import { openSqliteStore } from "#store/open-sqlite-store.ts";
@@ -25,6 +25,7 @@ class KeptPoints {
   readonly points = new Map<string, KeptPoint>();
   readonly verdicts = new Map<string, KeptVerdict>();
 
+  readonly evidence = new Map<string, { readonly at: number; readonly text: string }>();
   readonly joining: string[] = [];
   /** What happens while the vault looks for the moment. */
   onMoment: () => void = () => {};
@@ -41,11 +42,14 @@ class KeptPoints {
       },
       keepPoint: async (_group, point) => void this.points.set(point.id, point),
       keepVerdict: async (_group, { id }, verdict) => void this.verdicts.set(id, verdict),
+      keepEvidence: async (_group, { id }, evidence) => void this.evidence.set(id, evidence),
+      keptEvidence: async (_group, id) => this.evidence.get(id)?.text ?? "",
       keptPoints: async () =>
         [...this.points.values()].map(({ configuration: _configuration, ...point }) => ({
           ...point,
           disks: { "vol-1": "a-point" },
           verdict: this.verdicts.get(point.id) ?? null,
+          evidenceAt: this.evidence.get(point.id)?.at ?? null,
         })),
       keptConfiguration: async (_group, id) => this.points.get(id)?.configuration ?? "",
     };
@@ -122,13 +126,21 @@ test("a database that was lost has its recovery points again, with their verdict
   assert.ok(made !== undefined);
   assert.deepEqual([made.sequence, made.journalPosition, made.resources], [7, 12, 1]);
   assert.deepEqual([...kept.points.keys()], [made.id], "it is in the vault too");
-  await first.commit([markVerified(first, environment, 7, { at: 99, summary: "whole" })]);
+  const evidence = { at: 98, good: true, summary: "whole", servers: [] };
+  await first.commit([
+    keepEvidence(first, environment, 7, evidence),
+    markVerified(first, environment, 7, { at: 99, summary: "whole" }),
+  ]);
   await follow(first, kept, () => kept.verdicts.size === 1);
+  assert.deepEqual(kept.evidence.get(made.id), { at: 98, text: JSON.stringify(evidence) });
   await first.close();
 
   const second = await openSqliteStore({ path: ":memory:" });
   const [again] = await follow(second, kept, (points) => points.length === 1);
   assert.deepEqual(again, { ...made, verifiedAt: 99 });
+  const { signal } = new AbortController();
+  assert.deepEqual(await pointsOf(second, kept).evidence(made.id, signal), evidence, "out of the vault");
+  await assert.rejects(pointsOf(second, kept).evidence("point-9", signal), { code: "not_found" });
 
   const stored = kept.points.get(made.id);
   assert.ok(stored !== undefined);

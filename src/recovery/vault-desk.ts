@@ -170,6 +170,17 @@ export interface VaultDesk extends AsyncDisposable {
     signal: AbortSignal,
   ): Promise<void>;
 
+  /** What was seen when it was booted and probed, as JSON. Said again, it is as it was. */
+  keepEvidence(
+    group: string,
+    point: { readonly id: string; readonly at: number },
+    evidence: { readonly at: number; readonly text: string },
+    signal: AbortSignal,
+  ): Promise<void>;
+
+  /** The last of it. Errors: `not_found`. */
+  keptEvidence(group: string, id: string, signal: AbortSignal): Promise<string>;
+
   /** Newest first; without their configuration, which may be large. Also of a group of which there is no log here. */
   keptPoints(group: string, signal: AbortSignal): Promise<readonly KeptPointFacts[]>;
 

@@ -1,6 +1,7 @@
 /** What can be asked of a running control plane: the API's one door to everything below it. */
 import type { ResourceKind } from "#model/resource.ts";
 import type { JournalEntry } from "#model/command.ts";
+import type { Evidence } from "#model/evidence.ts";
 import type { Gap } from "#model/gap.ts";
 import type { Notice } from "#model/notice.ts";
 import type { EnvironmentPhase, Run, RunKind, RunStep } from "#model/run.ts";
@@ -124,6 +125,8 @@ export interface ControlPlane {
     consistency: "crash" | "application",
     signal: AbortSignal,
   ): Promise<RecoveryPoint>;
+  /** What was seen when the point was booted and probed last. Errors: `not_found`, `api.unreachable`. */
+  pointEvidence(environment: string, id: string, signal: AbortSignal): Promise<Evidence>;
   /** Begins the run and returns at once. Errors: `state.conflict`, `not_found`. */
   startRun(request: RunRequest): Promise<Run>;
   /** Ends a run that is under way, and undoes what it did: it ends when that is done. Errors: `state.conflict`, `not_found`. */

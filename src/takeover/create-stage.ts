@@ -14,14 +14,14 @@ import type { Stage } from "#takeover/stage.ts";
 
 export type StagePorts = Pick<
   Stage,
-  "settings" | "store" | "clock" | "random" | "log" | "director" | "disks" | "site"
+  "settings" | "store" | "clock" | "random" | "log" | "director" | "disks" | "site" | "hostOf"
 > & {
   readonly journal: Journal;
   readonly follower: JournalFollower;
 };
 
 export function createStage(ports: StagePorts): Stage {
-  const { settings, store, journal, follower, clock, random, log, director, disks, site } = ports;
+  const { settings, store, journal, follower, clock, random, log, director, disks, site, hostOf } = ports;
   const id = environmentId(settings.id);
   const stage: Stage = {
     settings,
@@ -32,6 +32,7 @@ export function createStage(ports: StagePorts): Stage {
     director,
     disks,
     site,
+    hostOf,
     catalogue: async (name) => {
       const known = await readCatalogue(store, siteId(name));
       if (known !== undefined) return known.catalogue;

@@ -3,9 +3,10 @@ import { OperationalError } from "#kernel/errors.ts";
 import { environmentId } from "#kernel/ids.ts";
 import type { Json } from "#kernel/json.ts";
 import { type EnvironmentState, resourceKey } from "#model/environment-state.ts";
+import { boundEvidence, type Evidence } from "#model/evidence.ts";
 import { neededBy } from "#model/needed-resources.ts";
 import type { Resource } from "#model/resource.ts";
-import { markVerified } from "#recovery/recovery-points.ts";
+import { keepEvidence, markVerified } from "#recovery/recovery-points.ts";
 import type { Statement } from "#store/contract.ts";
 import { findLeftovers, removeLeftovers } from "#standby/remove-leftovers.ts";
 import { convergeSite, describeReport, runningServers } from "#takeover/converge-site.ts";
@@ -15,7 +16,8 @@ import { describeWithheld, seedDisks, withoutWithheld } from "#takeover/seed-dis
 import type { Conclusion, RunScript, Step, StepContext, StepResult } from "#takeover/run-engine.ts";
 import type { StoredRun } from "#takeover/run-ledger.ts";
 import type { Stage } from "#takeover/stage.ts";
-import { verifyCounterparts } from "#takeover/verify-counterparts.ts";
+import { describeFailures } from "#takeover/examine-servers.ts";
+import { examineCounterparts, verifyCounterparts } from "#takeover/verify-counterparts.ts";
 import { describeChecks } from "#takeover/verify-servers.ts";
 
 export function drillScope(run: StoredRun): string {
@@ -115,11 +117,33 @@ async function verify(stage: Stage, { run, results, signal }: StepContext): Prom
   const { servers } = results.get("build") as { servers: readonly string[] };
   const at = { to, scope: drillScope(run), only: new Set(servers) };
   const checks = await verifyCounterparts(stage, at, signal);
-  const bad = checks.filter(({ problem }) => problem !== null).length;
+  const examined = await examineCounterparts(stage, at, signal);
+  const failures = describeFailures(examined);
+  const down = checks.filter(({ problem }) => problem !== null).map(({ id }) => id);
+  const failing = examined.filter(({ verdicts }) => verdicts.some(({ problem }) => problem !== null));
+  const bad = new Set([...down, ...failing.map(({ id }) => id)]).size;
+  const held = examined.reduce((count, { verdicts }) => count + verdicts.length, 0);
+  const more = failures ?? (held === 0 ? null : `${held} checks hold`);
+  const named = [describeChecks(checks), ...(more === null ? [] : [more])].join("; ");
+  const seenAt = stage.clock.now();
+  const evidence = boundEvidence({ at: seenAt, good: bad === 0, summary: named, servers: examined });
   return {
-    summary: describeChecks(checks),
-    result: { servers: checks.length, bad, named: describeChecks(checks), at: stage.clock.now() },
+    summary: named,
+    result: { servers: checks.length, bad, named, at: seenAt },
+    effects: evidenceOn(stage, run, results, evidence),
   };
+}
+
+/** Beside the points of its moment, also where it is bad: what failed is what is to be looked at. */
+function evidenceOn(
+  stage: Stage,
+  run: StoredRun,
+  results: ReadonlyMap<string, Json>,
+  evidence: Evidence,
+): readonly Statement[] {
+  const moment = results.has("choose-moment") ? momentOf(results, "choose-moment") : null;
+  if (moment === null || moveInput(run.input).servers !== undefined) return [];
+  return [keepEvidence(stage.store, environmentId(stage.settings.id), moment.sequence, evidence)];
 }
 
 /** A copy of the environment, isolated, for people to look at. What is restarted meanwhile keeps to the time that was asked for. */

@@ -3,6 +3,7 @@
  * durable; closed or killed at any moment, `open` goes on from there.
  */
 import type { Cloud } from "#cloud/contract.ts";
+import type { DiskHost } from "#cloud/disk-host.ts";
 import { readCatalogue, refreshCatalogue } from "#environment/catalogue.ts";
 import { openJournalFollower, type JournalFollower } from "#environment/follow-journal.ts";
 import type { Journal } from "#journal/contract.ts";
@@ -69,6 +70,8 @@ export interface RuntimePorts {
   readonly accepts?: DirectorPorts["accepts"];
   /** Absent: no disk's content is kept. */
   readonly openDisks?: (context: DiskContext) => DiskMover;
+  /** Absent: no host agent of ours runs any site's machines. */
+  readonly hostOf?: (site: string) => DiskHost | undefined;
   /** Told whenever the record changes: the gateway fences and follows by it. */
   readonly onRecord: (record: EnvironmentRecord) => Promise<void>;
 }
@@ -133,7 +136,7 @@ export class EnvironmentRuntime {
       epoch: () => (isAtRest(this.#record) && this.#run?.kind !== "restore" ? this.#record.epoch : undefined),
       position: () => this.#follower.position,
     });
-    this.#stage = createStage({ ...ports, follower, director: this.#director, disks });
+    this.#stage = createStage({ ...ports, follower, director: this.#director, disks, hostOf: ports.hostOf ?? (() => undefined) });
   }
 
   static async open(ports: RuntimePorts): Promise<EnvironmentRuntime> {

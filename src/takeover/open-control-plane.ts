@@ -7,6 +7,7 @@ import type { Journal } from "#journal/contract.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { environmentId, runId, siteId } from "#kernel/ids.ts";
+import type { Evidence } from "#model/evidence.ts";
 import { noticeCodes } from "#model/notice.ts";
 import type { ResourceKind } from "#model/resource.ts";
 import { loadPairings } from "#standby/pairings.ts";
@@ -42,6 +43,7 @@ export interface ControlPlanePorts {
 export interface DiskViews {
   disksOf(environment: string): readonly ProtectedDisk[];
   pointsOf(environment: string, signal: AbortSignal): Promise<PointsView>;
+  evidenceOf(environment: string, id: string, signal: AbortSignal): Promise<Evidence>;
   createPoint(
     environment: string,
     consistency: "crash" | "application",
@@ -80,6 +82,8 @@ export function openControlPlane(ports: ControlPlanePorts): ControlPlane {
     points: (environment, signal) => ports.disks.pointsOf(runtimeOf(environment).record.id, signal),
     createPoint: (environment, consistency, signal) =>
       ports.disks.createPoint(runtimeOf(environment).record.id, consistency, signal),
+    pointEvidence: (environment, id, signal) =>
+      ports.disks.evidenceOf(runtimeOf(environment).record.id, id, signal),
     journal: (environment, limit, before) => journal.tail(runtimeOf(environment).record.id, limit, before),
     async pairings(environment) {
       runtimeOf(environment);

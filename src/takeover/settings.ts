@@ -1,6 +1,7 @@
 /** What the user decided about one environment, as the takeover room needs it; made from the configuration by `main`. */
 import type { Trigger } from "#health/decide-failover.ts";
 import type { Probe } from "#health/probe.ts";
+import type { Verification } from "#health/verification.ts";
 import type { ReservePolicy, ReturnPolicy } from "#model/policy.ts";
 import type { Mappings } from "#standby/translate.ts";
 import type { FenceMode } from "#takeover/fence.ts";
@@ -16,6 +17,8 @@ export interface EnvironmentSettings {
   readonly routes: readonly RouteRule[];
   /** What users see: looked at after they were moved. The clouds' own APIs are not among them. */
   readonly applicationProbes: readonly Probe[];
+  /** What a booted copy of a server must pass; absent: that it is up and its routed ports take connections. */
+  readonly verifications?: readonly Verification[];
   readonly witnesses: readonly string[];
   readonly triggers: readonly Trigger[];
   readonly fence: FenceMode;

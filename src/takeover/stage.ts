@@ -1,5 +1,6 @@
 /** What a run works on: one environment with everything around it. Built by the environment's runtime. */
 import type { Catalogue, Cloud } from "#cloud/contract.ts";
+import type { DiskHost } from "#cloud/disk-host.ts";
 import type { Clock } from "#kernel/clock.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
@@ -29,6 +30,8 @@ export interface Stage {
   /** Absent: no disk's content is kept. */
   readonly disks: DiskMover | undefined;
   site(name: string): Site;
+  /** Undefined: no host agent of ours runs the site's machines. */
+  hostOf(site: string): DiskHost | undefined;
   /** What was last read of the site, also when it is gone. */
   catalogue(site: string): Promise<Catalogue>;
   record(): Promise<EnvironmentRecord>;

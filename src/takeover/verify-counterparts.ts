@@ -1,4 +1,7 @@
 /** The servers that a run has made or brought up to date, each looked at where it stands now. */
+import { type Examination, examineServers } from "#takeover/examine-servers.ts";
+import type { ServerEvidence } from "#model/evidence.ts";
+import { readServers } from "#takeover/route-targets.ts";
 import { environmentId } from "#kernel/ids.ts";
 import { loadPairings } from "#standby/pairings.ts";
 import { counterpartIds } from "#takeover/exchange-roles.ts";
@@ -31,4 +34,38 @@ export async function verifyCounterparts(
     patienceMs,
     signal,
   });
+}
+
+/** What the user wants to hold of them, and what they printed. */
+export async function examineCounterparts(
+  stage: Stage,
+  { to, scope, only }: CounterpartsAt,
+  signal: AbortSignal,
+): Promise<readonly ServerEvidence[]> {
+  const pairings = await loadPairings(stage.store, { environment: environmentId(stage.settings.id), scope });
+  const counterparts = counterpartIds(pairings);
+  const { cloud } = stage.site(to);
+  const state = await stage.settledState(signal);
+  const meant = [...state.resources()].flatMap((one) =>
+    one.kind === "server" && one.spec.power === "running" && (only?.has(one.id) ?? true) ? [one] : [],
+  );
+  const copies = await readServers(
+    cloud,
+    meant.flatMap(({ id }) => counterparts.get(id) ?? []),
+    signal,
+  );
+  const examination: Examination = {
+    environment: stage.settings.id,
+    site: to,
+    servers: meant.map(({ id, tags }) => ({
+      id,
+      name: tags["Name"] ?? id,
+      tags,
+      copy: copies.get(counterparts.get(id) ?? ""),
+    })),
+    verifications: stage.settings.verifications ?? [],
+    host: stage.hostOf(to),
+    clock: stage.clock,
+  };
+  return examineServers(examination, signal);
 }

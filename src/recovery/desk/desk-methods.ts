@@ -33,7 +33,11 @@ const groupStatus = z.strictObject({
 });
 const keptPointFacts = keptPointSchema
   .omit({ configuration: true })
-  .extend({ disks: z.record(z.string(), z.string()), verdict: keptVerdictSchema.nullable() });
+  .extend({
+    disks: z.record(z.string(), z.string()),
+    verdict: keptVerdictSchema.nullable(),
+    evidenceAt: z.int().nonnegative().nullable(),
+  });
 const nothing = z.null();
 
 export const deskMethods = {
@@ -94,6 +98,15 @@ export const deskMethods = {
     output: nothing,
   },
   keptPoints: { input: z.strictObject({ group }), output: z.array(keptPointFacts) },
+  keepEvidence: {
+    input: z.strictObject({
+      group,
+      point: keptPointSchema.pick({ id: true, at: true }),
+      evidence: z.strictObject({ at: z.int().nonnegative(), text: z.string().max(1_000_000) }),
+    }),
+    output: nothing,
+  },
+  keptEvidence: { input: z.strictObject({ group, id: z.string() }), output: z.string() },
   keptConfiguration: { input: z.strictObject({ group, id: z.string() }), output: z.string() },
 } as const;
 

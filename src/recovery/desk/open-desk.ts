@@ -8,6 +8,8 @@ import { startNbdServer } from "#nbd/nbd-server.ts";
 import {
   type KeptPointsCache,
   listKeptPoints,
+  readEvidence,
+  storeEvidence,
   storeVerdict,
   type StoredPoint,
 } from "#recovery/kept-points.ts";
@@ -153,6 +155,12 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
     keepPoint: async (group, point, signal) => (await known(group)).keepPoint(point, signal),
     keepVerdict: (group, point, verdict, signal) => storeVerdict(vault, group, point, verdict, signal),
     keptPoints: async (group, signal) => (await kept(group, signal)).map(factsOf),
+    keepEvidence: (group, point, evidence, signal) => storeEvidence(vault, group, point, evidence, signal),
+    async keptEvidence(group, id, signal) {
+      const found = (await kept(group, signal)).find((point) => point.id === id);
+      if (found !== undefined) return readEvidence(vault, group, found, signal);
+      throw new OperationalError("not_found", `the vault keeps no recovery point ${id} of "${group}"`);
+    },
     async keptConfiguration(group, id, signal) {
       const found = (await kept(group, signal)).find((point) => point.id === id);
       if (found !== undefined) return found.configuration;

@@ -38,6 +38,9 @@ export function serveDesk(desk: VaultDesk, folder: string, log: Log): Promise<As
       keepVerdict: ({ group, point, verdict }, signal) =>
         done(desk.keepVerdict(group, point, verdict, signal)),
       keptPoints: async ({ group }, signal) => [...(await desk.keptPoints(group, signal))],
+      keepEvidence: ({ group, point, evidence }, signal) =>
+        done(desk.keepEvidence(group, point, evidence, signal)),
+      keptEvidence: ({ group, id }, signal) => desk.keptEvidence(group, id, signal),
       keptConfiguration: ({ group, id }, signal) => desk.keptConfiguration(group, id, signal),
     },
   });
@@ -74,6 +77,9 @@ export function connectDesk(folder: string): VaultDesk {
     keepVerdict: async (group, { id, at }, verdict, signal) =>
       void (await client.call("keepVerdict", { group, point: { id, at }, verdict }, signal)),
     keptPoints: (group, signal) => client.call("keptPoints", { group }, signal),
+    keepEvidence: async (group, { id, at }, evidence, signal) =>
+      void (await client.call("keepEvidence", { group, point: { id, at }, evidence }, signal)),
+    keptEvidence: (group, id, signal) => client.call("keptEvidence", { group, id }, signal),
     keptConfiguration: (group, id, signal) => client.call("keptConfiguration", { group, id }, signal),
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
   };
