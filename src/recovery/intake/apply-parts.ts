@@ -24,6 +24,12 @@ export interface ApplyOptions {
   };
 }
 
+/**
+ * A write is answered when it is durable, so that many at once cost little more than one. No block stands twice in a part, and between two
+ * parts nothing is under way: the later one counts.
+ */
+const writesAtOnce = 32;
+
 /** Written again, it is as it was. Errors: `state.fenced` once the environment has moved, those of the log. */
 export async function applyParts(options: ApplyOptions, signal: AbortSignal): Promise<void> {
   const { stage, numbers, image, desk, group, epoch, openDisk } = options;
@@ -38,16 +44,26 @@ export async function applyParts(options: ApplyOptions, signal: AbortSignal): Pr
   try {
     for (const number of numbers) {
       const { header, records } = decodePart(await stage.read(number));
-      for (const { volume, offset, length, data } of records) {
-        signal.throwIfAborted();
-        const name = header.volumes[volume]?.volume ?? "";
+      const disksOf = async (index: number): Promise<BlockDevice | undefined> => {
+        const name = header.volumes[index]?.volume ?? "";
         const uri = uris.get(name);
         // Of a disk that the agent sends no more: it was let go.
-        if (uri === undefined) continue;
+        if (uri === undefined) return undefined;
         const disk = disks.get(name) ?? (await openDisk(uri, signal));
         disks.set(name, disk);
-        if (data === null) await disk.trim(offset, length, { signal });
-        else await disk.write(offset, data, { signal });
+        return disk;
+      };
+      for (let at = 0; at < records.length; at += writesAtOnce) {
+        signal.throwIfAborted();
+        const writes: Promise<void>[] = [];
+        for (const { volume, offset, length, data } of records.slice(at, at + writesAtOnce)) {
+          const disk = await disksOf(volume);
+          if (disk === undefined) continue;
+          writes.push(
+            data === null ? disk.trim(offset, length, { signal }) : disk.write(offset, data, { signal }),
+          );
+        }
+        await settled(writes);
       }
     }
     // A client may hold writes back until it is told not to.
@@ -58,4 +74,11 @@ export async function applyParts(options: ApplyOptions, signal: AbortSignal): Pr
   if (!image.ends) return;
   for (const { volume } of image.volumes)
     await desk.completeImage(group, { volume, epoch, image: id }, signal);
+}
+
+/** None is under way any more when it returns or throws. */
+async function settled(writes: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(writes)) {
+    if (result.status === "rejected") throw result.reason;
+  }
 }
