@@ -136,7 +136,13 @@ export class EnvironmentRuntime {
       epoch: () => (isAtRest(this.#record) && this.#run?.kind !== "restore" ? this.#record.epoch : undefined),
       position: () => this.#follower.position,
     });
-    this.#stage = createStage({ ...ports, follower, director: this.#director, disks, hostOf: ports.hostOf ?? (() => undefined) });
+    this.#stage = createStage({
+      ...ports,
+      follower,
+      director: this.#director,
+      disks,
+      hostOf: ports.hostOf ?? (() => undefined),
+    });
   }
 
   static async open(ports: RuntimePorts): Promise<EnvironmentRuntime> {

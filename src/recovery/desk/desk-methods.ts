@@ -31,13 +31,11 @@ const groupStatus = z.strictObject({
   shipLagMs: z.number(),
   foldedSequence: z.int().nonnegative(),
 });
-const keptPointFacts = keptPointSchema
-  .omit({ configuration: true })
-  .extend({
-    disks: z.record(z.string(), z.string()),
-    verdict: keptVerdictSchema.nullable(),
-    evidenceAt: z.int().nonnegative().nullable(),
-  });
+const keptPointFacts = keptPointSchema.omit({ configuration: true }).extend({
+  disks: z.record(z.string(), z.string()),
+  verdict: keptVerdictSchema.nullable(),
+  evidenceAt: z.int().nonnegative().nullable(),
+});
 const nothing = z.null();
 
 export const deskMethods = {
