@@ -53,6 +53,10 @@ environments:
         check: {http: http://127.0.0.1:8080/}
       - name: cloud
         check: {cloudApi: active}
+    # What a booted copy must pass in a drill, and before a recovery point is called verified:
+    # verify:
+    #   - {name: shop answers, select: {tier: web}, check: {http: {port: 8080, path: /}}}
+    #   - {name: our own test, select: {tier: db}, check: {script: ./check-database}}
     # At least two witnesses in different places should agree before anything moves:
     #   - {name: office, token: {file: ./witness-office-token}}
     witnesses: [engine]
