@@ -74,7 +74,7 @@ export function describeStatus(status: EnvironmentStatus): string {
     ),
     ...status.disks.map(
       (disk) =>
-        `  disk       ${disk.volumeId} at ${disk.site}: ${disk.problem ?? describeSnapshot(disk) ?? disk.capture?.state ?? "not captured"}${describeCopy(disk)}`,
+        `  disk       ${disk.volumeId} at ${disk.site}: ${disk.problem ?? describeImages(disk) ?? disk.capture?.state ?? "not captured"}${describeCopy(disk)}`,
     ),
     ...status.witnesses
       .filter((one) => one.raised)
@@ -91,7 +91,13 @@ export function describeStatus(status: EnvironmentStatus): string {
 }
 
 /** Null: each write is captured, or nothing is. */
-function describeSnapshot({ snapshot }: EnvironmentStatus["disks"][number]): string | null {
+function describeImages({ snapshot, passes }: EnvironmentStatus["disks"][number]): string | null {
+  if (passes !== null) {
+    const { agent, at } = passes;
+    return at === null
+      ? `a pass of agent ${agent} comes in`
+      : `as it was at ${formatTime(at)}, by agent ${agent}`;
+  }
   if (snapshot === null) return null;
   const { at, everyMs, state, copiedBytes, totalBytes } = snapshot;
   const share = totalBytes === 0 ? 0 : Math.floor((100 * copiedBytes) / totalBytes);

@@ -185,3 +185,21 @@ test("a disk that is part old and part new is a gap", () =>
     await clock.sleep(3000);
     assert.deepEqual(await told(store), []);
   }));
+
+test("a disk that an agent in its guest brings is no gap, until its last whole pass is too old", () =>
+  protect(["vol-1"], async ({ place, vault, store, clock, protection }) => {
+    place.site = "aws";
+    await clock.sleep(2000);
+    assert.match((await told(store)).join(), /has no host agent.*run `understudy agent` in the guest/u);
+    const atMs = clock.now();
+    vault.keep("vol-1", { image: { id: "agent:web:0011aabb:7", atMs, base: null, throughBytes: 0 } });
+    await clock.sleep(2000);
+    assert.deepEqual(await told(store), []);
+    assert.deepEqual(protection.disks[0]?.passes, { agent: "web", at: atMs });
+    await clock.sleep(1_210_000);
+    assert.match((await told(store)).join(), /the last whole pass of agent "web"/u);
+    // A cloud's own snapshot is no pass of an agent.
+    vault.keep("vol-1", { image: { id: "snap-0123", atMs, base: null, throughBytes: 0 } });
+    await clock.sleep(2000);
+    assert.equal(protection.disks[0]?.passes, null);
+  }));

@@ -14,6 +14,7 @@ import { groupOfCapture } from "#recovery/end-protection.ts";
 import { asksForMoment, diskGapCodes, gapsOfDisks } from "#recovery/disk-gaps.ts";
 import type { DiskContext } from "#recovery/disk-mover.ts";
 import { halfWritten } from "#recovery/kept-contents.ts";
+import { type PassStatus, passStatusOf } from "#recovery/intake/pass-image.ts";
 import { knownLineages, lineageOf, writeLineage } from "#recovery/kept-volumes.ts";
 import { newestPointAt } from "#recovery/recovery-points.ts";
 import type { SnapshotProtection, SnapshotStatus } from "#recovery/snapshots/protect-by-snapshots.ts";
@@ -49,6 +50,8 @@ export interface ProtectedDisk {
   readonly copy: SeedStatus | null;
   /** Of a disk that is kept by its cloud's snapshots instead; else null. */
   readonly snapshot: SnapshotStatus | null;
+  /** Of a disk that an agent in its guest brings; else null. */
+  readonly passes: PassStatus | null;
   readonly problem: string | null;
   /** Milliseconds since the epoch. */
   readonly seenAt: number;
@@ -113,7 +116,7 @@ export class DiskProtection {
     const running = await this.#captures(host, signal);
     const copies = host === undefined || "problem" in running ? [] : await host.seeds(signal);
     const disks = await Promise.all(
-      volumes.map((volume) => this.#lookAt(volume, { site, epoch, host, running, copies }, signal)),
+      volumes.map((volume) => this.#lookAt(volume, { site, epoch, host, running, copies, kept }, signal)),
     );
     const moved = (): boolean => context.servingSite() !== site || context.epoch() !== epoch;
     if (moved()) return;
@@ -194,16 +197,21 @@ export class DiskProtection {
       readonly host: DiskHost | undefined;
       readonly running: readonly CaptureStatus[] | { readonly problem: string };
       readonly copies: readonly SeedStatus[];
+      readonly kept: readonly KeptVolume[];
     },
     signal: AbortSignal,
   ): Promise<ProtectedDisk> {
     const { context, desk, store, clock, stallLimitMs } = this.#options;
     const { environment } = context;
-    const { site, epoch, host, running, copies } = at;
+    const { site, epoch, host, running, copies, kept } = at;
     const lineage = await lineageOf(store, environment, site, volume.id);
     const copy = copies.find(({ volumeId }) => volumeId === volume.id) ?? null;
-    const seen = { volumeId: volume.id, lineage, site, copy, snapshot: null, seenAt: clock.now() };
-    if (host === undefined) return { ...seen, capture: null, ...this.#withoutHost(site, volume.id) };
+    const nowhere = { copy, snapshot: null, passes: null, seenAt: clock.now() };
+    const seen = { volumeId: volume.id, lineage, site, ...nowhere };
+    if (host === undefined) {
+      const own = kept.find((one) => one.volume === lineage);
+      return { ...seen, capture: null, ...this.#withoutHost(site, volume.id, own) };
+    }
     if ("problem" in running) return { ...seen, capture: null, problem: running.problem };
     const present = running.find(({ volumeId }) => volumeId === volume.id) ?? null;
     try {
@@ -222,14 +230,22 @@ export class DiskProtection {
     }
   }
 
-  #withoutHost(site: string, volumeId: string): Pick<ProtectedDisk, "snapshot" | "problem"> {
-    const { snapshots, clock } = this.#options;
+  #withoutHost(
+    site: string,
+    volumeId: string,
+    kept: KeptVolume | undefined,
+  ): Pick<ProtectedDisk, "snapshot" | "passes" | "problem"> {
+    const { snapshots, clock, pointsEveryMs } = this.#options;
+    const passes = kept && passStatusOf(kept);
+    if (passes !== undefined) {
+      return { snapshot: null, passes, problem: passBehind(passes, pointsEveryMs, clock.now()) };
+    }
     if (snapshots?.covers(site) !== true) {
-      const problem = `site "${site}" has no host agent: add its \`host\` to understudy.yaml, or \`snapshots\` to the environment's \`protect\` where its cloud has them`;
-      return { snapshot: null, problem };
+      const problem = `site "${site}" has no host agent: add its \`host\` to understudy.yaml, \`snapshots\` to the environment's \`protect\` where its cloud has them, or run \`understudy agent\` in the guest`;
+      return { snapshot: null, passes: null, problem };
     }
     const snapshot = snapshots.statusOf(volumeId);
-    return { snapshot, problem: snapshots.problem ?? behind(snapshot, clock.now()) };
+    return { snapshot, passes: null, problem: snapshots.problem ?? behind(snapshot, clock.now()) };
   }
 
   /** Only when something has changed, or was left behind by an earlier process. */
@@ -255,6 +271,12 @@ export class DiskProtection {
 }
 
 /** Null: what was agreed on holds. */
+/** An agent's own interval is not known here: what a recovery point every so often promises is. */
+function passBehind({ agent, at }: PassStatus, pointsEveryMs: number, now: number): string | null {
+  if (at === null || now - at <= 2 * pointsEveryMs) return null;
+  return `the last whole pass of agent "${agent}" is that of ${new Date(at).toISOString()}, although recovery points are to be made every ${Math.round(pointsEveryMs / 1000)} s`;
+}
+
 function behind({ at, everyMs: intervalMs }: SnapshotStatus, now: number): string | null {
   if (at === null) return "no snapshot of it is in the vault yet";
   if (now - at <= 2 * intervalMs) return null;

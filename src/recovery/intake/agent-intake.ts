@@ -25,6 +25,7 @@ import { applyParts } from "./apply-parts.ts";
 import { type IntakeRecord, readIntakeRecord, writeIntakeRecord } from "./intake-record.ts";
 import { leavesOf } from "./leaves-of.ts";
 import { PartStage } from "./part-stage.ts";
+import { passImageId } from "./pass-image.ts";
 
 /** Whose volumes an agent's key is for: nothing else can be reached with it. */
 export interface AgentRights {
@@ -215,7 +216,7 @@ export class AgentIntake implements AsyncDisposable {
     const { stream, pass, volumes, end, number } = last;
     const ended = end !== null && numbers.includes(number) ? end : null;
     const image = {
-      id: `${this.#rights.name}/${stream.slice(0, 8)}/${pass}`,
+      id: passImageId(this.#rights.name, stream, pass),
       // Before its end a pass has no instant; nor is it offered.
       atMs: ended?.instantMs ?? clock.now(),
       volumes,
