@@ -228,6 +228,39 @@ test("many small index objects become one; what they say is still known", async 
   assert.deepEqual((await vault.verify({ depth: "full" })).findings, []);
 });
 
+test("an index that names packs which are gone, as two collectors at once may leave it, misleads no writer", async () => {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  const disk = text(8, 2 * BLOCK_BYTES);
+  const first = await vault.writePoint({ volumeId: "v", sizeBytes: disk.length, source: memoryDisk(disk) });
+  const other = await reopen(storage, { clock });
+  // It has taken the index in, and holds no lease: the packs go as if it were not there.
+  const tiny = { volumeId: "t", sizeBytes: 9, source: memoryDisk(disk.subarray(0, 9)) };
+  await other.writePoint(tiny);
+  const index = [...storage.objects].filter(([name]) => name.startsWith("index/"));
+  await vault.deletePoint(first.id);
+  await vault.collectGarbage({ compactBelow: 0 });
+  clock.advance(2 * SKEW_MS);
+  assert.ok((await vault.collectGarbage({ compactBelow: 0 })).deletedPacks > 0);
+  // Put back by a collector that had read it before.
+  for (const [name, object] of index) storage.objects.set(name, object);
+  for (const writer of [other, await reopen(storage, { clock })]) {
+    const again = await writer.writePoint({
+      volumeId: "v",
+      sizeBytes: disk.length,
+      source: memoryDisk(disk),
+      timeMs: clock.now(),
+    });
+    await using point = await writer.openPoint(again.id);
+    assert.ok((await readWhole(point)).equals(disk));
+  }
+  assert.deepEqual(
+    (await vault.verify({ depth: "full" })).findings.filter(({ object }) => object.startsWith("points/")),
+    [],
+  );
+});
+
 test("a map that cannot be read stops collection before anything is deleted", async () => {
   const clock = manualClock();
   const storage = memoryStorage(clock);

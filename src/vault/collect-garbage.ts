@@ -1,9 +1,10 @@
 import { isOperational } from "#kernel/errors.ts";
-import { PACK_ID_BYTES, SESSION_BYTES, packName } from "./block-ref.ts";
+import { SESSION_BYTES, packName } from "./block-ref.ts";
 import { type Condemnation, readCondemnations, writeCondemnation } from "./condemned.ts";
 import { decodeIndex, encodeIndex } from "./index-object.ts";
 import { readLeases, removeExpiredLeases } from "./leases.ts";
 import { type LiveBlob, compactPacks } from "./compact-packs.ts";
+import { listPacks } from "./list-packs.ts";
 import { LONGEST_CHAIN, type MovedBlobs, readAllMoved } from "./moved-blobs.ts";
 import type { PackEntry } from "./pack-format.ts";
 import { type PointManifest, decodeManifest, parsePointId, pointObject } from "./point-manifest.ts";
@@ -180,18 +181,6 @@ async function eachPoint(
     await visit(decodeManifest(context.keys, point.id, bytes));
   }
   return points;
-}
-
-async function listPacks(
-  context: VaultContext,
-  signal: AbortSignal | undefined,
-): Promise<Map<string, number>> {
-  const packs = new Map<string, number>();
-  for await (const { name, sizeBytes } of context.storage.list("packs/", signal)) {
-    const pack = name.slice(name.lastIndexOf("/") + 1);
-    if (pack.length === PACK_ID_BYTES * 2) packs.set(pack, sizeBytes);
-  }
-  return packs;
 }
 
 /** Replaces each index object that names one of these packs by one that does not. */

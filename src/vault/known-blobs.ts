@@ -2,6 +2,7 @@ import { blobKinds } from "./block-ref.ts";
 import { condemnedPacks } from "./condemned.ts";
 import { DedupTable } from "./dedup-table.ts";
 import { decodeIndex } from "./index-object.ts";
+import { listPacks } from "./list-packs.ts";
 import { readDistrusted } from "./moved-blobs.ts";
 import { PackNumbers } from "./pack-numbers.ts";
 import { sealKinds, unseal } from "./sealed-object.ts";
@@ -21,6 +22,9 @@ export class KnownBlobs {
   #condemned = new Set<string>();
   /** Damaged where they are: whoever has their content stores it anew. */
   #distrusted = new Set<string>();
+  /** Packs that were there when the index was read, and those of them that the table names. */
+  #present: ReadonlyMap<string, number> = new Map();
+  #named = new Set<string>();
   #missingIndex = 0;
 
   constructor(context: VaultContext, mostSlots = DEFAULT_MOST_SLOTS) {
@@ -48,6 +52,7 @@ export class KnownBlobs {
     this.#loaded = new Set();
     this.#condemned = new Set();
     this.#distrusted = new Set();
+    this.#named = new Set();
     this.#missingIndex = 0;
   }
 
@@ -66,12 +71,17 @@ export class KnownBlobs {
     const condemned = await condemnedPacks(this.#context, signal);
     const names: string[] = [];
     for await (const { name } of storage.list("index/", signal)) names.push(name);
+    // After the index, for a pack is there before its index is. The index may name packs that are not: collectors and repairs of
+    // several processes may write it at once, and one puts back what the other has just dropped.
+    const present = await listPacks(this.#context, signal);
+    const vanished = [...this.#named].some((pack) => !present.has(pack));
     const distrusted = await readDistrusted(this.#context.storage, this.#context.keys, signal);
     const newlyDistrusted = [...distrusted].some((blob) => !this.#distrusted.has(blob));
     const gone = [...this.#loaded].some((name) => !names.includes(name));
     const newlyCondemned = [...condemned].some((pack) => !this.#condemned.has(pack));
     // Entries cannot be taken out of the table one by one.
-    if (gone || newlyCondemned || newlyDistrusted) this.forget();
+    if (gone || vanished || newlyCondemned || newlyDistrusted) this.forget();
+    this.#present = present;
     this.#condemned = condemned;
     this.#distrusted = distrusted;
     for (const name of names) if (!this.#loaded.has(name)) await this.#load(name, signal);
@@ -99,9 +109,11 @@ export class KnownBlobs {
       return;
     }
     this.#loaded.add(name);
-    const numbers = index.packs.map((pack) =>
-      this.#condemned.has(pack) ? -1 : this.#numbers.numberOf(pack),
-    );
+    const numbers = index.packs.map((pack) => {
+      if (this.#condemned.has(pack) || !this.#present.has(pack)) return -1;
+      this.#named.add(pack);
+      return this.#numbers.numberOf(pack);
+    });
     index.each((id, packNumber, entry) => {
       const pack = numbers[packNumber] as number;
       if (pack < 0 || entry.kind === blobKinds.patches) return;
