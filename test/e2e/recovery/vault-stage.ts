@@ -11,8 +11,8 @@ import { type Actor, startActor } from "../../../demo/processes.ts";
 
 const group = "shop";
 
-const config = `version: 1
-vault: {store: {folder: ./store}, passphrase: {file: ./passphrase}, data: ./vault, foldEvery: 1s}
+const configOf = (window: string): string => `version: 1
+vault: {store: {folder: ./store}, passphrase: {file: ./passphrase}, data: ./vault, foldEvery: 1s, window: ${window}}
 sites: {}
 environments: {}
 `;
@@ -26,8 +26,8 @@ export class VaultStage implements AsyncDisposable {
   }
 
   /** Makes a vault in the folder, and serves it. */
-  static async open(folder: string): Promise<VaultStage> {
-    writeFileSync(join(folder, "understudy.yaml"), config);
+  static async open(folder: string, window = "1h"): Promise<VaultStage> {
+    writeFileSync(join(folder, "understudy.yaml"), configOf(window));
     writeFileSync(join(folder, "passphrase"), "correct horse battery staple", { mode: 0o600 });
     const stage = new VaultStage(folder);
     const made = await startActor("vault-init", ["vault", "init", "--json"], folder);
