@@ -134,7 +134,10 @@ async function begin(shop: Workshop, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** Until the signal aborts. A pass that fails is said, and the next one goes on from what it spooled. */
+/**
+ * Until the signal aborts. A pass that fails is said, and the next one goes on from what it spooled. While one is on its way to a vault that
+ * answers, however slowly, no other is begun: it would only wait behind it. When nothing can be sent, passes are kept in the spool.
+ */
 async function passes(shop: Workshop, signal: AbortSignal): Promise<void> {
   const { settings, ports, state, buffer, view } = shop;
   const { clock, log } = ports;
@@ -158,6 +161,7 @@ async function passes(shop: Workshop, signal: AbortSignal): Promise<void> {
     view.progress = null;
     view.nextPassMs = startedMs + everyMs;
     await clock.sleep(Math.max(0, view.nextPassMs - clock.now()), signal);
+    await state.spool.drained(() => ["away", "outside_window"].includes(view.sender.state), signal);
   }
 }
 

@@ -45,6 +45,7 @@ export async function sendParts(options: SendPartsOptions, signal: AbortSignal):
     if (known) await state.spool.filled(signal);
     if (!isOpen(window, clock.now())) {
       view.state = "outside_window";
+      state.spool.look();
       await clock.sleep(waitForWindowMs(window, clock.now()), signal);
       continue;
     }
@@ -62,6 +63,7 @@ export async function sendParts(options: SendPartsOptions, signal: AbortSignal):
       failures += 1;
       view.state = "away";
       view.problem = publicMessage(error);
+      state.spool.look();
       if (failures === 1) options.log.warn({ code: error.code }, `nothing can be sent now: ${view.problem}`);
       await clock.sleep(backoffMs(patience, failures, options.random, error.retryAfterMs), signal);
     }

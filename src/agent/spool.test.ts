@@ -48,3 +48,22 @@ test("who waits may leave", async (t) => {
   leave.abort(new Error("left"));
   await assert.rejects(waiting, /left/u);
 });
+
+test("who waits for it to be empty goes on when nothing can be sent", async (t) => {
+  const spool = await Spool.open(folderOf(t), 2 ** 30);
+  await spool.drained(() => false, signal);
+  await spool.add(1, Buffer.alloc(1));
+  await spool.add(2, Buffer.alloc(1));
+  let away = false;
+  let over = false;
+  const waiting = spool.drained(() => away, signal).then(() => (over = true));
+  await spool.drop(1);
+  assert.ok(!over);
+  away = true;
+  spool.look();
+  await waiting;
+  away = false;
+  const empty = spool.drained(() => away, signal);
+  await spool.drop(2);
+  await empty;
+});

@@ -61,6 +61,16 @@ export class Spool {
     return this.#until(() => this.hasRoom, signal);
   }
 
+  /** Resolves when it is empty, or when `isLongAway`: then what is in it may lie there for hours. Who knows that it is calls `look`. */
+  drained(isLongAway: () => boolean, signal: AbortSignal): Promise<void> {
+    return this.#until(() => this.#parts.size === 0 || isLongAway(), signal);
+  }
+
+  /** What somebody waits for may be so now. */
+  look(): void {
+    this.#wake();
+  }
+
   /** Resolves when there is something to send. */
   filled(signal: AbortSignal): Promise<void> {
     return this.#until(() => this.#parts.size > 0, signal);

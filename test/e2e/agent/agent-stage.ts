@@ -307,11 +307,11 @@ export async function until<T>(
   what: string,
   probe: () => Promise<T | undefined> | T | undefined,
 ): Promise<T> {
-  const deadline = Date.now() + 60_000;
+  const deadline = Date.now() + 150_000;
   for (;;) {
     const found = await probe();
     if (found !== undefined) return found;
-    if (Date.now() > deadline) throw new Error(`waited 60 s in vain for ${what}`);
+    if (Date.now() > deadline) throw new Error(`waited 150 s in vain for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

@@ -98,7 +98,7 @@ function record(path: string, count: number): void {
 
 test(
   "a mounted file system, frozen for the pass: what comes out mounts, is sound, and holds what was synchronised",
-  { skip, timeout: 180_000 },
+  { skip, timeout: 300_000 },
   async (t) => {
     const disk = mountDisk(t);
     const stage = await open(t, disk, "consistency: {freeze: [MNT], limit: 20s}\n");
@@ -134,7 +134,7 @@ test(
 
 test(
   "an agent that is killed while a file system is frozen leaves it thawed",
-  { skip, timeout: 180_000 },
+  { skip, timeout: 300_000 },
   async (t) => {
     const disk = mountDisk(t);
     const folder = mkdtempSync(join(tmpdir(), "understudy-hook-"));
@@ -164,7 +164,7 @@ test(
 
 test(
   "a disk that cannot be read within the limit is let go, and the pass is no moment",
-  { skip, timeout: 180_000 },
+  { skip, timeout: 300_000 },
   async (t) => {
     const disk = mountDisk(t);
     const stage = await open(t, disk, "consistency: {freeze: [MNT], limit: 1ms}\n");
@@ -180,7 +180,7 @@ test(
 
 test(
   "a disk that is written to although it is said to stand still is no moment",
-  { skip, timeout: 180_000 },
+  { skip, timeout: 300_000 },
   async (t) => {
     const disk = mountDisk(t);
     const stage = await open(t, disk, 'consistency: {hook: {before: ["true"]}}\n');
@@ -197,7 +197,7 @@ test(
   },
 );
 
-test("the agent's own folder cannot lie in what is frozen", { skip, timeout: 60_000 }, async (t) => {
+test("the agent's own folder cannot lie in what is frozen", { skip, timeout: 300_000 }, async (t) => {
   const disk = mountDisk(t);
   const stage = await open(t, disk, "consistency: {freeze: [MNT]}\n");
   const config = join(stage.folder, "understudy-agent.yaml");

@@ -16,7 +16,7 @@ const seed = Number(process.env["AGENT_SEED"] ?? Date.now() % 100_000);
 
 test(
   `agent, vault and network fail ${rounds} times under writes (seed ${seed}): each moment is the disk as it was`,
-  { timeout: 120_000 + rounds * 15_000 },
+  { timeout: 300_000 + rounds * 30_000 },
   async (t) => {
     const random = createSeededRandom(seed);
     const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));

@@ -35,7 +35,7 @@ async function openStage(t: TestContext, disk: WrittenDisk, agentLines = ""): Pr
 
 test(
   "a disk comes whole, then what changed of it, and nothing when nothing has",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (t) => {
     const disk = makeDisk(t);
     disk.write(3 * block, randomBytes(8 * block));
@@ -74,7 +74,7 @@ test(
 
 test(
   "an agent that is installed anew does not send again what the vault has",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (t) => {
     const disk = makeDisk(t);
     disk.write(0, randomBytes(sizeBytes));
@@ -93,7 +93,7 @@ test(
   },
 );
 
-test("a disk that grew; and one that became smaller is refused", { timeout: 120_000 }, async (t) => {
+test("a disk that grew; and one that became smaller is refused", { timeout: 300_000 }, async (t) => {
   const disk = makeDisk(t);
   disk.write(0, randomBytes(2 * block));
   const stage = await openStage(t, disk);
@@ -113,7 +113,7 @@ test("a disk that grew; and one that became smaller is refused", { timeout: 120_
 
 test(
   "without anything that holds the disk, a pass is sent and never offered",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (t) => {
     const disk = makeDisk(t);
     disk.write(0, randomBytes(2 * block));

@@ -44,7 +44,7 @@ function call(
   });
 }
 
-test("a key is for its own volumes, and for nothing else", { timeout: 120_000 }, async (t) => {
+test("a key is for its own volumes, and for nothing else", { timeout: 300_000 }, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));
   undo(t, () => rmSync(folder, { recursive: true, force: true }));
   using disk = new WrittenDisk(folder, "data", sizeBytes);
@@ -120,7 +120,7 @@ test("a key is for its own volumes, and for nothing else", { timeout: 120_000 },
   assert.ok((await stage.content("vol-web", null)).bytes.equals(kept.bytes));
 });
 
-test("an agent ends, and says why, when no repetition helps", { timeout: 180_000 }, async (t) => {
+test("an agent ends, and says why, when no repetition helps", { timeout: 300_000 }, async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));
   undo(t, () => rmSync(folder, { recursive: true, force: true }));
   using disk = new WrittenDisk(folder, "data", sizeBytes);
@@ -160,7 +160,7 @@ test("an agent ends, and says why, when no repetition helps", { timeout: 180_000
 
 test(
   "when the environment has moved, the agent of the site that was left is refused",
-  { timeout: 120_000 },
+  { timeout: 300_000 },
   async (t) => {
     const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));
     undo(t, () => rmSync(folder, { recursive: true, force: true }));
