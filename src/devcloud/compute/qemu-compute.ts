@@ -12,7 +12,7 @@ import {
 import { planGuest } from "#hypervisor/guests/guest-plan.ts";
 import type { GuestWishes } from "#hypervisor/guests/guest-wishes.ts";
 import { OperationalError } from "#kernel/errors.ts";
-import { guestOf } from "./qemu-guest-spec.ts";
+import { guestOf, memoryStateTag } from "./qemu-guest-spec.ts";
 
 export interface QemuComputeOptions extends Omit<GuestKeeperOptions, "wishes" | "speaker"> {
   readonly cloud: Cloud;
@@ -83,7 +83,13 @@ function wishesOf(cloud: Cloud): GuestWishes {
   return {
     volumes: () => volume.values(),
     volume: (id) => volume.get(id),
-    volumesOf: (serverId) => volume.by("server", serverId),
+    volumesOf: (serverId) => {
+      const server = servers.get(serverId);
+      const attached = volume.by("server", serverId);
+      if (server?.tags[memoryStateTag] === undefined) return attached;
+      // It keeps nothing: its root disk is no disk of its own.
+      return attached.filter(({ attachment }) => attachment?.device !== server.rootDevice);
+    },
     isGone: (serverId) => {
       const state = servers.get(serverId)?.state;
       return state === undefined || state === "terminated";

@@ -11,6 +11,12 @@ const LEAST_MEMORY_MIB = 96;
 const MOST_MEMORY_MIB = 256;
 const MOST_CPUS = 2;
 
+/**
+ * A server with this tag keeps nothing: those like it go on from the memory of the first one instead of booting. Its value is the line on
+ * the console that says that it serves; empty: it serves when the guest is ready.
+ */
+export const memoryStateTag = "understudy:memory-state";
+
 export function guestMemoryMiB(typeMiB: number): number {
   return Math.min(MOST_MEMORY_MIB, Math.max(LEAST_MEMORY_MIB, Math.round(typeMiB / MEMORY_SHARE)));
 }
@@ -25,7 +31,8 @@ export function guestOf(server: ServerLaunch, image: GuestImage): GuestServer {
     memoryMiB: guestMemoryMiB(server.memoryMiB),
     boot: { kind: "kernel", kernelPath: image.kernelPath, initrdPath: image.initrdPath },
     userData: server.userData,
-    readyLine: "guest: ready",
+    readyLine: server.tags[memoryStateTag] || "guest: ready",
+    keepsNothing: server.tags[memoryStateTag] !== undefined,
     outbound: false,
   };
 }

@@ -8,15 +8,16 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { readIfThere, writeDurably } from "#hypervisor/durable-file.ts";
-import { decodeMachineSpec, type DiskSpecInput } from "#hypervisor/machine-spec.ts";
+import { decodeMachineSpec, type DiskSpecInput, type MachineSpecInput } from "#hypervisor/machine-spec.ts";
 import type { Machine } from "#hypervisor/machine.ts";
 import { attachedDisks, growDisk } from "#hypervisor/hot-disk.ts";
 import { type HypervisorHost, openHost } from "#hypervisor/open-host.ts";
 import type { Accelerator } from "#hypervisor/plan-command-line.ts";
 import { QEMU } from "#hypervisor/qemu-process.ts";
 import { type Clock, deadlineAfter } from "#kernel/clock.ts";
-import { OperationalError, publicMessage } from "#kernel/errors.ts";
+import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
+import { systemRandom } from "#kernel/random.ts";
 import { bearsGuests, hasFreeMemory, type HostLimits } from "./host-capacity.ts";
 import { consoleTail, tell } from "./console-lines.ts";
 import { GuestDisks } from "./guest-disks.ts";
@@ -24,6 +25,7 @@ import { type DiskLedger, openDiskLedger } from "./disk-ledger.ts";
 import { applyForwards, planForwards } from "./forwards.ts";
 import type { GuestPlan } from "./guest-plan.ts";
 import type { GuestStart, GuestWishes, VolumeWish } from "./guest-wishes.ts";
+import { MemoryStates } from "./memory-states.ts";
 import { diskIdOf, GIB, VolumeFiles } from "./volume-files.ts";
 
 const STOP_GRACE_MS = 5000;
@@ -68,11 +70,20 @@ export async function openGuestKeeper(options: GuestKeeperOptions): Promise<Gues
 /** `exited`: it was started, and nothing of it runs any more. */
 export type GuestStatus = "running" | "exited" | "absent";
 
+interface Prepared {
+  readonly machine: Machine;
+  readonly spec: MachineSpecInput;
+  /** Of servers that keep nothing: those of one kind may have one memory. Null: it has its own. */
+  readonly kind: string | null;
+  readonly goesOn: boolean;
+}
+
 export class GuestKeeper implements AsyncDisposable {
   readonly #options: GuestKeeperOptions;
   readonly #wishes: GuestWishes;
   readonly #host: HypervisorHost;
   readonly #files: VolumeFiles;
+  readonly #states: MemoryStates;
   /** What the cloud's own API does not offer for volumes' content. */
   readonly disks: GuestDisks;
   /** Servers whose machine this process has started or taken over. */
@@ -93,6 +104,8 @@ export class GuestKeeper implements AsyncDisposable {
     this.#wishes = options.wishes;
     this.#host = host;
     this.#files = new VolumeFiles(join(options.dataDir, "volumes"));
+    const states = { folder: join(options.dataDir, "states"), host, random: systemRandom };
+    this.#states = new MemoryStates({ ...states, clock: options.clock, log: options.log });
     this.disks = new GuestDisks({
       wishes: options.wishes,
       host,
@@ -140,8 +153,7 @@ export class GuestKeeper implements AsyncDisposable {
         return;
       }
       await present?.stop(this.#graceMs);
-      const machine = await this.#turn(() => this.#prepare(server, plan));
-      await machine.start(signal);
+      await this.#boot(await this.#turn(() => this.#prepare(server, plan)), signal);
       this.#started.add(server.id);
     } catch (error) {
       await this.#machineOf(server.id)?.stop(0);
@@ -264,7 +276,10 @@ export class GuestKeeper implements AsyncDisposable {
   }
 
   /** The machine as it is to be for this boot; it is off. */
-  async #prepare(server: GuestStart, plan: (disks: readonly DiskSpecInput[]) => GuestPlan): Promise<Machine> {
+  async #prepare(
+    server: GuestStart,
+    plan: (disks: readonly DiskSpecInput[]) => GuestPlan,
+  ): Promise<Prepared> {
     const volumes = this.#volumesOf(server.id);
     const held = volumes.find(({ id }) => this.disks.isExported(id));
     if (held !== undefined) {
@@ -279,22 +294,59 @@ export class GuestKeeper implements AsyncDisposable {
       await this.#fileOf(volume, this.#signal);
       disks.push(this.disks.diskOf(volume));
     }
-    const { spec, remarks } = plan(disks);
+    const { spec, remarks, keepsNothing } = plan(disks);
     this.#refuseBeyondLimits(server.id, spec.memoryMiB);
-    let machine = this.#machineOf(server.id);
-    if (machine === undefined) machine = await this.#host.create(spec, this.#signal);
-    else {
-      const kept = new Set(disks.map(({ id }) => id));
-      for (const { id } of machine.spec.disks) if (!kept.has(id)) await this.disks.release(machine, id);
-      const present = machine;
-      await present.exclusive(() => present.update({ spec: decodeMachineSpec(spec) }));
-    }
+    const kind = keepsNothing ? await this.#states.kindOf(spec) : null;
+    const { machine, goesOn } = await this.#machineFor(spec, kind);
     await mkdir(this.#folderOf(server.id), { recursive: true, mode: 0o700 });
     await writeDurably(join(this.#folderOf(server.id), "boot"), String(server.boot));
     this.#remarks.delete(server.id);
     const first = `boot of ${server.id} at ${server.address}`;
-    for (const remark of [first, ...remarks]) tell(machine, this.#options.speaker, remark);
-    return machine;
+    const how = goesOn ? ["it goes on from a memory state, instead of booting"] : [];
+    for (const remark of [first, ...remarks, ...how]) tell(machine, this.#options.speaker, remark);
+    return { machine, spec, kind, goesOn };
+  }
+
+  /** As it is to be; off. */
+  async #machineFor(
+    spec: MachineSpecInput,
+    kind: string | null,
+  ): Promise<{ readonly machine: Machine; readonly goesOn: boolean }> {
+    const present = this.#machineOf(spec.id);
+    if (present !== undefined && kind === null && present.record.template === null) {
+      const kept = new Set(spec.disks?.map(({ id }) => id));
+      for (const { id } of present.spec.disks) if (!kept.has(id)) await this.disks.release(present, id);
+      await present.exclusive(() => present.update({ spec: decodeMachineSpec(spec) }));
+      return { machine: present, goesOn: false };
+    }
+    // It keeps nothing, or did not: it is made anew.
+    if (present !== undefined) await this.#host.destroy(spec.id);
+    const machine = kind === null ? undefined : await this.#states.create(kind, spec, this.#signal);
+    if (machine !== undefined) return { machine, goesOn: true };
+    return { machine: await this.#host.create(spec, this.#signal), goesOn: false };
+  }
+
+  /** Ready when it returns. */
+  async #boot({ machine, spec, kind, goesOn }: Prepared, signal: AbortSignal): Promise<void> {
+    if (!goesOn || kind === null) {
+      await machine.start(signal);
+      if (kind !== null) await this.#states.keep(kind, machine, signal);
+      return;
+    }
+    try {
+      await machine.start(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isOperational(error)) throw error;
+      await this.#states.discard(kind, error);
+      await this.#host.destroy(machine.id);
+      const booted = await this.#host.create(spec, signal);
+      await booted.start(signal);
+      await this.#states.keep(kind, booted, signal);
+      return;
+    }
+    // What it serves does not wait for that.
+    void this.#states.acquaint(machine, spec.hostname, this.#signal);
   }
 
   #refuseBeyondLimits(serverId: string, memoryMiB: number): void {

@@ -20,6 +20,8 @@ export interface GuestServer {
   readonly readyLine: string | null;
   /** May it reach the host and what the host reaches? */
   readonly outbound: boolean;
+  /** It keeps nothing: it may go on from the memory of one that was like it, instead of booting. */
+  readonly keepsNothing?: boolean;
   /** OpenSSH, for whom an image with cloud-init lets in. */
   readonly publicKeys?: readonly string[];
 }
@@ -28,6 +30,8 @@ export interface GuestPlan {
   readonly spec: MachineSpecInput;
   /** What of the server cannot be given to a guest, for its console. */
   readonly remarks: readonly string[];
+  /** Its memory, once it is ready, is as good for any other one like it. */
+  readonly keepsNothing: boolean;
 }
 
 export function planGuest(server: GuestServer, disks: readonly DiskSpecInput[]): GuestPlan {
@@ -51,6 +55,7 @@ export function planGuest(server: GuestServer, disks: readonly DiskSpecInput[]):
       }),
     },
     remarks: remark === null ? [] : [remark],
+    keepsNothing: server.keepsNothing === true && disks.length === 0,
   };
 }
 
