@@ -1,5 +1,4 @@
 /** The vault's commands, put together: a store, a key, and what is asked of them. */
-import { mkdir } from "node:fs/promises";
 import type { Terminal } from "#cli/terminal.ts";
 import type {
   VaultEnvironmentView,
@@ -12,6 +11,7 @@ import type {
 } from "#cli/vault-tools.ts";
 import type { VaultConfig } from "#config/config-schema.ts";
 import { systemClock } from "#kernel/clock.ts";
+import { makeFolder } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { repairFrom, verifyWhole } from "#main/care-for-vault.ts";
@@ -89,7 +89,7 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
       );
     }
     const { data: folder, window, windowSize, foldEvery, retention, priorities } = config;
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await makeFolder(folder);
     await using desk = await openDesk({
       folder,
       vault,

@@ -1,7 +1,7 @@
 /** One group at the desk: its log and what keeps it, who writes into it, and which moments of it are served. */
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "#kernel/clock.ts";
+import { makeFolder } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import type { NbdExport } from "#nbd/export-provider.ts";
@@ -91,7 +91,8 @@ export class GroupDesk implements AsyncDisposable {
 
   /** Moments that were served before a restart are served again: whoever reads them has not noticed. */
   static async open(options: GroupDeskOptions): Promise<GroupDesk> {
-    await mkdir(join(options.folder, "log"), { recursive: true, mode: 0o700 });
+    // What is captured is in there: the folders outlive a power cut as it does.
+    await makeFolder(join(options.folder, "log"));
     const record = await GroupRecordFile.open(options.folder);
     return new GroupDesk(options, record, await openLog(options));
   }

@@ -1,7 +1,8 @@
 /** The groups of a desk, each opened by itself: what keeps one from opening is told to who asks for it, and keeps no other from being served. */
-import { mkdir, readdir } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "#kernel/clock.ts";
+import { makeFolder } from "#kernel/durable-file.ts";
 import { publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { groupName } from "./export-name.ts";
@@ -35,7 +36,7 @@ export class OpenGroups implements AsyncDisposable {
   /** Returns when each has been opened, or has been tried. */
   static async open(options: OpenGroupsOptions): Promise<OpenGroups> {
     const { folder, log } = options;
-    await mkdir(folder, { recursive: true, mode: 0o700 });
+    await makeFolder(folder);
     const groups = new OpenGroups(options);
     const tried: Promise<unknown>[] = [];
     for (const entry of await readdir(folder, { withFileTypes: true })) {
