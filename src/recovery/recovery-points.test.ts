@@ -29,6 +29,7 @@ class KeptPoints {
   readonly joining: string[] = [];
   /** What happens while the vault looks for the moment. */
   onMoment: () => void = () => {};
+  sequence = 7;
 
   desk(): VaultDesk {
     const desk: Partial<VaultDesk> = {
@@ -37,8 +38,9 @@ class KeptPoints {
           (name) => ({ volume: name, state: "synchronising", reason: "first_copy" }) as KeptVolume,
         ),
       moment: async () => {
+        const { sequence } = this;
         this.onMoment();
-        return { sequence: 7, at: 1_700_000_000_000 };
+        return { sequence, at: 1_700_000_000_000 };
       },
       keepPoint: async (_group, point) => void this.points.set(point.id, point),
       keepVerdict: async (_group, { id }, verdict) => void this.verdicts.set(id, verdict),
@@ -161,12 +163,13 @@ test("a point that the environment moves under is not made of both sides", async
   kept.onMoment = () => {
     // Once: the roles are exchanged while the vault is asked.
     if (place.site === "west") return;
+    kept.sequence = 8;
     Object.assign(place, { site: "west", epoch: 2, volumes: [{ ...volume, id: resourceId("vol-w") }] });
   };
   const points = await follow(store, kept, (listed) => listed.length > 0, place);
   assert.deepEqual(
-    points.map(({ site, volumes }) => [site, volumes]),
-    [["west", { "vol-w": "vol-w" }]],
+    points.map(({ site, sequence, volumes }) => [site, sequence, volumes]),
+    [["west", 8, { "vol-w": "vol-w" }]],
   );
   await store.close();
 });

@@ -3,6 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { systemClock } from "#kernel/clock.ts";
 import { isOperational, OperationalError } from "#kernel/errors.ts";
 import { memoryDisk } from "#recovery/disk-peers.fixture.ts";
 import { writeDiskFile } from "#recovery/write-disk-file.ts";
@@ -42,11 +43,10 @@ test("a source that fails leaves nothing behind, and nobody who still writes", a
   const folder = inFolder(t);
   let reading = 0;
   const disk = failing(async (offset) => {
-    if (offset === 10 * 1024 * 1024) throw new OperationalError("nbd.unreachable", "the vault went away");
+    if (offset === 12 * 1024 * 1024) throw new OperationalError("nbd.unreachable", "the vault went away");
     reading += 1;
-    await new Promise((resolve) => {
-      setImmediate(() => setImmediate(resolve));
-    });
+    // Long after the failure: it is waited for all the same.
+    await systemClock.sleep(200);
     reading -= 1;
   });
   const writing = writeDiskFile(disk, join(folder, "disk.img"), { signal });

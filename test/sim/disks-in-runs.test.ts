@@ -148,28 +148,57 @@ test("a kept disk that nothing has, without a content, makes a failover incomple
   }));
 
 test("a drill that had to go without a disk is incomplete, and verifies nothing", () =>
-  tell({}, async ({ world }) => {
-    world.disks.trouble = ({ what }) => (what === "moment" ? noMoment : undefined);
+  tell({}, async ({ world, user }) => {
+    await user.addSpareVolume(keptTags);
+    await seconds(world, 2);
+    const spare = [...world.runtime.state.resources()].findLast(({ kind }) => kind === "volume")?.id ?? "";
+    world.disks.trouble = ({ what, volume }) => (what === "seed" && volume === spare ? noMoment : undefined);
     const run = await toItsEnd(world, await begin(world, "drill"));
     assert.equal(run.state, "incomplete");
-    assert.match(run.error ?? "", /no content for vol/u);
+    assert.match(run.error ?? "", new RegExp(`no content for ${spare}`, "u"));
     assert.deepEqual(await withheld(world), [], "a drill leaves no gap");
   }));
 
 test("a vault that is silent during a failover holds up nobody but who needs a disk", () =>
-  tell({}, async ({ world, web, database }) => {
+  tell({}, async ({ world, user, web, database }) => {
+    // More than the reserve holds.
+    const others = [await user.launch("web", "small"), await user.launch("web", "small")];
+    await seconds(world, 10);
     world.disks.trouble = ({ what }) => (what === "moment" ? vaultSilent : undefined);
     world.sites.east.down = true;
     const run = await begin(world, "failover");
     await seconds(world, 60);
     assert.equal((await latest(world, run.id)).state, "running");
-    assert.equal(powerAt(world, "west", web), "running");
-    assert.equal(world.route.targets.at(-1)?.backends.length, 1, "its users are there");
+    for (const name of [web, ...others]) assert.equal(powerAt(world, "west", name), "running");
+    assert.equal(world.route.targets.at(-1)?.backends.length, 3, "their users are there");
     assert.equal(serverAt(world, "west", database), undefined);
     world.disks.trouble = () => undefined;
     const ended = await toItsEnd(world, run);
     assert.equal(ended.state, "succeeded", ended.error ?? "");
     assert.equal(powerAt(world, "west", database), "running");
+    world.disks.judge();
+  }));
+
+test("a disk that fails for a moment does not have the others seeded twice at once", () =>
+  tell({}, async ({ world, user, web, database }) => {
+    await user.addVolume(web, keptTags);
+    await seconds(world, 3);
+    const volume = volumeIdOf(world);
+    let failures = 0;
+    world.disks.fillMs = 5000;
+    world.disks.trouble = (call) => {
+      if (call.what !== "seed" || call.volume !== volume || failures >= 3) return undefined;
+      failures += 1;
+      return vaultSilent;
+    };
+    world.sites.east.down = true;
+    const run = await toItsEnd(world, await begin(world, "failover"));
+    assert.equal(run.state, "succeeded", run.error ?? "");
+    assert.equal(failures, 3);
+    assert.deepEqual(
+      [web, database].map((name) => powerAt(world, "west", name)),
+      ["running", "running"],
+    );
     world.disks.judge();
   }));
 
@@ -200,6 +229,12 @@ test("a failover that was rolled back gives the disks their content anew", () =>
     world.route.refusal = undefined;
     assert.equal((await toItsEnd(world, first)).state, "rolled_back");
     assert.equal(powerAt(world, "east", database), "running");
+    const given = await world.store.db.selectFrom("kept_volume").select("content").execute();
+    assert.deepEqual(
+      [...new Set(given.map(({ content }) => content))],
+      [null],
+      "what the copy held is no moment",
+    );
     world.disks.write();
     await failedOver(world);
     assert.equal(powerAt(world, "west", database), "running");

@@ -49,6 +49,9 @@ export class SimulatedDisks {
   trouble: DiskTrouble = () => undefined;
   /** Whether hosts are silent, and restores break off, now and then. */
   byChance = true;
+  /** How long it takes to give a disk its content. */
+  fillMs = 0;
+  readonly #filling = new Set<string>();
   /** `site/volume` -> what it holds; absent: nothing was ever written. */
   readonly #contents = new Map<string, number>();
   /** `site/volume` -> the id that it was first captured under. */
@@ -205,7 +208,14 @@ export class SimulatedDisks {
   async #fill(from: SiteName, site: SiteName, disk: MovedDisk, moment: DiskMoment): Promise<boolean> {
     const { sourceId, targetId } = disk;
     const key = `${site}/${targetId}`;
-    await this.#reach(site);
+    assert.ok(!this.#filling.has(key), `${targetId} at ${site} is written by two at once`);
+    this.#filling.add(key);
+    try {
+      await this.#world.clock.sleep(this.fillMs);
+      await this.#reach(site);
+    } finally {
+      this.#filling.delete(key);
+    }
     assert.ok(
       !this.#runningDisks(site).has(targetId),
       `${targetId} at ${site} is written to while a guest runs on it`,
