@@ -4,13 +4,14 @@ import { availableParallelism } from "node:os";
 import type { Config } from "#config/config-schema.ts";
 import type { HypervisorSiteConfig } from "#config/hypervisor-site.ts";
 import { makeFolder } from "#kernel/durable-file.ts";
+import { qemuImg } from "#hypervisor/create-disk.ts";
 import { guestImageFolder, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
 import { hostLimits } from "#hypervisor/guests/host-capacity.ts";
 import type { Accelerator } from "#hypervisor/plan-command-line.ts";
 import { type HostSiteOptions, openHostSite } from "#hypervisor/site/host-site.ts";
 import { startSiteApi } from "#hypervisor/site/serve-site.ts";
 import type { SiteImage, SiteLimits, SiteSettings } from "#hypervisor/site/site-settings.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { OperationalError, publicMessage } from "#kernel/errors.ts";
 
 const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
@@ -113,11 +114,27 @@ async function imageOf(where: string, image: HypervisorSiteConfig["images"][stri
   const files = "kernel" in image ? [image.kernel, image.initrd, image.disk] : [image.disk];
   for (const path of files) if (path !== undefined) await checkReadable(where, path);
   const readyLine = image.ready ?? null;
-  const disk = image.disk === undefined ? {} : { disk: { path: image.disk, format: image.format } };
+  const disk = image.disk === undefined ? {} : { disk: await diskOf(where, image.disk, image.format) };
   if (!("kernel" in image)) return { boot: { kind: "disk" }, ...disk, readyLine };
   const { kernel: kernelPath, initrd, append } = image;
   const initrdPath = initrd === undefined ? {} : { initrdPath: initrd };
   return { boot: { kind: "kernel", kernelPath, append, ...initrdPath }, ...disk, readyLine };
+}
+
+/** Errors: `config.invalid` for a file that is no disk image of that format. */
+async function diskOf(
+  where: string,
+  path: string,
+  format: "raw" | "qcow2",
+): Promise<NonNullable<SiteImage["disk"]>> {
+  try {
+    const { stdout } = await qemuImg(["info", "-U", "--output=json", "-f", format, path]);
+    const { "virtual-size": sizeBytes } = JSON.parse(stdout) as { "virtual-size": number };
+    return { path, format, sizeGiB: Math.ceil(sizeBytes / GIB) };
+  } catch (cause) {
+    const message = `${where}: ${path} is no disk image of the format ${format}`;
+    throw new OperationalError("config.invalid", message, { detail: publicMessage(cause), cause });
+  }
 }
 
 async function checkReadable(where: string, path: string): Promise<void> {

@@ -2,15 +2,12 @@
  * A bare host as a site of its own: what a cloud's API offers, over the machines of one host. What has no machine (networks,
  * groups, keys, addresses, tags) is on record; what a host can carry out of it, it carries out, and what it cannot it refuses.
  */
-import { isUtf8 } from "node:buffer";
 import { join } from "node:path";
 import type { Catalogue, CreateRequest, ListFilter, Observed } from "#cloud/contract.ts";
 import { refuse } from "#cloud/resource-book.ts";
-import { forwardedRules, whyNotEnforced } from "#cloud/rule-forms.ts";
 import { makeFolder } from "#kernel/durable-file.ts";
 import type { GuestDisks } from "#hypervisor/guests/guest-disks.ts";
 import { type GuestKeeper, openGuestKeeper } from "#hypervisor/guests/guest-keeper.ts";
-import { hasFreeMemory } from "#hypervisor/guests/host-capacity.ts";
 import type { Accelerator } from "#hypervisor/plan-command-line.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -19,21 +16,20 @@ import { canonicalJson } from "#kernel/json.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import {
-  type Resource,
   type ResourceKind,
   type ResourceSpecs,
-  securityGroupRuleId,
   type ServerSpec,
   type Tags,
   volumeAttachmentId,
 } from "#model/resource.ts";
-import { checkCapacity, checkDisksOf, useOf } from "./site-capacity.ts";
+import { checkCapacity, useOf } from "./site-capacity.ts";
 import { planChange } from "./site-change.ts";
+import { createIn, refuseUnlessText, refuseWithoutMemory, takeAddress } from "./site-create.ts";
 import { addressesOf, wishesOf } from "./site-guest.ts";
 import { SitePower } from "./site-power.ts";
 import { checkAddresses } from "./check-addresses.ts";
-import { catalogueOf, freeAddress, type SiteSettings } from "./site-settings.ts";
-import { openSiteStore, type OwnDisk, type SiteBook, type SiteRecord, type SiteStore } from "./site-store.ts";
+import { catalogueOf, type SiteSettings } from "./site-settings.ts";
+import { openSiteStore, type SiteBook, type SiteRecord, type SiteStore } from "./site-store.ts";
 
 export interface HostSiteOptions {
   /** Absolute. Records, machines and disks are below it. */
@@ -54,15 +50,6 @@ export interface SitePage {
   readonly page: readonly Observed[];
   readonly more: boolean;
 }
-
-const prefixes = {
-  network: "net",
-  subnet: "sub",
-  securityGroup: "grp",
-  volume: "vol",
-  address: "adr",
-  server: "srv",
-} as const;
 
 const mostTags = 50;
 
@@ -123,7 +110,7 @@ export class HostSite implements AsyncDisposable {
 
   /** On record when it returns; a server is then started. Errors: `cloud.*`, `store.*`. */
   async create<K extends ResourceKind>(request: CreateRequest<K>): Promise<Observed<K>> {
-    const id = await this.#store.transact((draft) => this.#createIn(draft, request));
+    const id = await this.#store.transact((draft) => createIn(draft, request, this.#options));
     return this.#observe<K>(this.#existing(request.kind, id));
   }
 
@@ -156,7 +143,7 @@ export class HostSite implements AsyncDisposable {
       const { next, boots } = planChange(record.resource, set, failed);
       if (boots) {
         record.boot += 1;
-        this.#refuseWithoutMemory(next);
+        refuseWithoutMemory(next, settings);
       }
       if (canonicalJson(next) === canonicalJson(record.resource)) return;
       if (next.kind === "server") {
@@ -197,82 +184,6 @@ export class HostSite implements AsyncDisposable {
     await this.#keeper[Symbol.asyncDispose]();
   }
 
-  #createIn(draft: SiteBook, request: CreateRequest<ResourceKind>): ResourceId {
-    const { settings } = this.#options;
-    const known = draft.byToken(request.token);
-    if (known !== undefined) {
-      if (known.resource.kind === request.kind) return known.resource.id;
-      const message = `the token ${request.token} was used for a ${known.resource.kind}`;
-      throw refuse("cloud.conflict", "TokenMismatch", message, { retry: "never" });
-    }
-    const resource = this.#resourceOf(request);
-    const twin = resource.kind === "keyPair" ? undefined : draft.get(resource.kind, resource.id);
-    if (twin !== undefined && isSameLink(twin.resource, resource)) return resource.id;
-    if (resource.kind === "securityGroupRule") refuseUnlessEnforced(resource.spec, settings.outbound);
-    if (resource.kind === "server") refuseUnlessText(resource.spec);
-    draft.check(resource);
-    const before = useOf(draft, settings);
-    const record: SiteRecord = {
-      resource,
-      scope: request.scope,
-      token: request.token,
-      boot: 1,
-      ownDisks: resource.kind === "server" ? this.#ownDisksOf(resource.spec) : [],
-      privateIp: null,
-      publicIp: null,
-    };
-    if (resource.kind === "server") {
-      // One address: a host's guests are reached at the host's own, from inside and outside.
-      record.privateIp = takeAddress(draft, settings);
-      if (resource.spec.publicAddress) record.publicIp = record.privateIp;
-      this.#refuseWithoutMemory(resource);
-    }
-    draft.insert(record);
-    checkCapacity(before, draft, settings);
-    if (resource.kind === "server") checkDisksOf(draft, resource.id);
-    if (resource.kind === "volumeAttachment") checkDisksOf(draft, resource.spec.serverId);
-    return resource.id;
-  }
-
-  #resourceOf({ kind, spec, tags }: CreateRequest<ResourceKind>): Resource {
-    const resource = { kind, id: "" as ResourceId, spec, tags } as Resource;
-    const id = (text: string): Resource => ({ ...resource, id: text as ResourceId });
-    switch (resource.kind) {
-      case "keyPair":
-        return id(resource.spec.name);
-      case "securityGroupRule":
-        return id(securityGroupRuleId(resource.spec));
-      case "volumeAttachment":
-        return id(volumeAttachmentId(resource.spec.volumeId, resource.spec.serverId));
-      case "addressAssociation":
-        return id(`${resource.spec.addressId}/association`);
-      case "network":
-      case "subnet":
-      case "securityGroup":
-      case "volume":
-      case "address":
-      case "server":
-        return id(`${prefixes[resource.kind]}-${this.#options.random.hex(8)}`);
-    }
-  }
-
-  #ownDisksOf({ imageId, blockDevices }: ServerSpec): readonly OwnDisk[] {
-    const newId = (): string => `vol-${this.#options.random.hex(8)}`;
-    const root: OwnDisk[] =
-      this.#options.settings.images[imageId]?.disk === undefined
-        ? []
-        : [{ id: newId(), sizeGiB: 0, device: "root", deleteOnTermination: true }];
-    return [
-      ...root,
-      ...blockDevices.map(({ device, sizeGiB, deleteOnTermination }) => ({
-        id: newId(),
-        sizeGiB,
-        device,
-        deleteOnTermination,
-      })),
-    ];
-  }
-
   /** Those that outlive their server are volumes from now on, before it goes. */
   async #keepOwnDisks(serverId: ResourceId): Promise<void> {
     await this.#store.transact((draft) => {
@@ -302,17 +213,6 @@ export class HostSite implements AsyncDisposable {
     throw new OperationalError("cloud.conflict", `the guest of ${serverId} does not let go of ${volumeId}`, {
       outcome: "applied",
     });
-  }
-
-  #refuseWithoutMemory(resource: Resource): void {
-    if (resource.kind !== "server" || resource.spec.power !== "running") return;
-    const memoryMiB = this.#options.settings.types[resource.spec.type]?.memoryMiB ?? 0;
-    if (hasFreeMemory(memoryMiB)) return;
-    throw refuse(
-      "cloud.quota",
-      "HostFull",
-      `host ${this.name} has no ${memoryMiB} MiB of memory free now: something else uses it`,
-    );
   }
 
   #existing(kind: ResourceKind, id: ResourceId): SiteRecord {
@@ -352,44 +252,6 @@ function existingIn(book: SiteBook, kind: ResourceKind, id: ResourceId): SiteRec
   const record = book.get(kind, id);
   if (record === undefined) throw refuse("cloud.not_found", `${kind}.NotFound`, `there is no ${kind} ${id}`);
   return record;
-}
-
-function takeAddress(book: SiteBook, { name, addresses }: SiteSettings): string {
-  const taken = new Set<string>();
-  for (const { privateIp, publicIp } of book.records()) {
-    if (privateIp !== null) taken.add(privateIp);
-    if (publicIp !== null) taken.add(publicIp);
-  }
-  const address = freeAddress(addresses, taken);
-  if (address !== undefined) return address;
-  throw refuse("cloud.quota", "NoFreeAddress", `all addresses of host ${name} are taken: give it more`);
-}
-
-/** A rule that would let in more than it says is refused. */
-function refuseUnlessEnforced(spec: ResourceSpecs["securityGroupRule"], outbound: boolean): void {
-  const why = whyNotEnforced(forwardedRules(outbound), spec);
-  if (why === null) return;
-  throw refuse(
-    "cloud.unsupported",
-    "RuleNotEnforced",
-    `${securityGroupRuleId(spec)} is not enforced: ${why}`,
-  );
-}
-
-/** Guests are given text, on a disk that cloud-init reads. */
-function refuseUnlessText({ userData }: ServerSpec): void {
-  if (userData === undefined || isUtf8(Buffer.from(userData, "base64"))) return;
-  throw refuse(
-    "cloud.unsupported",
-    "UserDataNotText",
-    "user data there is text: compressed or binary data is not taken",
-  );
-}
-
-/** A link is its content: the same one again is the same one. */
-function isSameLink(held: Resource, asked: Resource): boolean {
-  if (held.kind !== "addressAssociation" || asked.kind !== "addressAssociation") return true;
-  return held.spec.serverId === asked.spec.serverId;
 }
 
 function matches({ resource, scope }: SiteRecord, filter: ListFilter): boolean {

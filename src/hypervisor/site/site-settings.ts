@@ -12,7 +12,12 @@ export interface SiteType {
 export interface SiteImage {
   readonly boot: MachineSpecInput["boot"];
   /** A server's first disk is its own writes over this one, which must not change. */
-  readonly disk?: { readonly path: string; readonly format: "raw" | "qcow2" };
+  readonly disk?: {
+    readonly path: string;
+    readonly format: "raw" | "qcow2";
+    /** Its own size, rounded up. */
+    readonly sizeGiB: number;
+  };
   /** What the guest prints on its console when it serves; null: ready is who runs. */
   readonly readyLine: string | null;
 }

@@ -8,7 +8,11 @@ export const settings: SiteSettings = {
   types: { small: { cpus: 1, memoryMiB: 96 }, large: { cpus: 2, memoryMiB: 256 } },
   images: {
     kernel: { boot: { kind: "kernel", kernelPath: "/k" }, readyLine: "ready" },
-    disk: { boot: { kind: "disk" }, disk: { path: "/images/disk.qcow2", format: "qcow2" }, readyLine: null },
+    disk: {
+      boot: { kind: "disk" },
+      disk: { path: "/images/disk.qcow2", format: "qcow2", sizeGiB: 3 },
+      readyLine: null,
+    },
   },
   addresses: ["192.0.2.0/28"],
   outbound: true,

@@ -1,7 +1,7 @@
 // `understudy host up` and what it refuses to begin with: each time an exit code and what to do.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { startActor } from "../../../demo/processes.ts";
@@ -43,7 +43,7 @@ test("the agent begins only with a host that is whole", { skip, timeout: 120_000
   configure(site);
   refused("nowhere", 4, /there is no site "nowhere"; the sites are: cloud, metal/u);
   refused("cloud", 2, /site "cloud" is a cloud \(ec2\)/u);
-  // The image whose disk nobody made.
+  rmSync(host.imageDisk);
   configure(host.siteYaml());
   refused(siteName, 2, /sites\.metal\.images\.rooted: .*root\.raw cannot be read/u);
   configure(site.replace("127.67.0.0/28", "192.0.2.0/28"));

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { collect } from "#cloud/contract.ts";
@@ -17,11 +17,11 @@ echo "a boot" >>$(ls -d /disks/*/lines) && sync
 exec httpd -f -p ${port} -h /www
 `).toString("base64");
 
-function makeImage(folder: string): string {
+function makeImage({ folder, imageDisk: path }: HostUnderTest): string {
   const content = join(folder, "content");
   mkdirSync(content);
   writeFileSync(join(content, "lines"), "the image\n");
-  const path = join(folder, "root.raw");
+  rmSync(path);
   const env = { ...process.env, PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` };
   execFileSync("mke2fs", ["-q", "-t", "ext4", "-d", content, path, "16M"], { env });
   return path;
@@ -35,7 +35,7 @@ test(
   async (t) => {
     await using host = await HostUnderTest.open({ addresses: "127.66.0.0/28" });
     const { cloud } = host;
-    const image = makeImage(host.folder);
+    const image = makeImage(host);
     const before = digestOf(image);
     await host.start();
     const spec = {

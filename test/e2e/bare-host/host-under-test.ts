@@ -9,6 +9,7 @@ import {
   readFileSync,
   rmSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -47,6 +48,8 @@ export class HostUnderTest implements AsyncDisposable {
     const folder = mkdtempSync(join(tmpdir(), "understudy-host-"));
     const host = new HostUnderTest(folder, options);
     await host.#linkImage();
+    writeFileSync(host.imageDisk, "");
+    truncateSync(host.imageDisk, 1024 ** 2);
     writeFileSync(host.configPath, `version: 1\nsites:\n${host.siteYaml()}environments: {}\n`);
     return host;
   }
@@ -62,6 +65,11 @@ export class HostUnderTest implements AsyncDisposable {
   /** The kernel that guests boot from, by a name of ours: without it, none starts. */
   get kernel(): string {
     return join(this.folder, "kernel");
+  }
+
+  /** Of the image `rooted`: raw, and empty unless the test makes it otherwise. */
+  get imageDisk(): string {
+    return join(this.folder, "root.raw");
   }
 
   /** With paths that hold wherever the configuration stands. */
@@ -80,7 +88,7 @@ export class HostUnderTest implements AsyncDisposable {
       large: {cpus: 1, memory: 128MiB}
     images:
       small: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "guest: ready"}
-      rooted: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, disk: ${folder}/root.raw, format: raw, ready: "guest: ready"}
+      rooted: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, disk: ${this.imageDisk}, format: raw, ready: "guest: ready"}
       hung: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "what no guest prints"}
 `;
   }

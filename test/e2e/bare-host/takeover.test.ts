@@ -126,13 +126,14 @@ test(
     await stage.killEast();
     const acknowledged = lastAcknowledged(stage.consolesOf("east/host/machines"));
     assert.ok(acknowledged > 0);
+    stage.command(["failover", "shop", "--confirm", "shop", "--no-wait", "--reason", "east is gone"]);
     const inWest = await databaseOf(stage, ({ boot }) => boot.last > 0);
     assert.ok(inWest.boot.last >= acknowledged, `${inWest.boot.last} of ${acknowledged} records`);
     assert.equal(inWest.boot.torn, 0);
     assert.equal(inWest.boot.missing, 0);
-    await bothAnswer(stage);
     const failover = await ended(stage, "failover");
     assert.equal(failover.state, "succeeded", failover.error ?? "");
+    await bothAnswer(stage);
     const servers = await collect(stage.west.cloud.list("server", {}, t.signal));
     assert.deepEqual(servers.map(({ resource, status }) => `${resource.tags["Name"]} ${status}`).toSorted(), [
       "db-1 ready",
