@@ -124,6 +124,37 @@ test("protected disks need a vault, and a host at both sites", () => {
   );
 });
 
+test("where a cloud's snapshots are asked for, its site needs no host while it serves", () => {
+  const vault = "vault: {store: {folder: ./store}, passphrase: {file: phrase}}\n";
+  const asked = (every: string) =>
+    `${good}    protect: {volumes: {role: db}, snapshots: {every: ${every}}}\n`.replace(
+      "sites:",
+      `${vault}sites:`,
+    );
+  const check = checkConfig(asked("5m"));
+  assert.ok(check.ok);
+  assert.equal(check.config.environments["shop"]?.protect?.snapshots?.every, 300_000);
+  assert.deepEqual(
+    check.warnings.map(({ message }) => message),
+    ['site "b" (standby) has no `host`: no disk can be given its content there'],
+  );
+  assert.match(problemsOf(asked("10ms"))[0]?.message ?? "", /at least 1s apart/u);
+});
+
+test("rules over files say something of a file, and their paths begin at the root", () => {
+  const ruled = (rule: string): string =>
+    good.replace(
+      "sites:",
+      `vault: {store: {folder: ./store}, passphrase: {file: phrase}, priorities: [${rule}]}\nsites:`,
+    );
+  const check = checkConfig(ruled('{path: "/srv/**", smallerThan: 1MiB, modifiedWithin: 7d, weight: 3}'));
+  assert.ok(check.ok);
+  const [rule] = check.config.vault?.priorities ?? [];
+  assert.deepEqual(rule, { path: "/srv/**", smallerThan: 1_048_576, modifiedWithin: 604_800_000, weight: 3 });
+  assert.match(problemsOf(ruled("{weight: 3}"))[0]?.message ?? "", /a rule says something of a file/u);
+  assert.match(problemsOf(ruled('{path: "srv/**"}'))[0]?.message ?? "", /a path begins with/u);
+});
+
 test("folders and sockets are found from the file's own folder", () => {
   const path = join(folder, "paths.yaml");
   const vault = "vault: {store: {folder: ./store}, passphrase: {file: phrase}}\n";

@@ -213,7 +213,8 @@ function withoutApi(config: Config, name: string, { active }: EnvironmentConfig)
 }
 
 function hostlessSites(config: Config, name: string, environment: EnvironmentConfig): Finding[] {
-  if (environment.protect === undefined) return [];
+  const { protect } = environment;
+  if (protect === undefined) return [];
   const reasons = {
     active: "the disks there are not captured",
     standby: "no disk can be given its content there",
@@ -221,6 +222,9 @@ function hostlessSites(config: Config, name: string, environment: EnvironmentCon
   return (["active", "standby"] as const).flatMap((role) => {
     const site = environment[role];
     if (config.sites[site]?.host !== undefined) return [];
+    // Only there clouds give out what snapshots hold.
+    const hasSnapshots = config.sites[site]?.driver === "ec2" && protect.snapshots !== undefined;
+    if (role === "active" && hasSnapshots) return [];
     return [
       {
         path: ["environments", name, "protect"],
