@@ -4,6 +4,7 @@
  * agent or the machine the copy goes on where it was. When the export fails the copy waits; the guest's own writes are in the
  * image from the start and are never given up.
  */
+import { deadlineAfter } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import { endJobs, endOfJob, queryJobs, queryNodes } from "./block-jobs.ts";
 import type { Machine, MachineAttendant } from "./machine.ts";
@@ -20,6 +21,7 @@ export interface CopyProgress {
 }
 
 const RETRY_MS = 250;
+const END_LIMIT_MS = 5000;
 const LOOK_EVERY_MS = 100;
 
 export class BackgroundCopy implements MachineAttendant {
@@ -69,10 +71,24 @@ export class BackgroundCopy implements MachineAttendant {
     if (this.#progress.state === "copying") this.#progress = { ...this.#progress, state: "waiting" };
   }
 
-  /** The job ends too. */
+  /** The job ends too. Errors: `machine.failing` when QEMU does not end it in some seconds. */
   async stop(): Promise<void> {
     await this.detached();
-    if (this.#machine.isOn) await endJobs(this.#machine.qmp, [this.#job], this.#machine.deps.clock);
+    if (!this.#machine.isOn) return;
+    const { clock } = this.#machine.deps;
+    const limit = deadlineAfter(clock, END_LIMIT_MS);
+    try {
+      await endJobs(this.#machine.qmp, (id) => id === this.#job, clock, limit.signal);
+    } catch (error) {
+      if (!limit.signal.aborted) throw error;
+      throw new OperationalError(
+        "machine.failing",
+        `QEMU does not end the copy of disk ${this.disk}: it has not answered for ${END_LIMIT_MS} ms`,
+        { outcome: "unknown", cause: error },
+      );
+    } finally {
+      limit.cancel();
+    }
   }
 
   get #job(): string {

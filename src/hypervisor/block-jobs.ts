@@ -95,12 +95,12 @@ export function endOfJob({ name, data }: QmpEvent, jobId: string): string | null
 /** Cancels those that there are and returns when none of them is left. What they wait for must be broken first (`yank`). */
 export async function endJobs(
   qmp: QmpExecutor,
-  ids: readonly string[],
+  isMeant: (id: string) => boolean,
   clock: Clock,
   signal?: AbortSignal,
 ): Promise<void> {
   for (;;) {
-    const left = Array.from((await queryJobs(qmp, signal)).keys()).filter((id) => ids.includes(id));
+    const left = Array.from((await queryJobs(qmp, signal)).keys()).filter(isMeant);
     if (left.length === 0) return;
     for (const id of left) {
       // It may have ended by itself since.

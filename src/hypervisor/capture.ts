@@ -12,13 +12,12 @@
  * added, every write that the fresh one lacks is at the target.
  */
 import { OperationalError, publicMessage } from "#kernel/errors.ts";
-import { type BlockJob, endJobs, endOfJob, type QmpExecutor, queryBitmaps, queryJobs } from "./block-jobs.ts";
+import { type BlockJob, endOfJob, type QmpExecutor, queryBitmaps, queryJobs } from "./block-jobs.ts";
+import { CaptureJobs } from "./capture-jobs.ts";
 import { type JobWatch, planWatch, stuckForMs, watchJob } from "./capture-watch.ts";
 import { nbdUri, qemuImg } from "./create-disk.ts";
 import type { Machine, MachineAttendant } from "./machine.ts";
 import type { CaptureRecord } from "./machine-record.ts";
-import type { NbdLocation } from "./machine-spec.ts";
-import { planNbdNode } from "./plan-command-line.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
 /**
@@ -37,6 +36,11 @@ export interface CaptureSync {
 
 export interface CaptureStatus {
   readonly state: CaptureState;
+  /**
+   * Every write that the guest was told is done is at the target, and nothing else: only then is what the target holds a disk as it once
+   * was. False from the moment in which a machine is found running until the target has caught up with it.
+   */
+  readonly whole: boolean;
   /** Milliseconds since the epoch from when on the target may lack writes; null while it lacks none. */
   readonly behindSince: number | null;
   /** Bytes that the target may lack, in whole 64 KiB blocks; counted when the disk fell behind and at each try. */
@@ -64,10 +68,12 @@ class Interruption extends Error {}
 export class Capture implements MachineAttendant {
   readonly disk: string;
   readonly #machine: Machine;
+  readonly #jobs: CaptureJobs;
   #over = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #status: CaptureStatus = {
     state: "waiting",
+    whole: false,
     behindSince: null,
     pendingBytes: 0,
     lastSync: null,
@@ -80,6 +86,7 @@ export class Capture implements MachineAttendant {
   constructor(machine: Machine, disk: string) {
     this.#machine = machine;
     this.disk = disk;
+    this.#jobs = new CaptureJobs(machine, disk);
   }
 
   get status(): CaptureStatus {
@@ -101,28 +108,39 @@ export class Capture implements MachineAttendant {
 
   attached(qmp: QmpClient): void {
     this.#over = new AbortController();
-    this.#running = this.#follow(qmp, AbortSignal.any([this.#over.signal, this.#machine.closing])).catch(
-      (error: unknown) => {
-        if (this.#over.signal.aborted || this.#machine.closing.aborted || qmp.isClosed) return;
-        this.#machine.notify("capture.behind", `capture ended: ${publicMessage(error)}`, this.disk);
-      },
-    );
+    // Its guest may have written before the mirror is there, and while no agent watched the mirror.
+    this.#fallsShort();
+    const signal = AbortSignal.any([this.#over.signal, this.#machine.closing]);
+    const work = this.#record.ending === true ? this.#finish(qmp, signal) : this.#follow(qmp, signal);
+    this.#running = work.catch((error: unknown) => {
+      if (signal.aborted || qmp.isClosed) return;
+      this.#machine.notify("capture.behind", `capture ended: ${publicMessage(error)}`, this.disk);
+    });
   }
 
-  /** The machine goes off, or capture ends. When the agent closes, QEMU's jobs run on. */
-  async detached(): Promise<void> {
-    if (this.#over.signal.aborted) return this.#running;
+  /** The machine goes off. When the agent closes, QEMU's jobs run on. */
+  async detached(guestRuns: boolean): Promise<void> {
     this.#over.abort();
     await this.#running;
-    const leave = this.#machine.closing.aborted || !this.#machine.isOn;
-    if (!leave) await this.#breakOff(this.#machine.qmp).catch(() => {});
+    if (guestRuns) this.#fallsShort();
+    if (!this.#machine.closing.aborted && this.#machine.isOn) {
+      await this.#jobs.breakOff(this.#machine.qmp).catch((error: unknown) => {
+        // QEMU ends next, and its jobs with it.
+        this.#machine.deps.log.debug({ machine: this.#machine.id, error }, "QEMU ends with a capture");
+      });
+    }
     this.#set({ state: "waiting" });
   }
 
-  /** Also the bitmaps go. */
+  /** Capture ends: QEMU mirrors no longer, and also the bitmaps go. Errors: `machine.failing`; then it is to be called again. */
   async remove(): Promise<void> {
-    await this.detached();
-    if (this.#machine.isOn) await this.#dropBitmaps(this.#machine.qmp, []);
+    this.#over.abort();
+    await this.#running;
+    this.#fallsShort();
+    this.#set({ state: "waiting" });
+    if (!this.#machine.isOn) return;
+    await this.#jobs.breakOff(this.#machine.qmp);
+    await this.#dropBitmaps(this.#machine.qmp, [], this.#machine.closing);
   }
 
   get #record(): CaptureRecord {
@@ -131,57 +149,43 @@ export class Capture implements MachineAttendant {
     return record;
   }
 
-  get #jobs(): { readonly mirror: string; readonly resync: string } {
-    return { mirror: `capture-${this.disk}`, resync: `resync-${this.disk}` };
-  }
-
-  get #nodes(): { readonly live: string; readonly resync: string } {
-    return { live: `live-${this.disk}`, resync: `resync-${this.disk}` };
-  }
-
-  /**
-   * QEMU's main loop, and with it the monitor and the guest, stands still while some commands wait for a target that does not
-   * answer. The one thing that it still hears is to break the connection.
-   */
-  #guarded(qmp: QmpClient): QmpExecutor {
-    const { clock } = this.#machine.deps;
-    return {
-      execute: async (command, args, signal) => {
-        const answered = new AbortController();
-        clock.sleep(planWatch(this.#record.stallLimitMs).stuckMs, answered.signal).then(
-          () => this.#yank(qmp),
-          // It has answered.
-          () => {},
-        );
-        try {
-          return await qmp.execute(command, args, signal);
-        } finally {
-          answered.abort();
-        }
-      },
-    };
-  }
-
-  /** One by one: of several, none is broken when one is not there. */
-  async #yank(qmp: QmpClient): Promise<void> {
-    for (const node of [this.#nodes.live, this.#nodes.resync]) await qmp.yank([node]).catch(() => {});
+  get #mirror(): string {
+    return this.#jobs.mirrorTo(this.#record.target);
   }
 
   async #follow(qmp: QmpClient, signal: AbortSignal): Promise<void> {
-    const guarded = this.#guarded(qmp);
+    const guarded = this.#jobs.guarded(qmp, () => this.#record.stallLimitMs);
     let reason = "the agent or the machine was started again";
     for (;;) {
       try {
         await this.#waitForTarget(qmp, signal);
-        await this.#begin(qmp, guarded, signal);
+        await this.#jobs.begin(qmp, guarded, this.#record, signal);
         await this.#stay(qmp, guarded, reason, signal);
       } catch (error) {
         signal.throwIfAborted();
         if (qmp.isClosed) return;
-        const why = error instanceof Interruption ? error.message : publicMessage(error);
-        await this.#breakOff(qmp);
-        await this.#fellBehind(qmp, why, signal);
-        reason = why;
+        reason = error instanceof Interruption ? error.message : publicMessage(error);
+        await this.#fallBehind(qmp, reason, signal);
+        await this.#machine.deps.clock.sleep(RETRY_MS, signal);
+      }
+    }
+  }
+
+  /** An agent before us was killed while it ended this capture. */
+  async #finish(qmp: QmpClient, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      try {
+        await this.#jobs.breakOff(qmp);
+        await this.#dropBitmaps(qmp, [], signal);
+        await this.#machine.update(({ captures }) => {
+          const { [this.disk]: _, ...others } = captures;
+          return { captures: others };
+        });
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (qmp.isClosed) return;
+        this.#machine.notify("capture.behind", `its end is tried again: ${publicMessage(error)}`, this.disk);
         await this.#machine.deps.clock.sleep(RETRY_MS, signal);
       }
     }
@@ -198,57 +202,31 @@ export class Capture implements MachineAttendant {
         () => null,
       );
       if (answer !== null) return;
-      if (this.#status.state !== "behind") {
-        // A mirror that an agent before us began may be holding the guest's writes.
-        await this.#breakOff(qmp);
-        await this.#fellBehind(qmp, "the target does not answer", signal);
-      }
+      // A mirror that an agent before us began may be holding the guest's writes.
+      if (this.#status.state !== "behind") await this.#fallBehind(qmp, "the target does not answer", signal);
       await this.#machine.deps.clock.sleep(RETRY_MS, signal);
     }
-  }
-
-  /** Target connected and mirror running; one that an agent before us left running is taken over. */
-  async #begin(qmp: QmpClient, guarded: QmpExecutor, signal: AbortSignal): Promise<void> {
-    const { target, resyncTarget } = this.#record;
-    const jobs = await queryJobs(guarded, signal);
-    if (jobs.has(this.#jobs.mirror)) {
-      await this.#endResync(qmp, signal);
-    } else {
-      await this.#breakOff(qmp);
-      await addTarget(guarded, this.#nodes.live, target, signal);
-      await guarded.execute(
-        "blockdev-mirror",
-        {
-          "job-id": this.#jobs.mirror,
-          device: `top-${this.disk}`,
-          target: this.#nodes.live,
-          sync: "none",
-          "copy-mode": "write-blocking",
-          "filter-node-name": `mirror-${this.disk}`,
-          "on-target-error": "report",
-        },
-        signal,
-      );
-    }
-    await addTarget(guarded, this.#nodes.resync, resyncTarget, signal);
-  }
-
-  async #endResync(qmp: QmpClient, signal: AbortSignal): Promise<void> {
-    await qmp.yank([this.#nodes.resync]).catch(() => {});
-    await endJobs(qmp, [this.#jobs.resync], this.#machine.deps.clock, signal);
-    await qmp.execute("blockdev-del", { "node-name": this.#nodes.resync }, signal).catch(() => {});
   }
 
   /** Brings the target up to date, then watches. Ends by throwing alone. */
   async #stay(qmp: QmpClient, guarded: QmpExecutor, reason: string, signal: AbortSignal): Promise<never> {
     const { clock } = this.#machine.deps;
     const began = clock.monotonicMs();
-    const watch = planWatch(this.#record.stallLimitMs);
+    const mirrorId = this.#mirror;
     const watches = new Map<string, JobWatch>();
-    const end: { why: string | null; bytes: number } = { why: null, bytes: 0 };
+    const end: { why: string | null; bytes: number; mirror: boolean } = {
+      why: null,
+      bytes: 0,
+      mirror: false,
+    };
     // Before the job begins: it may have ended when the answer to its beginning is read.
     const stop = qmp.onEvent((event) => {
       end.why ??= endOfJob(event, this.#jobs.resync);
+      if (endOfJob(event, mirrorId) !== null) {
+        // At once: should QEMU die before the next look, what the guest wrote since is not at the target.
+        end.mirror = true;
+        this.#fallsShort();
+      }
       const length = event.data["len"];
       if (event.data["device"] === this.#jobs.resync && typeof length === "number") end.bytes = length;
     });
@@ -260,7 +238,8 @@ export class Capture implements MachineAttendant {
       let rotatedAt = began;
       for (;;) {
         const jobs = await queryJobs(guarded, signal);
-        const mirror = jobs.get(this.#jobs.mirror);
+        const watch = planWatch(this.#record.stallLimitMs);
+        const mirror = jobs.get(mirrorId);
         if (mirror === undefined) throw new Interruption("the target failed");
         this.#judge(jobs, watches, watch.stuckMs);
         this.#set({ mirroredBytes: mirror.offset });
@@ -273,6 +252,7 @@ export class Capture implements MachineAttendant {
           await this.#adoptBitmap(guarded, next, signal);
           next = null;
           rotatedAt = clock.monotonicMs();
+          if (end.mirror) throw new Interruption("the target failed");
           if (this.#status.state !== "continuous")
             this.#caughtUp({ ...sync, bytes: end.bytes, tookMs: Math.round(rotatedAt - began) });
         }
@@ -289,7 +269,7 @@ export class Capture implements MachineAttendant {
 
   #judge(jobs: ReadonlyMap<string, BlockJob>, watches: Map<string, JobWatch>, stuckMs: number): void {
     const now = this.#machine.deps.clock.monotonicMs();
-    for (const id of [this.#jobs.mirror, this.#jobs.resync]) {
+    for (const id of [this.#mirror, this.#jobs.resync]) {
       const job = jobs.get(id);
       if (job === undefined) continue;
       const watch = watchJob(watches.get(id) ?? null, job, now);
@@ -311,7 +291,7 @@ export class Capture implements MachineAttendant {
     const present = await queryBitmaps(qmp, node, signal);
     const known = bitmap === null ? undefined : present.get(bitmap);
     const incremental = seeded && bitmap !== null && known !== undefined && !known.inconsistent;
-    await this.#dropBitmaps(qmp, incremental ? [bitmap] : []);
+    await this.#dropBitmaps(qmp, incremental ? [bitmap] : [], signal);
     const fresh = `${BITMAP_PREFIX}${this.#machine.deps.random.hex(4)}`;
     this.#set({
       state: incremental ? "resynchronising" : "seeding",
@@ -320,7 +300,7 @@ export class Capture implements MachineAttendant {
     const base = {
       "job-id": this.#jobs.resync,
       device: node,
-      target: this.#nodes.resync,
+      target: this.#jobs.resync,
       "on-target-error": "report",
     };
     const { resyncTarget } = this.#record;
@@ -359,7 +339,7 @@ export class Capture implements MachineAttendant {
       captures: { ...captures, [this.disk]: { ...this.#record, bitmap, seeded: true } },
     }));
     signal.throwIfAborted();
-    await this.#dropBitmaps(qmp, [bitmap]);
+    await this.#dropBitmaps(qmp, [bitmap], signal);
   }
 
   async #beginRotation(qmp: QmpExecutor, signal: AbortSignal): Promise<string | null> {
@@ -374,33 +354,39 @@ export class Capture implements MachineAttendant {
     return name;
   }
 
-  async #dropBitmaps(qmp: QmpExecutor, keep: readonly string[]): Promise<void> {
+  async #dropBitmaps(qmp: QmpExecutor, keep: readonly string[], signal: AbortSignal): Promise<void> {
     const node = `disk-${this.disk}`;
-    for (const name of (await queryBitmaps(qmp, node)).keys()) {
+    for (const name of (await queryBitmaps(qmp, node, signal)).keys()) {
       if (!name.startsWith(BITMAP_PREFIX) || keep.includes(name)) continue;
-      await qmp.execute("block-dirty-bitmap-remove", { node, name });
+      await qmp.execute("block-dirty-bitmap-remove", { node, name }, signal);
     }
   }
 
-  /** Whatever the jobs wait for: afterwards they, their nodes and a guest's waiting write are free. */
-  async #breakOff(qmp: QmpClient): Promise<void> {
-    const { clock } = this.#machine.deps;
-    const { live, resync } = this.#nodes;
-    await this.#yank(qmp);
-    await endJobs(qmp, Object.values(this.#jobs), clock);
-    for (const node of [live, resync]) {
-      await qmp.execute("blockdev-del", { "node-name": node }).catch(() => {});
-    }
+  /** From now on the target may lack writes. */
+  #fallsShort(): void {
+    const behindSince = this.#status.behindSince ?? this.#machine.deps.clock.now();
+    this.#set({ whole: false, behindSince });
   }
 
-  async #fellBehind(qmp: QmpClient, why: string, signal: AbortSignal): Promise<void> {
-    const present = await queryBitmaps(qmp, `disk-${this.disk}`, signal);
-    const pendingBytes = present.get(this.#record.bitmap ?? "")?.count ?? 0;
+  /** The guest's writes are free of the target when it returns, and the state says what that costs. */
+  async #fallBehind(qmp: QmpClient, why: string, signal: AbortSignal): Promise<void> {
     const first = this.#status.state !== "behind";
+    this.#fallsShort();
+    try {
+      await this.#jobs.breakOff(qmp);
+      const present = await queryBitmaps(qmp, `disk-${this.disk}`, signal);
+      this.#set({ pendingBytes: present.get(this.#record.bitmap ?? "")?.count ?? 0 });
+    } catch (error) {
+      signal.throwIfAborted();
+      if (qmp.isClosed) return;
+      // It is tried again with the next attempt to begin, which comes soon.
+      this.#machine.deps.log.warn(
+        { machine: this.#machine.id, disk: this.disk, error },
+        publicMessage(error),
+      );
+    }
     this.#set({
       state: "behind",
-      behindSince: this.#status.behindSince ?? this.#machine.deps.clock.now(),
-      pendingBytes,
       interruptions: this.#status.interruptions + 1,
       lastInterruption: why,
     });
@@ -410,7 +396,7 @@ export class Capture implements MachineAttendant {
   }
 
   #caughtUp(lastSync: CaptureSync): void {
-    this.#set({ state: "continuous", behindSince: null, pendingBytes: 0, lastSync });
+    this.#set({ state: "continuous", whole: true, behindSince: null, pendingBytes: 0, lastSync });
     const { bytes, tookMs, reason } = lastSync;
     this.#machine.notify("capture.continuous", `${bytes} bytes moved in ${tookMs} ms: ${reason}`, this.disk);
   }
@@ -419,18 +405,4 @@ export class Capture implements MachineAttendant {
     this.#status = { ...this.#status, ...patch };
     for (const wake of this.#waiting) wake();
   }
-}
-
-async function addTarget(
-  qmp: QmpExecutor,
-  node: string,
-  location: NbdLocation,
-  signal: AbortSignal,
-): Promise<void> {
-  await qmp.execute(
-    "blockdev-add",
-    // No reconnecting: an error at once, so that the mirror lets the write go; and one second at most to connect.
-    { ...planNbdNode(node, location, 0), "open-timeout": 1, discard: "unmap" },
-    signal,
-  );
 }

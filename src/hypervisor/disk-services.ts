@@ -1,11 +1,13 @@
 /** What goes on for the disks of one machine for longer than a call: captures and background copies. */
 import { resolve } from "node:path";
 import { OperationalError } from "#kernel/errors.ts";
+import { canonicalJson } from "#kernel/json.ts";
 import { BackgroundCopy } from "./background-copy.ts";
 import { Capture } from "./capture.ts";
 import { ensureDisks, inspectDisk, qemuImg } from "./create-disk.ts";
 import { snapshotDisks, type SnapshotRequest } from "./disk-snapshot.ts";
 import { attachDisk, detachDisk, growDisk } from "./hot-disk.ts";
+import type { CaptureRecord } from "./machine-record.ts";
 import type { Machine } from "./machine.ts";
 import { decodeDiskSpec, type DiskSpec, type DiskSpecInput, type NbdLocation } from "./machine-spec.ts";
 
@@ -26,9 +28,15 @@ export interface CaptureOptions {
 const DEFAULT_STALL_LIMIT_MS = 1000;
 const LEAST_STALL_LIMIT_MS = 200;
 
+/** Whether this is a capture to that target, and is to go on. */
+export function capturesTo({ target, ending }: CaptureRecord, wanted: NbdLocation): boolean {
+  return ending !== true && canonicalJson(target) === canonicalJson(wanted);
+}
+
 export class DiskServices {
   readonly #machine: Machine;
   readonly #captures = new Map<string, { readonly capture: Capture; readonly leave: () => void }>();
+  #turns: Promise<unknown> = Promise.resolve();
   readonly #copies = new Map<string, { readonly copy: BackgroundCopy; readonly leave: () => void }>();
 
   constructor(machine: Machine) {
@@ -41,44 +49,62 @@ export class DiskServices {
     for (const disk of Object.keys(this.#machine.record.copies)) this.#attendCopy(disk);
   }
 
-  /** Goes on over restarts of machine and agent until it is stopped. The same target again: the capture that is there. */
-  async startCapture(disk: string, options: CaptureOptions): Promise<Capture> {
+  /**
+   * Goes on over restarts of machine and agent until it is stopped. The same target again: the capture that is there, with the limit and
+   * the place for resynchronisations that are asked for now. Errors: `not_found`; those of `stopCapture`.
+   */
+  startCapture(disk: string, options: CaptureOptions): Promise<Capture> {
     this.#specOf(disk);
-    const present = this.#machine.record.captures[disk];
-    const sameTarget = JSON.stringify(present?.target) === JSON.stringify(options.target);
-    if (present !== undefined && sameTarget) return this.capture(disk);
-    if (present !== undefined) await this.stopCapture(disk);
-    await this.#machine.update(({ captures }) => ({
-      captures: {
-        ...captures,
-        [disk]: {
-          target: options.target,
-          resyncTarget: options.resyncTarget ?? options.target,
-          stallLimitMs: Math.max(LEAST_STALL_LIMIT_MS, options.stallLimitMs ?? DEFAULT_STALL_LIMIT_MS),
-          bitmap: null,
-          seeded: false,
-        },
-      },
-    }));
-    return this.#attendCapture(disk);
+    const asked = {
+      target: options.target,
+      resyncTarget: options.resyncTarget ?? options.target,
+      stallLimitMs: Math.max(LEAST_STALL_LIMIT_MS, options.stallLimitMs ?? DEFAULT_STALL_LIMIT_MS),
+    };
+    return this.#inTurn(async () => {
+      const present = this.#machine.record.captures[disk];
+      if (present !== undefined && capturesTo(present, asked.target)) {
+        const same = canonicalJson({ ...present, ...asked }) === canonicalJson(present);
+        // The bitmap is the capture's own to change meanwhile.
+        if (!same) await this.#setCapture(disk, (now) => ({ ...(now ?? present), ...asked }));
+        return this.capture(disk);
+      }
+      if (present !== undefined) await this.#stop(disk);
+      await this.#setCapture(disk, () => ({ ...asked, bitmap: null, seeded: false }));
+      return this.#attendCapture(disk);
+    });
   }
 
   /** Errors: `not_found`. */
   capture(disk: string): Capture {
     const found = this.#captures.get(disk);
-    if (found === undefined) throw new OperationalError("not_found", `disk ${disk} is not captured`);
+    if (found === undefined || this.#machine.record.captures[disk] === undefined)
+      throw new OperationalError("not_found", `disk ${disk} is not captured`);
     return found.capture;
   }
 
-  async stopCapture(disk: string): Promise<void> {
+  /**
+   * QEMU mirrors no longer when it returns. Not captured: nothing. Errors: `machine.failing` when QEMU does not let go of it; then it
+   * is on record that it is to end.
+   */
+  stopCapture(disk: string): Promise<void> {
+    return this.#inTurn(() => this.#stop(disk));
+  }
+
+  async #stop(disk: string): Promise<void> {
+    const present = this.#machine.record.captures[disk];
     const found = this.#captures.get(disk);
-    await this.#machine.update(({ captures }) => {
-      const { [disk]: _, ...others } = captures;
-      return { captures: others };
-    });
+    // First: an agent that is killed between the job's end and the record's leaves nobody a mirror that nobody knows of.
+    if (present !== undefined) await this.#setCapture(disk, (now) => ({ ...(now ?? present), ending: true }));
+    if (!this.#machine.isOn && this.#machine.state !== "off" && this.#machine.state !== "starting") {
+      throw new OperationalError(
+        "machine.failing",
+        `the monitor of machine ${this.#machine.id} does not answer: the capture of ${disk} ends when it does`,
+      );
+    }
+    await found?.capture.remove();
     found?.leave();
     this.#captures.delete(disk);
-    await found?.capture.remove();
+    await this.#setCapture(disk, () => null);
   }
 
   /** Makes a live disk whole; 0: no limit. Complete already, or no live disk: the copy is complete at once. */
@@ -122,7 +148,7 @@ export class DiskServices {
 
   /** See `detachDisk`; what goes on for the disk ends. */
   async detach(disk: string, signal?: AbortSignal): Promise<void> {
-    if (this.#captures.has(disk)) await this.stopCapture(disk);
+    if (this.#machine.record.captures[disk] !== undefined) await this.stopCapture(disk);
     if (this.#copies.has(disk)) await this.stopBackgroundCopy(disk);
     await detachDisk(this.#machine, disk, signal);
   }
@@ -130,7 +156,7 @@ export class DiskServices {
   /** Larger only. Errors: `machine.refused` while it is captured. */
   async grow(disk: string, sizeBytes: number, signal?: AbortSignal): Promise<void> {
     this.#specOf(disk);
-    if (this.#captures.has(disk)) {
+    if (this.#machine.record.captures[disk] !== undefined) {
       throw new OperationalError(
         "machine.refused",
         `disk ${disk} is captured: end that, grow it, and begin again`,
@@ -170,7 +196,26 @@ export class DiskServices {
     return this.#machine.update(({ spec }) => ({ spec: { ...spec, disks: change(spec.disks) } }));
   }
 
+  async #setCapture(
+    disk: string,
+    change: (present: CaptureRecord | undefined) => CaptureRecord | null,
+  ): Promise<void> {
+    await this.#machine.update(({ captures: { [disk]: present, ...others } }) => {
+      const next = change(present);
+      return { captures: next === null ? others : { ...others, [disk]: next } };
+    });
+  }
+
+  /** Of one disk no two captures begin or end at once. */
+  #inTurn<Value>(work: () => Promise<Value>): Promise<Value> {
+    const result = this.#turns.then(work);
+    this.#turns = result.catch(() => {});
+    return result;
+  }
+
   #attendCapture(disk: string): Capture {
+    // Of one that has ended by itself.
+    this.#captures.get(disk)?.leave();
     const capture = new Capture(this.#machine, disk);
     this.#captures.set(disk, { capture, leave: this.#machine.attend(capture) });
     return capture;

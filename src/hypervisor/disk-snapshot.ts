@@ -58,7 +58,7 @@ export async function snapshotDisks(
   } finally {
     stop();
     if (!qmp.isClosed) {
-      await endJobs(qmp, jobs, machine.deps.clock);
+      await endJobs(qmp, (id) => jobs.includes(id), machine.deps.clock);
       for (const { disk } of requests) {
         for (const node of [`snapshot-${disk}`, `snapshot-file-${disk}`]) {
           await qmp.execute("blockdev-del", { "node-name": node }).catch(() => {});

@@ -38,6 +38,16 @@ export async function readIfThere(path: string): Promise<Buffer | null> {
   }
 }
 
+/** What another process wrote into it. */
+export async function syncFile(path: string): Promise<void> {
+  const file = await open(path, "r");
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
 /** Names that were made, renamed or removed in the folder are durable afterwards. */
 export async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, "r");

@@ -18,6 +18,8 @@ export type HostNoticeCode =
   /** The background copy goes on later: its source does not serve. */
   | "copy.waiting"
   | "copy.complete"
+  /** Something happened to it that could not be written down or followed up yet: it is tried again until it is. */
+  | "machine.not_recorded"
   /** What was asked for could not be brought about after the agent's restart. */
   | "machine.not_resumed";
 

@@ -21,6 +21,8 @@ export interface CaptureRecord {
   readonly bitmap: string | null;
   /** The target has had a full copy: from then on the bitmap says what it lacks. */
   readonly seeded: boolean;
+  /** It is to end: whoever finds this ends what QEMU still mirrors, and then forgets the capture. */
+  readonly ending?: true;
 }
 
 export interface CopyRecord {

@@ -3,13 +3,16 @@
  * it; what was done is durable afterwards. Killed anywhere, `resume` brings about what was asked for.
  */
 import { readFile, rm, stat, truncate } from "node:fs/promises";
+import { once } from "node:events";
 import { join } from "node:path";
+import { deadlineAfter } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
 import type { JsonObject, QmpEvent } from "#wire/qmp/qmp-message.ts";
 import { readConsole, waitForConsole } from "./console-log.ts";
 import { createDisk, ensureDisks, inspectDisk, removeDisk } from "./create-disk.ts";
 import { writeDurably } from "./durable-file.ts";
+import { DiskRetry } from "./disk-retry.ts";
 import { attachMissing } from "./hot-disk.ts";
 import { GuestAgent } from "./guest-agent.ts";
 import type { HostNoticeCode } from "./host-notice.ts";
@@ -17,12 +20,19 @@ import type { MachineSpec } from "./machine-spec.ts";
 import { type MachineRecord, writeRecord } from "./machine-record.ts";
 import type { MachineDeps, MachineView, RecordPatch } from "./machine-view.ts";
 import { machineFiles, planCommandLine } from "./plan-command-line.ts";
-import { adoptQemu, endQemu, findQemu, launchQemu, type RunningQemu, waitForEnd } from "./qemu-process.ts";
+import {
+  adoptQemu,
+  endQemu,
+  endsWithin,
+  findQemu,
+  launchQemu,
+  type RunningQemu,
+  waitForEnd,
+} from "./qemu-process.ts";
 import { stillRuns } from "./process-identity.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { encodeSeed } from "./seed-disk.ts";
-import { loadMemory } from "./memory-state.ts";
-import { readTemplate, suits, templateState } from "./template.ts";
+import { goOnFrom } from "./template.ts";
 
 /** `waiting`: paused because a disk does not serve. `unreachable`: QEMU runs, its monitor does not answer. */
 export type MachineState = "off" | "running" | "paused" | "waiting" | "starting" | "unreachable";
@@ -30,15 +40,17 @@ export type MachineState = "off" | "running" | "paused" | "waiting" | "starting"
 /** Called whenever a QEMU was started or adopted, and when it is gone. */
 export interface MachineAttendant {
   attached(qmp: QmpClient): void;
-  detached(): Promise<void>;
+  /** `guestRuns`: or may run, for it could not be made to stand still. May come twice for one QEMU. */
+  detached(guestRuns: boolean): Promise<void>;
 }
 
 const STOP_GRACE_MS = 15_000;
 const QUIT_LIMIT_MS = 5000;
-/** The first attempt comes at once: a capture that was given up leaves nothing in the way of the write that failed with it. */
-const FIRST_RETRY_MS = 20;
-const RETRY_DISK_MS = 300;
-/** A guest that prints without end fills no host: the older half of this is dropped. */
+/** A monitor that closes is the end of its QEMU as a rule, which takes a moment. */
+const GONE_LIMIT_MS = 2000;
+/** Until a QEMU that does not answer is asked again, or what could not be written down is written again. */
+const AGAIN_MS = 1000;
+/** A guest that prints without end fills no host: beyond this, all that it has printed is dropped. */
 const CONSOLE_LIMIT_BYTES = 8 * 1024 * 1024;
 
 export class Machine implements MachineView {
@@ -50,14 +62,17 @@ export class Machine implements MachineView {
   #record: MachineRecord;
   #qemu: RunningQemu | null = null;
   #state: MachineState = "off";
-  /** Disk errors that the guest was paused for, since the agent began. */
-  #diskErrors = 0;
-  #trying = false;
+  /** Attendants know of this QEMU. */
+  #introduced = false;
+  readonly #disks: DiskRetry = new DiskRetry(this, (state) => {
+    this.#state = state;
+  });
   #writing: Promise<unknown> = Promise.resolve();
   #queue: Promise<unknown> = Promise.resolve();
   #detached: Promise<void> = Promise.resolve();
   /** QEMU's end is our own doing. */
   #ending = false;
+  #reaching = false;
   readonly #closing = new AbortController();
 
   constructor(folder: string, record: MachineRecord, deps: MachineDeps) {
@@ -105,7 +120,8 @@ export class Machine implements MachineView {
 
   attend(attendant: MachineAttendant): () => void {
     this.#attendants.add(attendant);
-    if (this.isOn) attendant.attached(this.qmp);
+    // While a QEMU is being taken, all are told of it at the end of that: nobody twice.
+    if (this.isOn && this.#introduced) attendant.attached(this.qmp);
     return () => this.#attendants.delete(attendant);
   }
 
@@ -202,15 +218,38 @@ export class Machine implements MachineView {
    * about is. Never throws: what fails is a notice, so that one machine does not keep the others from being resumed.
    */
   async resumeAfterRestart(signal?: AbortSignal): Promise<void> {
-    await this.exclusive(async () => {
-      try {
-        await this.#reconcile(signal);
-      } catch (error) {
-        const reached = isOperational(error, "machine.failing") && !this.isOn;
-        if (reached) this.#state = "unreachable";
-        this.notify(reached ? "machine.unreachable" : "machine.not_resumed", publicMessage(error));
+    await this.exclusive(() => this.#tryToResume(signal));
+    if (this.#state === "unreachable") void this.#keepReaching();
+  }
+
+  async #tryToResume(signal: AbortSignal | undefined): Promise<void> {
+    try {
+      if (!this.isOn) await this.#reconcile(signal);
+    } catch (error) {
+      if (this.closing.aborted) return;
+      const known = this.#state === "unreachable";
+      const runs = !this.isOn && (await findQemu(this.folder, this.#record.uuid).catch(() => "unknown"));
+      const unreachable = runs !== false && runs !== null;
+      if (unreachable) this.#state = "unreachable";
+      if (known && unreachable) return;
+      this.notify(unreachable ? "machine.unreachable" : "machine.not_resumed", publicMessage(error));
+    }
+  }
+
+  /** Its QEMU runs and does not answer: what goes on for its disks is watched by nobody until it does. */
+  async #keepReaching(): Promise<void> {
+    if (this.#reaching) return;
+    this.#reaching = true;
+    try {
+      while (this.#state === "unreachable" && !this.closing.aborted) {
+        await this.deps.clock.sleep(AGAIN_MS, this.closing).catch(() => {});
+        await this.exclusive(async () => {
+          if (this.#state === "unreachable") await this.#tryToResume(this.closing);
+        });
       }
-    });
+    } finally {
+      this.#reaching = false;
+    }
   }
 
   /** Lets go of the monitor. The guest runs on. */
@@ -225,6 +264,7 @@ export class Machine implements MachineView {
     const { power, process } = this.#record;
     const qemu = await adoptQemu(this.folder, this.#record.uuid, signal);
     if (qemu === null) {
+      this.#state = "off";
       if (power === "off") return;
       // Not known to have run: the agent was killed while it started it.
       if (process === null || this.spec.autoRestart) return this.#boot(signal);
@@ -254,7 +294,7 @@ export class Machine implements MachineView {
 
   async #unpause(signal: AbortSignal | undefined): Promise<void> {
     const { status } = (await this.qmp.execute("query-status", undefined, signal)) as { status: string };
-    if (status === "io-error") void this.#keepTrying();
+    if (status === "io-error") void this.#disks.keepTrying();
     else {
       if (status !== "running") await this.qmp.execute("cont", undefined, signal);
       this.#state = "running";
@@ -319,75 +359,57 @@ export class Machine implements MachineView {
       },
     );
     await this.#take(qemu);
-    if (template !== null) await this.#goOnFrom(template, qemu.qmp, signal);
+    if (template !== null) await goOnFrom(template, this, signal);
     this.#state = "running";
   }
 
-  async #goOnFrom(folder: string, qmp: QmpClient, signal: AbortSignal | undefined): Promise<void> {
-    const template = await readTemplate(folder);
-    if (!(await suits(template, this, signal))) {
-      throw new OperationalError(
-        "machine.refused",
-        `the template ${folder} was kept under ${template.accelerator} and QEMU ${template.qemuVersion}: keep it again`,
-      );
-    }
-    await loadMemory(qmp, templateState(folder), signal);
-    await qmp.execute("cont", undefined, signal);
-  }
-
   async #take(qemu: RunningQemu): Promise<void> {
+    this.#introduced = false;
     this.#qemu = qemu;
-    await this.update({ process: qemu.identity });
     qemu.qmp.onEvent((event) => this.#see(event));
+    try {
+      await this.update({ process: qemu.identity });
+    } catch (error) {
+      // Nobody would look after what goes on for its disks: it is taken as a whole, or not yet.
+      this.#qemu = null;
+      await qemu.qmp[Symbol.asyncDispose]();
+      throw error;
+    }
     void qemu.qmp.closed.then(() => this.#lost(qemu));
+    this.#introduced = true;
     for (const attendant of this.#attendants) attendant.attached(qemu.qmp);
   }
 
   #see({ name, data }: QmpEvent): void {
     if (name === "STOP" && this.#state === "running") this.#state = "paused";
     else if (name === "RESUME") this.#state = "running";
-    else if (name === "BLOCK_IO_ERROR" && data["action"] === "stop") void this.#keepTrying();
+    else if (name === "BLOCK_IO_ERROR" && data["action"] === "stop") void this.#disks.keepTrying();
     else if (name === "SHUTDOWN" && data["guest"] === true && this.#record.power !== "off") {
-      void this.exclusive(async () => {
-        if (this.#record.power === "off" || !this.isOn) return;
-        await this.update({ power: "off" });
-        await this.#end(0, undefined);
-        await this.update({ process: null });
-        this.notify("machine.turned_off", "the guest turned itself off");
-      });
+      let begun = false;
+      void this.#followUp("the guest turned itself off", () =>
+        this.exclusive(async () => {
+          if (!this.isOn && !begun) return;
+          begun = true;
+          await this.update({ power: "off" });
+          await this.#end(0, undefined);
+          await this.update({ process: null });
+          this.notify("machine.turned_off", "the guest turned itself off");
+        }),
+      );
     }
   }
 
-  /** The guest is paused by a disk error; its requests are kept by QEMU and done again at each attempt. */
-  async #keepTrying(): Promise<void> {
-    this.#diskErrors += 1;
-    this.#state = "waiting";
-    // One alone: each attempt ends with an error event of its own, while `cont` has just made the state `running`.
-    if (this.#trying) return;
-    this.#trying = true;
-    const { clock } = this.deps;
-    let told = false;
-    try {
-      for (let waitMs = FIRST_RETRY_MS; ; waitMs = RETRY_DISK_MS) {
-        const errors = this.#diskErrors;
-        await clock.sleep(waitMs, this.closing);
-        if (!this.isOn || this.#record.power !== "on") return;
-        await this.execute("cont", undefined, this.closing);
-        this.#state = "waiting";
-        await clock.sleep(waitMs, this.closing);
-        const answer = (await this.execute("query-status", undefined, this.closing)) as { status: string };
-        if (answer.status === "running" && this.#diskErrors === errors) break;
-        if (!told) {
-          told = true;
-          this.notify("disk.waiting", "the guest is paused: a disk, or what it stands on, does not serve");
-        }
+  /** Of what nobody waits for: tried until it is done, since the disk may be full for a while. A bug ends the process. */
+  async #followUp(what: string, work: () => Promise<void>): Promise<void> {
+    for (let told = false; ; told = true) {
+      try {
+        return await work();
+      } catch (error) {
+        if (this.closing.aborted) return;
+        if (!isOperational(error)) throw error;
+        if (!told) this.notify("machine.not_recorded", `${what}, and: ${publicMessage(error)}`);
       }
-      this.#state = "running";
-      if (told) this.notify("disk.serving", "the guest goes on");
-    } catch (error) {
-      if (!this.closing.aborted) this.deps.log.debug({ machine: this.id, error }, "gave up on a disk");
-    } finally {
-      this.#trying = false;
+      await this.deps.clock.sleep(AGAIN_MS, this.closing).catch(() => {});
     }
   }
 
@@ -396,17 +418,36 @@ export class Machine implements MachineView {
     if (this.#qemu !== qemu) return;
     const asked = this.#ending;
     this.#qemu = null;
+    this.#introduced = false;
     this.#detached = (async () => {
-      await Promise.all(Array.from(this.#attendants, (attendant) => attendant.detached()));
-      if (this.closing.aborted) return;
-      await waitForEnd(qemu.identity, this.deps.clock, this.closing);
-      this.#state = "off";
-      if (asked || this.#record.power === "off") return;
-      const restart = this.spec.autoRestart;
-      await this.update(restart ? { process: null } : { power: "off", process: null });
-      this.notify("machine.died", restart ? "QEMU ended: starting it again" : "QEMU ended");
-      if (restart) void this.start(this.closing).catch((error: unknown) => this.#notStarted(error));
-    })().catch(() => {});
+      // Where that can't be seen, its guest may run, and it is looked at again below.
+      const ended =
+        asked || (await endsWithin(qemu.identity, this.deps.clock, GONE_LIMIT_MS).catch(() => false));
+      await Promise.all(Array.from(this.#attendants, (attendant) => attendant.detached(!ended)));
+    })();
+    if (!asked) {
+      void this.#followUp("QEMU's monitor closed", async () => {
+        await this.#detached;
+        await this.exclusive(() => this.#seeToLoss(qemu));
+      });
+    }
+  }
+
+  async #seeToLoss(qemu: RunningQemu): Promise<void> {
+    // Somebody has started or ended it since.
+    if (this.closing.aborted || this.#qemu !== null) return;
+    if (await stillRuns(qemu.identity)) {
+      // Its guest runs on; what goes on for its disks wants to be watched again.
+      await this.#tryToResume(this.closing);
+      if (this.#state === "unreachable") void this.#keepReaching();
+      return;
+    }
+    this.#state = "off";
+    if (this.#record.power === "off") return;
+    const restart = this.spec.autoRestart;
+    await this.update(restart ? { process: null } : { power: "off", process: null });
+    this.notify("machine.died", restart ? "QEMU ended: starting it again" : "QEMU ended");
+    if (restart) void this.start(this.closing).catch((error: unknown) => this.#notStarted(error));
   }
 
   #notStarted(error: unknown): void {
@@ -427,11 +468,19 @@ export class Machine implements MachineView {
     const qemu = this.#qemu;
     // Also one whose monitor does not answer.
     const identity = qemu?.identity ?? (await findQemu(this.folder, this.#record.uuid));
+    let detached: Promise<unknown> = Promise.resolve();
     if (qemu !== null && !qemu.qmp.isClosed) {
       if (graceMs > 0) await this.#askOff(qemu.qmp, graceMs, signal);
       // A guest that was not asked, or did not listen, still runs: what it wrote after its captures ended nobody would have.
-      await qemu.qmp.execute("stop", undefined, AbortSignal.timeout(QUIT_LIMIT_MS)).catch(() => {});
-      for (const attendant of this.#attendants) await attendant.detached();
+      const stands = await qemu.qmp.execute("stop", undefined, AbortSignal.timeout(QUIT_LIMIT_MS)).then(
+        () => true,
+        () => false,
+      );
+      detached = Promise.all(Array.from(this.#attendants, (attendant) => attendant.detached(!stands)));
+      // A QEMU that stands still, and what waits for it, is ended below.
+      const patience = deadlineAfter(clock, 2 * QUIT_LIMIT_MS);
+      await Promise.race([detached, once(patience.signal, "abort")]);
+      patience.cancel();
       // Orderly, so that bitmaps are written; a monitor stuck on a dead target is not waited for.
       const limit = AbortSignal.timeout(QUIT_LIMIT_MS);
       this.deps.checkpoint("before quit");
@@ -440,6 +489,7 @@ export class Machine implements MachineView {
     }
     if (identity !== null && (await stillRuns(identity))) await endQemu(identity, clock);
     await qemu?.qmp[Symbol.asyncDispose]();
+    await detached;
     await this.#detached;
     this.#state = "off";
   }
@@ -464,6 +514,8 @@ export class Machine implements MachineView {
 
   /** Called now and then by the host. */
   async trimConsole(): Promise<void> {
+    // What is waited for may be in it.
+    if (this.#state === "starting") return;
     const log = join(this.folder, machineFiles.consoleLog);
     const { size } = await stat(log).catch(() => ({ size: 0 }));
     // QEMU appends: it goes on at the new end.

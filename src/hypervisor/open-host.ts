@@ -83,7 +83,11 @@ export class HypervisorHost implements AsyncDisposable {
       },
     };
     this.#trimming = setInterval(() => {
-      for (const machine of this.#machines.values()) void machine.trimConsole();
+      for (const machine of this.#machines.values()) {
+        machine.trimConsole().catch((error: unknown) => {
+          this.#deps.log.warn({ machine: machine.id, error }, "a console log could not be trimmed");
+        });
+      }
     }, TRIM_EVERY_MS).unref();
   }
 

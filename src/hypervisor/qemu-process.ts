@@ -123,6 +123,14 @@ export async function waitForEnd(
   while (await stillRuns(identity)) await clock.sleep(POLL_MS, signal);
 }
 
+/** Whether it ends in that time. */
+export async function endsWithin(identity: ProcessIdentity, clock: Clock, ms: number): Promise<boolean> {
+  for (const deadline = clock.monotonicMs() + ms; ; await clock.sleep(POLL_MS)) {
+    if (!(await stillRuns(identity))) return true;
+    if (clock.monotonicMs() > deadline) return false;
+  }
+}
+
 async function tryConnect(
   folder: string,
   withinMs: number,

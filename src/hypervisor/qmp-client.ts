@@ -81,9 +81,9 @@ export class QmpClient implements AsyncDisposable {
    * Breaks the connections of NBD nodes, whatever they wait for, and so frees the guest's writes from a target that does not
    * answer. Served even while QEMU's main loop stands. A node that is not there, or not connected, is an error.
    */
-  async yank(nodeNames: readonly string[]): Promise<void> {
+  async yank(nodeNames: readonly string[], signal?: AbortSignal): Promise<void> {
     const instances = nodeNames.map((name) => ({ type: "block-node", "node-name": name }));
-    await this.#send("yank", { instances }, undefined, true);
+    await this.#send("yank", { instances }, signal, true);
   }
 
   async #send(

@@ -7,10 +7,10 @@ import { mkdir, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { OperationalError } from "#kernel/errors.ts";
 import { snapshotDisks } from "./disk-snapshot.ts";
-import { readIfThere, syncFolder, writeDurably } from "./durable-file.ts";
+import { readIfThere, syncFile, syncFolder, writeDurably } from "./durable-file.ts";
 import type { DiskSpec, MachineSpec } from "./machine-spec.ts";
 import type { MachineView } from "./machine-view.ts";
-import { saveMemory } from "./memory-state.ts";
+import { loadMemory, saveMemory } from "./memory-state.ts";
 import type { Accelerator } from "./plan-command-line.ts";
 
 export interface Template {
@@ -25,8 +25,8 @@ const TEMPLATE_FILE = "template.json";
 const STATE_FILE = "memory.state";
 
 /**
- * The guest stands still meanwhile (some 100 ms for a small one) and goes on. `folder` must not be there, and is complete when it
- * is. Errors: `state.conflict`, `machine.failing`.
+ * The guest stands still meanwhile (some 100 ms for a small one) and goes on. `folder` must not be there, and is complete and durable
+ * when it is. Errors: `state.conflict`; `machine.refused` unless the guest runs; `machine.failing`, also when it does not go on.
  */
 export async function saveTemplate(
   machine: MachineView,
@@ -42,6 +42,11 @@ export async function saveTemplate(
   return machine.exclusive(async () => {
     const { qmp, spec, deps } = machine;
     const options = signal === undefined ? {} : { signal };
+    // Once its memory is written out, a guest can only go on running: QEMU has given its images up until then.
+    const { status } = (await qmp.execute("query-status", undefined, signal)) as { status: string };
+    if (status !== "running") {
+      throw new OperationalError("machine.refused", `machine ${machine.id} is ${status}: let it run first`);
+    }
     await qmp.execute("stop", undefined, signal);
     try {
       // Disks first: writing the memory out ends with QEMU giving its images up, until it goes on.
@@ -49,7 +54,8 @@ export async function saveTemplate(
       if (disks.length > 0) await snapshotDisks(machine, disks, options);
       await saveMemory(qmp, join(making, STATE_FILE), deps.clock, signal);
     } finally {
-      await qmp.execute("cont").catch(() => {});
+      // Its failure is the call's: a guest would stand still and nobody know of it.
+      await qmp.execute("cont");
     }
     const accelerator = await deps.accelerator(signal);
     const template: Template = {
@@ -58,6 +64,8 @@ export async function saveTemplate(
       accelerator,
       qemuVersion: await qemuVersion(machine, signal),
     };
+    // QEMU does not: without it, a power cut leaves a template that is there, and a memory that is short.
+    await syncFile(templateState(making));
     await writeDurably(join(making, TEMPLATE_FILE), JSON.stringify(template));
     await rename(making, folder);
     await syncFolder(dirname(folder));
@@ -97,18 +105,27 @@ export function planFromTemplate(folder: string, template: Template, changes: Te
   };
 }
 
-export function templateState(folder: string): string {
+function templateState(folder: string): string {
   return join(folder, STATE_FILE);
 }
 
 /** Whether its memory is good for this QEMU. */
-export async function suits(
-  template: Template,
-  machine: MachineView,
-  signal?: AbortSignal,
-): Promise<boolean> {
+async function suits(template: Template, machine: MachineView, signal?: AbortSignal): Promise<boolean> {
   if (template.accelerator !== (await machine.deps.accelerator(signal))) return false;
   return template.qemuVersion === (await qemuVersion(machine, signal));
+}
+
+/** The machine was started to take a template's memory in; it runs from there. Errors: `machine.refused`, `machine.failing`. */
+export async function goOnFrom(folder: string, machine: MachineView, signal?: AbortSignal): Promise<void> {
+  const template = await readTemplate(folder);
+  if (!(await suits(template, machine, signal))) {
+    throw new OperationalError(
+      "machine.refused",
+      `the template ${folder} was kept under ${template.accelerator} and QEMU ${template.qemuVersion}: keep it again`,
+    );
+  }
+  await loadMemory(machine.qmp, templateState(folder), signal);
+  await machine.qmp.execute("cont", undefined, signal);
 }
 
 function templateDisk(folder: string, id: string): string {

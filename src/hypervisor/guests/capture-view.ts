@@ -23,7 +23,7 @@ export function viewCapture(status: HypervisorStatus | undefined, machineIsOn: b
   if (status === undefined) {
     return { state: "synchronising", reason: "not_attached", copiedBytes: 0, totalBytes: 0 };
   }
-  const { state, behindSince, pendingBytes, lastSync } = status;
+  const { state, whole, behindSince, pendingBytes, lastSync } = status;
   const last = { copiedBytes: lastSync?.bytes ?? 0, totalBytes: lastSync?.bytes ?? 0 };
   switch (state) {
     case "seeding":
@@ -31,6 +31,9 @@ export function viewCapture(status: HypervisorStatus | undefined, machineIsOn: b
     case "resynchronising":
       return { state: "synchronising", reason: "bitmap", copiedBytes: 0, totalBytes: pendingBytes };
     case "continuous":
+      // Its mirror has just ended, and nobody has seen to that yet; or QEMU's monitor closed, and whether its guest runs is not known yet.
+      if (!whole) return { state: "interrupted", reason: "the target failed", ...last };
+      if (!machineIsOn) return { state: "interrupted", reason: "machine_lost", ...last };
       return { state: "continuous", reason: lastSync === null ? null : syncReason(lastSync), ...last };
     case "behind":
       return {
@@ -41,8 +44,9 @@ export function viewCapture(status: HypervisorStatus | undefined, machineIsOn: b
       };
     case "waiting":
       if (machineIsOn) return { state: "synchronising", reason: "begins", ...last };
-      // The machine is off: nobody writes. What was at the target in that moment is all that there is.
-      return lastSync !== null && behindSince === null
+      // The machine is off: nobody writes. What was at the target in that moment is all that there is, if it was all then: a machine
+      // that went off in the middle of a resynchronisation leaves a target that is old in one place and new in another.
+      return whole
         ? { state: "continuous", reason: "machine_off", ...last }
         : { state: "interrupted", reason: "machine_off", ...last };
   }

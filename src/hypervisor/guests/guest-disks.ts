@@ -12,6 +12,7 @@ import type {
   SeedRequest,
   SeedStatus,
 } from "#cloud/disk-host.ts";
+import { capturesTo } from "#hypervisor/disk-services.ts";
 import { attachedDisks } from "#hypervisor/hot-disk.ts";
 import type { DiskSpecInput, NbdLocation } from "#hypervisor/machine-spec.ts";
 import type { Machine } from "#hypervisor/machine.ts";
@@ -341,10 +342,12 @@ export class GuestDisks implements DiskHost {
   #captureStatus(volumeId: string, wish: CaptureWish): CaptureStatus {
     const disk = diskIdOf(volumeId);
     const holder = this.#holderOf(volumeId);
+    const present = holder?.record.captures[disk];
+    // One to another target, which is still to end, says nothing of this wish.
     const capture =
-      holder?.record.captures[disk] === undefined
-        ? undefined
-        : this.#parts.host.disksOf(holder.id).capture(disk);
+      holder !== undefined && present !== undefined && capturesTo(present, locationOf(wish.uri))
+        ? this.#parts.host.disksOf(holder.id).capture(disk)
+        : undefined;
     const seeding = this.#parts.ledger.records.seeds[volumeId]?.phase === "live" && holder?.isOn === true;
     const seen = seeding ? behindItsSeed : viewCapture(capture?.status, holder?.isOn === true);
     const before = this.#seen.get(volumeId);

@@ -105,6 +105,7 @@ void test("a capture is continuous only while nothing that was written is missin
   const lastSync = { kind: "full", bytes: 9, reason: "", tookMs: 1 } as const;
   const status: CaptureStatus = {
     state: "continuous",
+    whole: true,
     behindSince: null,
     pendingBytes: 0,
     lastSync,
@@ -122,7 +123,9 @@ void test("a capture is continuous only while nothing that was written is missin
   assert.equal(viewCapture({ ...status, state: "behind", behindSince: 5 }, true).since, 5);
   // Off: as it was when the guest wrote last.
   assert.equal(seen({ state: "waiting" }, false), "continuous");
-  assert.equal(seen({ state: "waiting", behindSince: 5 }, false), "interrupted");
-  assert.equal(seen({ state: "waiting", lastSync: null }, false), "interrupted");
+  assert.equal(seen({ state: "waiting", whole: false, behindSince: 5 }, false), "interrupted");
+  assert.equal(seen({ state: "waiting", whole: false, lastSync: null }, false), "interrupted");
+  assert.equal(seen({ whole: false }, true), "interrupted");
+  assert.equal(seen({}, false), "interrupted");
   assert.equal(seen({ state: "waiting" }, true), "synchronising");
 });

@@ -55,8 +55,9 @@ export class Stage implements AsyncDisposable {
     return join(this.folder, "host");
   }
 
-  async openHost(): Promise<HypervisorHost> {
-    this.#host = await openHost({ folder: this.hostFolder, accelerator: "tcg" });
+  /** `checkpoint`: see `HostOptions`. */
+  async openHost(checkpoint: (step: string) => void = () => {}): Promise<HypervisorHost> {
+    this.#host = await openHost({ folder: this.hostFolder, accelerator: "tcg", checkpoint });
     this.#host.onNotice((notice) => {
       this.notices.push(notice);
       if (process.env["STAGE_NOTICES"] !== undefined) console.error(notice);
