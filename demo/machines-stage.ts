@@ -39,11 +39,17 @@ export interface MachineStageOptions {
   readonly addressBases?: Readonly<Record<Side, string>>;
   /** More of `protect`, as in understudy.yaml's flow style: `, consistency: application`. */
   readonly protect?: string;
+  /** More of the environment, as in understudy.yaml: lines of four spaces and more. */
+  readonly environment?: string;
 }
 
 export async function setMachineStage(
   folder: string,
-  { addressBases = { east: "127.43.0.0/16", west: "127.44.0.0/16" }, protect = "" }: MachineStageOptions = {},
+  {
+    addressBases = { east: "127.43.0.0/16", west: "127.44.0.0/16" },
+    protect = "",
+    environment = "",
+  }: MachineStageOptions = {},
 ): Promise<MachineStage> {
   const [eastPort = 0, westPort = 0, gateway = 0, api = 0, users = 0] = await freePorts(5);
   const ports = { east: eastPort, west: westPort };
@@ -52,7 +58,10 @@ export async function setMachineStage(
   const [firstEast, west] = await Promise.all([start("east"), start("west")]);
   let east = firstEast;
   writeSecrets(folder);
-  writeFileSync(join(folder, "understudy.yaml"), configOf({ east, west, gateway, api, users, protect }));
+  writeFileSync(
+    join(folder, "understudy.yaml"),
+    configOf({ east, west, gateway, api, users, protect, environment }),
+  );
   const command = (args: readonly string[]): unknown =>
     JSON.parse(execFileSync(understudy, [...args, "--json"], { cwd: folder }).toString());
   command(["vault", "init"]);
@@ -161,8 +170,9 @@ function configOf(parts: {
   readonly api: number;
   readonly users: number;
   readonly protect: string;
+  readonly environment: string;
 }): string {
-  const { east, west, gateway, api, users, protect } = parts;
+  const { east, west, gateway, api, users, protect, environment } = parts;
   return `version: 1
 data: ./understudy-data
 listen: {gateway: "127.0.0.1:${gateway}", api: "127.0.0.1:${api}"}
@@ -196,5 +206,5 @@ environments:
     failover:
       triggers: [{codes: [cloud.api_unreachable], witnesses: 2, for: 2s}]
     return: {policy: manual}
-`;
+${environment}`;
 }

@@ -2,10 +2,11 @@
 // cloud of another kind. Every record that anybody was told of before is there afterwards, and none is torn.
 import assert from "node:assert/strict";
 import { execFile, execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test, type TestContext } from "node:test";
+import type { Evidence } from "#model/evidence.ts";
 import type { RecoveryPoint } from "#recovery/recovery-points.ts";
 import type { EnvironmentStatus, PointsView, RunView } from "#takeover/control.ts";
 import {
@@ -24,6 +25,15 @@ import { skip } from "../hypervisor/stage.ts";
 
 const understudy = join(import.meta.dirname, "../../../bin/understudy");
 const addressBases = { east: "127.85.0.0/16", west: "127.86.0.0/16" };
+const environment = `    verify:
+      - {name: records, select: {tier: db}, check: {http: {port: 8080, path: /cgi-bin/records, contains: "torn=0"}}}
+      - {name: files, select: {tier: db}, check: {agent: {path: /bin/sh, args: ["-c", "ls /disks/*/records"]}}}
+      - {name: judge, select: {tier: db}, within: 1s, check: {script: ./judge}}
+`;
+const judge = `#!/bin/sh
+echo "judged $UNDERSTUDY_SERVER_NAME at $UNDERSTUDY_SERVER_ADDRESS"
+test ! -e ./say-no
+`;
 /** Unix sockets have short names. */
 const folder = mkdtempSync(join(tmpdir(), "us-"));
 let stage: MachineStage;
@@ -31,7 +41,8 @@ let volumeId: string;
 
 before(async () => {
   if (skip !== false) return;
-  stage = await setMachineStage(folder, { addressBases });
+  writeFileSync(join(folder, "judge"), judge, { mode: 0o755 });
+  stage = await setMachineStage(folder, { addressBases, environment });
   ({ volumeId } = await buildDatabase(stage.ec2, image));
   await holding(({ now }) => now.last > 20);
   await captured("east");
@@ -126,13 +137,20 @@ async function captured(site: Side): Promise<void> {
     `the capture in ${site}`,
     async () => {
       const { disks } = await stage.room.status();
-      const { group } = JSON.parse((await cli("point", "list", "shop", "--json")).out) as PointsView;
-      return { disks, volumes: group?.volumes ?? [] };
+      const listed = await cli("point", "list", "shop", "--json");
+      const { group } = JSON.parse(listed.code === 0 ? listed.out : "{}") as Partial<PointsView>;
+      return { disks, volumes: group?.volumes ?? null };
     },
-    ({ disks, volumes }: { disks: EnvironmentStatus["disks"]; volumes: readonly { state: string }[] }) =>
+    ({
+      disks,
+      volumes,
+    }: {
+      disks: EnvironmentStatus["disks"];
+      volumes: readonly { state: string }[] | null;
+    }) =>
       disks.length > 0 &&
       disks.every(({ site: at, capture }) => at === site && capture?.state === "continuous") &&
-      volumes.every(({ state }) => state === "continuous"),
+      volumes?.every(({ state }) => state === "continuous") === true,
     120_000,
   );
 }
@@ -148,6 +166,48 @@ async function tell(t: TestContext, said: Said): Promise<RunView> {
   assert.equal(said.code, 0, said.err);
   return JSON.parse(said.out) as RunView;
 }
+
+test(
+  "a point is verified by HTTP, the guest's agent and a script, and what was seen is kept beside it",
+  { skip, timeout: 300_000 },
+  async (t) => {
+    await captured("east");
+    const point = await pointNow(t);
+    const shown = async () => {
+      const said = await cli("point", "show", point.id, "shop", "--json");
+      return JSON.parse(said.out) as RecoveryPoint & { readonly evidence: Evidence | null };
+    };
+    assert.equal((await shown()).evidence, null);
+    const verified = await tell(t, await cli("point", "verify", point.id, "shop", "--json"));
+    assert.equal(verified.state, "succeeded");
+    const good = await shown();
+    assert.ok(good.verifiedAt !== null && good.evidence?.good === true, JSON.stringify(good));
+    const [server] = good.evidence.servers;
+    assert.deepEqual(
+      server?.verdicts.map(({ check, problem }) => [check, problem]),
+      [
+        ["records", null],
+        ["files", null],
+        ["judge", null],
+      ],
+    );
+    assert.match(server.verdicts[1]?.output ?? "", /^\/disks\/\S+\/records/u);
+    assert.match(server.verdicts[2]?.output ?? "", /judged db-1 at [0-9.]+/u);
+    assert.match(server.console ?? "", /ack \d+\r?\n/u, "the end of its console");
+    assert.equal(server.screenshot, null, "it has no display");
+    assert.equal((await cli("point", "show", point.id, "--screenshot", "x.png")).code, 4);
+
+    writeFileSync(join(folder, "say-no"), "");
+    const refused = await cli("point", "verify", point.id, "shop", "--json");
+    rmSync(join(folder, "say-no"));
+    assert.equal(refused.code, 8, refused.err);
+    const bad = await shown();
+    assert.equal(bad.evidence?.good, false);
+    assert.match(bad.evidence.summary, /db-1: judge fails: it ended with 1/u);
+    const told = await cli("point", "show", point.id, "shop");
+    assert.match(told.out, /NOT good[^]*db-1 +judge: fails: it ended with 1/u);
+  },
+);
 
 test(
   "a server is live at a moment before the damage, where it is, while its disk comes over",
