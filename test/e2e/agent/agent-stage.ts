@@ -39,12 +39,15 @@ export class AgentStage {
   readonly folder: string;
   /** Between the agent and the vault. */
   readonly network: Network;
+  /** The agent's state. */
+  agentFolder: string;
   readonly #names: readonly string[];
   #vault: Process | undefined;
   #agent: Process | undefined;
 
   private constructor(folder: string, network: Network, names: readonly string[]) {
     this.folder = folder;
+    this.agentFolder = join(folder, "agent");
     this.network = network;
     this.#names = names;
   }
@@ -143,7 +146,7 @@ ${agentLines}`,
   /** Undefined: it does not answer now. */
   async agentStatus(): Promise<AgentStatus | undefined> {
     await using client = new LocalApiClient({
-      socketPath: agentSocketIn(join(this.folder, "agent")),
+      socketPath: agentSocketIn(this.agentFolder),
       methods: agentMethods,
       unreachable: "api.unreachable",
       peer: "the agent",
