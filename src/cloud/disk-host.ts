@@ -6,7 +6,10 @@
  * Guarantees every disk host gives
  * - Each call is idempotent: repeated after a crash of either side, it finishes what was begun and begins nothing twice.
  * - Capture never holds a guest's writes longer than the stall limit: past it, the guest goes on, what it writes is kept track
- *   of on the host, and the state says `interrupted` until the target has caught up.
+ *   of on the host, and the state says `interrupted` until the target has caught up. One exception, of QEMU 7.2: over a Unix socket,
+ *   large writes (more than some 200 KiB in flight) wait until the target reads again or ends.
+ * - `continuous` is said only while the target holds all that the guest was told is done. A disk whose machine went off before that
+ *   stays `interrupted`.
  * - A seeded disk that a guest has written to is never thrown away, whatever becomes of its source, unless it is to be replaced.
  */
 
