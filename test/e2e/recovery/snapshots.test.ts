@@ -57,6 +57,7 @@ interface Stage {
   readonly desk: VaultDesk;
   readonly volumes: readonly string[];
   engine: Running;
+  vault: Running;
   /** Writes into the volume's disk as a machine would. */
   write(volume: string, offset: number, data: Buffer): void;
   blocksFetched(): Promise<number>;
@@ -86,7 +87,7 @@ sites:`,
   writeFileSync(join(folder, "phrase"), "correct horse\n", { mode: 0o600 });
   const made = await run(folder, ["vault", "init"]);
   assert.equal(made.code, 0, made.stderr);
-  await start(t, folder, ["vault", "serve", "--json"]);
+  const vault = await start(t, folder, ["vault", "serve", "--json"]);
   const keys = await createKey(folder);
   const engine = await up(t, place);
   const client = clientOf(t, `http://127.0.0.1:${place.ports.gateway}`, keys);
@@ -102,6 +103,7 @@ sites:`,
     desk,
     volumes,
     engine,
+    vault,
     write: (volume, offset, data) => {
       const file = openSync(join(folder, "east", "volumes", `${volume}.raw`), "a+");
       closeSync(file);
@@ -272,7 +274,7 @@ test("a block that comes damaged, a token that has expired and a throttled accou
   await assertSame(stage, await stage.fresh());
 });
 
-test("a control plane that is killed in the middle goes on where it was", async (t) => {
+test("a control plane or a vault that is killed in the middle goes on where it was", async (t) => {
   const stage = await makeStage(t);
   const [first = ""] = stage.volumes;
   await stage.fresh();
@@ -281,15 +283,20 @@ test("a control plane that is killed in the middle goes on where it was", async 
   await adminOf(east, "POST", "faults", { operation: "GetSnapshotBlock", effect: "slow", delayMs: 60 });
   const blocks = 200;
   stage.write(first, 0, randomBytes(blocks * block));
-  for (const part of [60, 130]) {
-    await until(`${part} blocks`, async () =>
-      (await stage.blocksFetched()) - before >= part ? true : undefined,
-    );
-    await stage.engine.stop("SIGKILL");
+  const passed = (part: number) =>
+    until(`${part} blocks`, async () => ((await stage.blocksFetched()) - before >= part ? true : undefined));
+  const half = async (): Promise<void> => {
     const [kept] = (await stage.kept()).filter(({ volume }) => volume === first);
     assert.equal(kept?.state, "synchronising", "half a snapshot is no moment");
-    stage.engine = await up(t, stage.place);
-  }
+  };
+  await passed(60);
+  await stage.engine.stop("SIGKILL");
+  await half();
+  stage.engine = await up(t, stage.place);
+  await passed(130);
+  await stage.vault.stop("SIGKILL");
+  stage.vault = await start(t, stage.place.folder, ["vault", "serve", "--json"]);
+  await half();
   await adminOf(east, "DELETE", "faults");
   await assertSame(stage, await stage.fresh());
   const fetched = (await stage.blocksFetched()) - before;
