@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +11,8 @@ import { decodePart, passBlockBytes, type PassPart } from "#wire/agent/pass-part
 import type { AgentDisk, HoldSettings } from "./agent-settings.ts";
 import { AgentState } from "./agent-state.ts";
 import type { Held, holdDisks } from "./hold-disks.ts";
-import { type PassOutcome, runPass } from "./run-pass.ts";
+import { leafFor } from "./leaf-file.ts";
+import { type PassOutcome, type PassPhase, type PassProgress, runPass } from "./run-pass.ts";
 import { createReadBuffer } from "./source-disk.ts";
 
 const { signal } = new AbortController();
@@ -34,6 +35,8 @@ class Bench {
   /** What happens while the disk is held. */
   whileHeld: () => unknown = () => {};
   cut: string | null = null;
+  /** What happens while it is read. */
+  onRead: (phase: PassPhase) => void = () => {};
 
   constructor(t: TestContext) {
     this.folder = mkdtempSync(join(tmpdir(), "understudy-pass-"));
@@ -80,11 +83,27 @@ class Bench {
         buffer,
         clock: systemClock,
         log: silentLog,
-        progress: { phase: "live", readBytes: 0, totalBytes: 0 },
+        progress: this.#progress(),
         holdDisks: held,
       },
       signal,
     );
+  }
+
+  #progress(): PassProgress {
+    const { onRead } = this;
+    let bytes = 0;
+    return {
+      phase: "live",
+      totalBytes: 0,
+      get readBytes() {
+        return bytes;
+      },
+      set readBytes(read) {
+        bytes = read;
+        if (read > 0) onRead(this.phase);
+      },
+    };
   }
 
   async spooled(): Promise<readonly PassPart[]> {
@@ -147,6 +166,22 @@ test("a pass is fuzzy without a hold, when the hold did not last, and when the d
   assert.deepEqual(ends.filter(Boolean), ["fuzzy", "crash"]);
 });
 
+test("a disk that is written to while it is held still is told apart", async (t) => {
+  const bench = new Bench(t);
+  await bench.open();
+  bench.onRead = (phase) => {
+    if (phase === "held") utimesSync(bench.disk.path, 1, 1);
+  };
+  const written = await bench.pass();
+  assert.equal(written.consistency, "fuzzy");
+  assert.match(written.reason ?? "", /was written to while it was held still/u);
+  // In the live phase that is nothing to speak of.
+  bench.onRead = (phase) => {
+    if (phase === "live") utimesSync(bench.disk.path, 2, 2);
+  };
+  assert.equal((await bench.pass()).consistency, "crash");
+});
+
 test("a snapshot is read instead of the disk, and only while it is held", async (t) => {
   const bench = new Bench(t);
   await bench.open();
@@ -190,8 +225,8 @@ test("a crash between a part and its hashes loses neither", async (t) => {
   await bench.state.acknowledge(bench.state.nextPart - 1, null);
   await bench.write(4, young);
   await bench.pass();
-  // As if the hash had not been written before the power went.
-  await bench.state.leavesOf("vol-a").write(4, Buffer.alloc(32, 0xee));
+  // As if the power had gone before the hash was on the disk: it is still that of the content before.
+  await bench.state.leavesOf("vol-a").write(4, leafFor(Buffer.concat([old], passBlockBytes)));
   await bench.open();
   // Back to what the vault had once, and will not have when the spool has been sent.
   await bench.write(4, old);

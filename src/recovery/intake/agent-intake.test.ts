@@ -252,3 +252,13 @@ test("after the environment has moved, nothing is taken, and no stream of before
     assert.equal((await intake.standing(stream)).received, 1);
     assert.equal((await intake.begin("c".repeat(32), null, volumes)).epoch, 3);
   }));
+
+test("volumes that are not the agent's cannot be begun, asked for or sent", () =>
+  withVault(async ({ ports }) => {
+    await using intake = await AgentIntake.open({ ...rights, volumes: ["vol-a"] }, ports);
+    const forbidden = (error: unknown): boolean => isOperational(error, "auth.forbidden");
+    assert.throws(() => intake.begin(stream, null, volumes), forbidden);
+    await intake.begin(stream, null, volumes.slice(0, 1));
+    assert.throws(() => intake.leaves(stream, "vol-b", 0, 1), forbidden);
+    assert.throws(() => intake.takePart(part(1, 1, [], crashEnd(1))), forbidden);
+  }));
