@@ -179,13 +179,18 @@ export class NbdClient implements BlockDevice {
     this.#checkWritable();
     const able = this.#has(transmissionFlag.sendWriteZeroes);
     const flags = this.#fua(options) | (options?.keepSpace === true ? commandFlag.noHole : 0);
-    for (const span of this.#spans(offset, length, able ? spanBytes : pieceBytes)) {
-      if (!able || span.offset % this.#blockBytes !== 0 || span.length % this.#blockBytes !== 0)
-        await this.write(span.offset, Buffer.alloc(span.length), options);
-      else {
-        await this.#request({ command: nbdCommand.writeZeroes, flags, ...span }, options?.signal);
-        this.#wrote(options);
-      }
+    const end = offset + length;
+    // What begins or ends within a block of the server's is written as data, and no more than that.
+    const from = able ? Math.min(end, this.#down(offset + this.#blockBytes - 1)) : end;
+    const to = Math.max(from, this.#down(end));
+    const asData = [
+      ...this.#spans(offset, from - offset, pieceBytes),
+      ...this.#spans(to, end - to, pieceBytes),
+    ];
+    for (const span of asData) await this.write(span.offset, Buffer.alloc(span.length), options);
+    for (const span of this.#spans(from, to - from, spanBytes)) {
+      await this.#request({ command: nbdCommand.writeZeroes, flags, ...span }, options?.signal);
+      this.#wrote(options);
     }
     await this.#emulateFua(options);
   }

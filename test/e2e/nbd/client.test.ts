@@ -1,7 +1,7 @@
 // Our client against other people's servers.
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { suite, test } from "node:test";
 import { type NbdClient, listNbdExports, openNbdClient } from "#nbd/nbd-client.ts";
 import type { NbdClientOptions } from "#nbd/client-pool.ts";
@@ -89,6 +89,26 @@ suite("our client on servers of others", { concurrency: 1, ...needs(debian) }, (
       await exercise(client, content);
       assert.ok(readFileSync(folder.file("disk")).equals(content), "the file holds what was written");
     });
+
+  test("nbdkit: zeroes across its blocks are written as data at their edges alone", async () => {
+    using folder = workFolder();
+    const gib = 1024 ** 3;
+    writeFileSync(folder.file("disk"), "");
+    truncateSync(folder.file("disk"), 2 * gib);
+    const socket = folder.file("s");
+    const limits = ["blocksize-minimum=4096", "blocksize-error-policy=error"];
+    const plugin = ["--filter=blocksize-policy", "file", folder.file("disk"), ...limits];
+    await using _peer = await startPeer("nbdkit", ["-f", "-U", socket, ...plugin], listening(socket));
+    await using client = await openNbdClient(toUnix(socket, {}));
+    const edges = [999, gib + 5000];
+    for (const edge of edges) await client.write(edge - 1, Buffer.from([1, 2, 3]));
+    const before = process.memoryUsage().rss;
+    await client.zero(edges[0] ?? 0, (edges[1] ?? 0) - (edges[0] ?? 0));
+    const grown = process.memoryUsage().rss - before;
+    assert.ok(grown < 256 * 1024 * 1024, `memory grew by ${grown} bytes`);
+    assert.deepEqual(await client.read(998, 3), Buffer.from([1, 0, 0]));
+    assert.deepEqual(await client.read(gib + 4999, 3), Buffer.from([0, 2, 3]));
+  });
 
   test("qemu-nbd: a qcow2 image and its dirty bitmap", async () => {
     using folder = workFolder();
