@@ -4,12 +4,12 @@
  */
 import type { Cloud } from "#cloud/contract.ts";
 import type { DiskHost } from "#cloud/disk-host.ts";
-import { readCatalogue, refreshCatalogue } from "#environment/catalogue.ts";
+import { readCatalogue } from "#environment/catalogue.ts";
 import { openJournalFollower, type JournalFollower } from "#environment/follow-journal.ts";
 import type { Journal } from "#journal/contract.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
-import { environmentId, siteId, type EnvironmentId } from "#kernel/ids.ts";
+import { environmentId, type EnvironmentId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import type { EnvironmentState } from "#model/environment-state.ts";
@@ -19,7 +19,7 @@ import { loadPairings } from "#standby/pairings.ts";
 import { openStandbyFollower, type StandbyFollower } from "#standby/follow-standby.ts";
 import type { Store } from "#store/contract.ts";
 import { epochGuard, translationFor } from "#takeover/converge-site.ts";
-import { mainScope, readStranded } from "#takeover/commit-exchange.ts";
+import { mainScope } from "#takeover/commit-exchange.ts";
 import type { DiskContext, DiskMover } from "#recovery/disk-mover.ts";
 import type { RunRequest } from "#takeover/control.ts";
 import {
@@ -36,6 +36,8 @@ import {
   type Decision,
   type Past,
 } from "#takeover/watch-environment.ts";
+import { keepCatalogue } from "#takeover/keep-catalogue.ts";
+import { LateFence } from "#takeover/late-fence.ts";
 import { createStage } from "#takeover/create-stage.ts";
 import { keptVolumes } from "#takeover/recover-disks.ts";
 import { executeRun, RunEnded } from "#takeover/run-engine.ts";
@@ -45,9 +47,8 @@ import type { EnvironmentSettings } from "#takeover/settings.ts";
 import type { Site, Stage } from "#takeover/stage.ts";
 import { selectServers, selectVolumes } from "#takeover/select-part.ts";
 import { canBeEnded, givesWay, prepareRun, type RunPart } from "#takeover/start-run.ts";
-import { describeSurvey, surveyCounterparts } from "#takeover/survey-counterparts.ts";
+import { ReserveWatch } from "#takeover/watch-reserve.ts";
 import { sweepDrills } from "#takeover/sweep-drills.ts";
-import { fenceSite } from "#takeover/fence.ts";
 import {
   createTrafficDirector,
   type DirectedRoute,
@@ -76,11 +77,7 @@ export interface RuntimePorts {
   readonly onRecord: (record: EnvironmentRecord) => Promise<void>;
 }
 
-const catalogueEveryMs = 10 * 60_000;
-const catalogueRetryMs = 2_000;
 const directEveryMs = 10_000;
-const reserveEveryMs = 60_000;
-const reserveRetryMs = 10_000;
 const sweepEveryMs = 60_000;
 
 export class EnvironmentRuntime {
@@ -98,16 +95,14 @@ export class EnvironmentRuntime {
   #end = new AbortController();
   #running: Promise<void> = Promise.resolve();
   #deciding = false;
-  /** Epoch whose former active site was fenced after it came back. */
-  #fencedLate: number | undefined;
+  readonly #lateFence: LateFence;
   /** Site -> why its catalogue could not be read the last time. */
   readonly #unreadable = new Map<string, string>();
-  #reserveProblem: string | null = null;
+  readonly #reserve: ReserveWatch;
   /** Requests for a run that are being looked into. */
   #starting = 0;
   /** Over when no late fence is under way. */
   #fencing: Promise<void> = Promise.resolve();
-  #lastFence: string | undefined;
   #runsKnown: (Pick<Past, "leftByWitnesses" | "brokeOffAt"> & { readonly epoch: number }) | undefined;
 
   private constructor(ports: RuntimePorts, record: EnvironmentRecord, follower: JournalFollower) {
@@ -143,6 +138,12 @@ export class EnvironmentRuntime {
       disks,
       hostOf: ports.hostOf ?? (() => undefined),
     });
+    this.#lateFence = new LateFence(this.#stage, ports.ledger);
+    this.#reserve = new ReserveWatch({
+      stage: this.#stage,
+      ledger: ports.ledger,
+      standby: () => (this.#run === undefined ? this.#standby : undefined),
+    });
   }
 
   static async open(ports: RuntimePorts): Promise<EnvironmentRuntime> {
@@ -166,12 +167,18 @@ export class EnvironmentRuntime {
   async start(): Promise<void> {
     await this.#ports.onRecord(this.#record);
     const { signal } = this.#stop;
-    for (const site of new Set([this.#record.activeSite, this.#record.standbySite])) {
-      this.#loop("catalogue", this.#keepCatalogue(site));
+    const { store, clock, log, site } = this.#ports;
+    for (const name of new Set([this.#record.activeSite, this.#record.standbySite])) {
+      const ports = { store, clock, log, cloud: site(name).cloud };
+      const tell = (problem: string | null): void => {
+        if (problem === null) this.#unreadable.delete(name);
+        else this.#unreadable.set(name, problem);
+      };
+      this.#loop("catalogue", keepCatalogue(ports, name, tell, signal));
     }
     this.#loop("traffic", this.#director.follow(directEveryMs, signal));
     this.#loop("nudge", this.#nudgeOnChange());
-    this.#loop("reserve", this.#watchReserve());
+    this.#loop("reserve", this.#reserve.run(signal));
     this.#loop("drills", this.#sweepDrills());
     const interrupted = (await this.#ports.ledger.running()).find((run) => run.environment === this.#id);
     // A request may have come in, and been executed, before this point.
@@ -210,7 +217,7 @@ export class EnvironmentRuntime {
 
   /** Why the reserve could not be looked at the last time; null when it could. */
   get reserveProblem(): string | null {
-    return this.#reserveProblem;
+    return this.#reserve.problem;
   }
 
   get run(): StoredRun | undefined {
@@ -348,7 +355,7 @@ export class EnvironmentRuntime {
       };
     }
     const { leftByWitnesses, brokeOffAt } = this.#runsKnown;
-    return { fenced: this.#fencedLate === epoch, leftByWitnesses, brokeOffAt };
+    return { fenced: this.#lateFence.isFenced(epoch), leftByWitnesses, brokeOffAt };
   }
 
   async #carryOut(decision: Decision): Promise<void> {
@@ -374,34 +381,10 @@ export class EnvironmentRuntime {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#fencing = promise;
     try {
-      await this.#fenceLate();
+      await this.#lateFence.fence(this.#record, this.#stop.signal);
     } finally {
       resolve();
     }
-  }
-
-  /** A site that was dead when it was left has come back: two sides must not both work. */
-  async #fenceLate(): Promise<void> {
-    const { settings, store, clock, ledger } = this.#ports;
-    const { standbySite, epoch } = this.#record;
-    const pairings = await loadPairings(store, { environment: this.#id, scope: mainScope });
-    // Those that could not follow have no counterpart, and run there all the same.
-    const stranded = (await readStranded(store, this.#id)).filter(({ kind }) => kind === "server");
-    const result = await fenceSite({
-      cloud: this.#ports.site(standbySite).cloud,
-      clock,
-      servers: [...counterpartIds(pairings).values(), ...stranded.map(({ id }) => id)],
-      mode: settings.fence,
-      force: true,
-      answerWithinMs: 2000,
-      signal: this.#stop.signal,
-    });
-    if (!result.answered) return;
-    if (result.unfenced.length === 0) this.#fencedLate = epoch;
-    const message = `${standbySite} answers again: ${result.summary}`;
-    if (message === this.#lastFence) return;
-    this.#lastFence = message;
-    await ledger.event({ environment: this.#id, run: null, severity: "warning", message, fields: {} });
   }
 
   #execute(run: StoredRun): void {
@@ -477,75 +460,6 @@ export class EnvironmentRuntime {
     const standby = this.#standby;
     this.#standby = undefined;
     await standby?.[Symbol.asyncDispose]();
-  }
-
-  async #keepCatalogue(site: string): Promise<void> {
-    const { store, clock, log } = this.#ports;
-    const { signal } = this.#stop;
-    while (!signal.aborted) {
-      let restMs = catalogueEveryMs;
-      try {
-        await refreshCatalogue(store, siteId(site), this.#ports.site(site).cloud, clock, signal);
-        this.#unreadable.delete(site);
-      } catch (error) {
-        if (signal.aborted) return;
-        if (!isOperational(error)) throw error;
-        if (this.#unreadable.get(site) !== error.message) {
-          log.warn(
-            { site, code: error.code, detail: error.detail },
-            `what the site offers could not be read: ${error.message}`,
-          );
-        }
-        this.#unreadable.set(site, error.message);
-        restMs = catalogueRetryMs;
-      }
-      await clock.sleep(restMs, signal);
-    }
-  }
-
-  /** A reserve that was made once is not a reserve that stands: it is looked at, and what is gone is made anew. */
-  async #watchReserve(): Promise<void> {
-    const { clock, log } = this.#ports;
-    const { signal } = this.#stop;
-    for (;;) {
-      await clock.sleep(this.#reserveProblem === null ? reserveEveryMs : reserveRetryMs, signal);
-      const standby = this.#standby;
-      if (standby === undefined || this.#run !== undefined || (await standby.lag()).positions > 0) continue;
-      await standby.pause();
-      try {
-        await this.#lookAtReserve();
-        this.#reserveProblem = null;
-      } catch (error) {
-        signal.throwIfAborted();
-        if (!isOperational(error)) throw error;
-        this.#reserveProblem = publicMessage(error);
-        log.warn(
-          { code: error.code, detail: error.detail },
-          `the reserve could not be looked at: ${error.message}`,
-        );
-      } finally {
-        standby.resume();
-      }
-    }
-  }
-
-  async #lookAtReserve(): Promise<void> {
-    const { standbySite, epoch } = this.#record;
-    const survey = await surveyCounterparts(
-      this.#stage,
-      this.#ports.site(standbySite),
-      epoch,
-      this.#stop.signal,
-    );
-    if (survey.missing.length + survey.stopped.length === 0) return;
-    const message = `the reserve at ${standbySite} is not what it was: ${describeSurvey(survey)}; it is being made whole`;
-    await this.#ports.ledger.event({
-      environment: this.#id,
-      run: null,
-      severity: "warning",
-      message,
-      fields: {},
-    });
   }
 
   async #sweepDrills(): Promise<void> {
