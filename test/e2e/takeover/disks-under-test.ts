@@ -44,12 +44,17 @@ export class HostUnderTest implements DiskHost {
   readonly #folder: string;
   readonly #side: Side;
   readonly #disks = new Map<string, Disk>();
+  readonly #runsWith: (volumeId: string) => Promise<boolean>;
+  /** What was asked for that would have put a content under a server that runs. */
+  readonly wrong: string[] = [];
   #api: AsyncDisposable | undefined;
   #exports = 0;
 
-  constructor(folder: string, side: Side) {
+  /** @param runsWith whether a server that has the volume runs now */
+  constructor(folder: string, side: Side, runsWith?: (volumeId: string) => Promise<boolean>) {
     this.#folder = folder;
     this.#side = side;
+    this.#runsWith = runsWith ?? (() => Promise.resolve(false));
   }
 
   async start(): Promise<void> {
@@ -117,7 +122,8 @@ export class HostUnderTest implements DiskHost {
   async seed({ volumeId, uri, replace }: SeedRequest): Promise<SeedStatus> {
     const disk = this.#disk(volumeId);
     if (disk.seed?.uri === uri && (replace === undefined || disk.replaced === replace)) return disk.seed;
-    if (disk.touched && replace === undefined)
+    await this.#refuseUnlessFree(volumeId, "seeded");
+    if ((disk.touched && replace === undefined) || disk.exported !== null)
       throw new OperationalError("machine.refused", `${volumeId} was written to`);
     await using source = await connect(uri);
     await restoreInPlace(source, disk.device, { signal });
@@ -134,6 +140,7 @@ export class HostUnderTest implements DiskHost {
   async exportVolume(volumeId: string): Promise<{ readonly uri: string }> {
     const disk = this.#disk(volumeId);
     assert.equal(disk.capture, null, "a disk that is captured is in use");
+    await this.#refuseUnlessFree(volumeId, "written from outside");
     if (disk.exported === null) {
       this.#exports += 1;
       const path = join(this.#folder, `${this.#side}-${this.#exports}.sock`);
@@ -153,6 +160,10 @@ export class HostUnderTest implements DiskHost {
   async endExport(volumeId: string): Promise<void> {
     const disk = this.#disk(volumeId);
     const { exported } = disk;
+    // Nothing keeps the cloud of this test from starting one: whoever runs the environment has to.
+    if (exported !== null && (await this.#runsWith(volumeId))) {
+      this.wrong.push(`a server was started with ${volumeId} while it was written from outside`);
+    }
     disk.exported = null;
     await exported?.server[Symbol.asyncDispose]();
   }
@@ -184,6 +195,12 @@ export class HostUnderTest implements DiskHost {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
     await this.reset();
+  }
+
+  async #refuseUnlessFree(volumeId: string, what: string): Promise<void> {
+    if (!(await this.#runsWith(volumeId))) return;
+    this.wrong.push(`${volumeId} was ${what} while a server ran with it`);
+    throw new OperationalError("machine.refused", `a server runs with ${volumeId}`);
   }
 
   #disk(volumeId: string): Disk {

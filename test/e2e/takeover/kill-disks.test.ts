@@ -26,8 +26,8 @@ let home: Prepared;
 before(async () => {
   clouds = await TwoClouds.open({ disks: true, more, addressBases: ["127.47.0.0/16", "127.48.0.0/16"] });
   hosts = {
-    east: new HostUnderTest(clouds.folder, "east"),
-    west: new HostUnderTest(clouds.folder, "west"),
+    east: new HostUnderTest(clouds.folder, "east", (id) => clouds.runsWith("east", id)),
+    west: new HostUnderTest(clouds.folder, "west", (id) => clouds.runsWith("west", id)),
   };
   await using _vault = await openVaultUnderTest(clouds.folder);
   await hosts.east.start();
@@ -221,6 +221,7 @@ async function story(
     return back.died;
   } finally {
     await engine.kill();
+    for (const { wrong } of Object.values(hosts)) assert.deepEqual(wrong.splice(0), []);
   }
 }
 

@@ -144,6 +144,14 @@ export class TwoClouds implements AsyncDisposable {
     return JSON.parse(await this.#admin(side, "GET", "state")) as CloudDump;
   }
 
+  /** Whether a server that has the volume runs there now. */
+  async runsWith(side: Side, volumeId: string): Promise<boolean> {
+    if (!this.#clouds.has(side)) return false;
+    const { server, volume } = (await this.dump(side)).tables;
+    const holder = volume.find(({ id }) => id === volumeId)?.attachment?.serverId;
+    return server.some(({ id, state }) => id === holder && (state === "running" || state === "pending"));
+  }
+
   async setFaults(side: Side, faults: readonly Partial<FaultSpec>[]): Promise<void> {
     await this.#admin(side, "PUT", "faults", faults);
   }
