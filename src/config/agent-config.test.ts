@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkAgentConfig } from "./agent-config.ts";
+import { isOperational } from "#kernel/errors.ts";
+import { checkAgentConfig, readAgentConfig } from "./agent-config.ts";
 
 const base = `version: 1
 vault: {url: "https://vault.example.net:7482", key: {file: ./key}}
@@ -55,4 +56,11 @@ test("what cannot work is named with its line", () => {
   }
   const plain = checkAgentConfig(base.replace("https:", "http:"));
   assert.match(plain.ok ? "" : (plain.problems[0]?.message ?? ""), /HTTPS/u);
+});
+
+test("a missing file says where one is described", () => {
+  assert.throws(
+    () => readAgentConfig("/nonexistent/agent.yaml"),
+    (error) => isOperational(error, "config.missing") && error.message.includes("docs/guide/agent.md"),
+  );
 });

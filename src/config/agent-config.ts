@@ -4,7 +4,7 @@ import { z } from "zod";
 import { checkDocument, type ConfigProblem, formatProblems } from "#config/check-document.ts";
 import { byteSize, duration, secretReference } from "#config/config-schema.ts";
 import { readConfigText } from "#config/read-config.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { isOperational, OperationalError } from "#kernel/errors.ts";
 
 const command = z.array(z.string().min(1)).min(1);
 const absolute = z.string().regex(/^\//u, "a path here begins with /");
@@ -92,13 +92,24 @@ export function checkAgentConfig(text: string): AgentConfigCheck {
 
 /** Relative paths are relative to the file's own folder. Errors: `config.missing`, `config.invalid`. */
 export function readAgentConfig(path: string): { readonly config: AgentConfig; readonly folder: string } {
-  const check = checkAgentConfig(readConfigText(path));
+  const check = checkAgentConfig(readAgentText(path));
   if (!check.ok) throw new OperationalError("config.invalid", formatProblems(path, check.problems));
   const { config } = check;
   const folder = dirname(resolve(path));
   const { ca } = config.vault;
   const vault = { ...config.vault, ...(ca !== undefined && { ca: resolve(folder, ca) }) };
   return { config: { ...config, state: resolve(folder, config.state), vault }, folder };
+}
+
+function readAgentText(path: string): string {
+  try {
+    return readConfigText(path);
+  } catch (error) {
+    if (!isOperational(error, "config.missing") || (error.cause as NodeJS.ErrnoException).code !== "ENOENT")
+      throw error;
+    const advice = `there is no ${path}: an agent's configuration is in docs/guide/agent.md; name yours with --config`;
+    throw new OperationalError("config.missing", advice, { cause: error });
+  }
 }
 
 interface Finding {

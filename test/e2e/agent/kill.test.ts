@@ -11,7 +11,7 @@ import { WrittenDisk } from "./written-disk.ts";
 
 const volume = "vol-0a1b2c3d";
 const sizeBytes = 32 * 1024 * 1024;
-const rounds = Number(process.env["AGENT_ROUNDS"] ?? "12");
+const rounds = Number(process.env["AGENT_ROUNDS"] ?? "8");
 const seed = Number(process.env["AGENT_SEED"] ?? Date.now() % 100_000);
 
 test(
