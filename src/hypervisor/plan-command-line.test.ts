@@ -132,7 +132,11 @@ test("a machine that boots from its disk has no kernel of the host's", () => {
     memoryMiB: 512,
     cpus: 2,
     boot: { kind: "disk" },
-    disks: [{ id: "root", content: { kind: "blank", sizeBytes: 1024 } }],
+    disks: ["root", "data"].map((id) => ({ id, content: { kind: "blank", sizeBytes: 1024 } })),
   });
   assert.ok(!args.includes("-kernel") && !args.includes("-bios"));
+  // The seed is on the bus that the firmware looks at first.
+  const booted = args.filter((word) => word.includes('"bootindex":0'));
+  assert.equal(booted.length, 1);
+  assert.match(booted[0] ?? "", /"serial":"root"/u);
 });

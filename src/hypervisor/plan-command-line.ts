@@ -89,7 +89,9 @@ export function planCommandLine(input: CommandLineInput): string[] {
     "-serial",
     "chardev:console",
     ...hotPlugPorts(),
-    ...input.disks.flatMap((disk) => planDisk(disk, ports.get(disk.spec.id))),
+    ...input.disks.flatMap((disk, index) =>
+      planDisk(disk, ports.get(disk.spec.id), spec.boot.kind === "disk" && index === 0),
+    ),
     ...(input.seed ? planSeed() : []),
     ...spec.networks.flatMap((_, index) => planNetwork(spec, index)),
     ...(spec.guestAgent ? planAgentPort() : []),
@@ -153,14 +155,15 @@ function planPorts(disks: readonly DiskPlan[]): ReadonlyMap<string, string> {
   return new Map(order.slice(0, HOT_PLUG_PORTS).map(({ spec }, index) => [spec.id, `port${index}`]));
 }
 
-function planDisk(disk: DiskPlan, port: string | undefined): string[] {
+/** `boots`: the firmware tries no other disk; else it would take the first one on the root bus, which is the seed. */
+function planDisk(disk: DiskPlan, port: string | undefined, boots: boolean): string[] {
   return [
     // Before the node that names it.
     "-object",
     JSON.stringify(planThrottleGroup(disk.spec)),
     ...planDiskNodes(disk).flatMap((node) => ["-blockdev", JSON.stringify(node)]),
     "-device",
-    JSON.stringify(planDiskDevice(disk.spec, port)),
+    JSON.stringify({ ...planDiskDevice(disk.spec, port), ...(boots && { bootindex: 0 }) }),
   ];
 }
 

@@ -27,6 +27,26 @@ function makeImage({ folder, imageDisk: path }: HostUnderTest): string {
   return path;
 }
 
+/** A boot sector that prints its line on the first serial port and stands still: what a boot loader would have begun. */
+function bootSector(line: string): Buffer {
+  const code = [
+    // ds = 0; si = the line
+    ...[0x31, 0xc0, 0x8e, 0xd8, 0xbe, 0x21, 0x7c],
+    // next: al = [si++]; end at 0
+    ...[0xac, 0x84, 0xc0, 0x74, 0x12],
+    // wait until the port takes a byte
+    ...[0x88, 0xc4, 0xba, 0xfd, 0x03, 0xec, 0xa8, 0x20, 0x74, 0xfb],
+    // send it; again
+    ...[0xba, 0xf8, 0x03, 0x88, 0xe0, 0xee, 0xeb, 0xe9],
+    // halt for good
+    ...[0xf4, 0xeb, 0xfd],
+  ];
+  const sector = Buffer.alloc(1024 ** 2);
+  Buffer.concat([Buffer.from(code), Buffer.from(`${line}\r\n\0`)]).copy(sector);
+  sector.writeUInt16LE(0xaa55, 510);
+  return sector;
+}
+
 const digestOf = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex");
 
 test(
@@ -72,3 +92,15 @@ test(
     assert.equal(await get(urlOf(await becomes(cloud, again.id, "ready", t.signal)), t.signal), "the image");
   },
 );
+
+test("an image that boots by itself does, and says when it serves", { skip, timeout: 120_000 }, async (t) => {
+  await using host = await HostUnderTest.open({ addresses: "127.66.0.16/28" });
+  const { cloud } = host;
+  writeFileSync(host.imageDisk, bootSector("image: up"));
+  await host.start();
+  const place = await opened(cloud, t.signal);
+  const spec = { ...serverSpec(place), imageId: "booting" };
+  const { id } = (await cloud.create(request("server", spec, "web"), t.signal)).resource;
+  await becomes(cloud, id, "ready", t.signal);
+  assert.match(host.console(id), /^image: up/mu);
+});

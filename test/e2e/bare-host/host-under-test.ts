@@ -67,7 +67,7 @@ export class HostUnderTest implements AsyncDisposable {
     return join(this.folder, "kernel");
   }
 
-  /** Of the image `rooted`: raw, and empty unless the test makes it otherwise. */
+  /** Of the images `rooted` and `booting`: raw, and empty unless the test makes it otherwise. */
   get imageDisk(): string {
     return join(this.folder, "root.raw");
   }
@@ -89,6 +89,7 @@ export class HostUnderTest implements AsyncDisposable {
     images:
       small: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "guest: ready"}
       rooted: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, disk: ${this.imageDisk}, format: raw, ready: "guest: ready"}
+      booting: {disk: ${this.imageDisk}, format: raw, ready: "image: up"}
       hung: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "what no guest prints"}
 `;
   }
