@@ -5,9 +5,9 @@
 import { spawn } from "node:child_process";
 import { access, constants, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { readGuestImage } from "./guest/build-guest-image.ts";
-import { readIfThere, writeDurably } from "./durable-file.ts";
 import type { Accelerator } from "./plan-command-line.ts";
 import { QEMU } from "./qemu-process.ts";
 
@@ -31,15 +31,15 @@ export async function chooseAccelerator(options: ChooseOptions): Promise<Acceler
   }
   const bootId = (await readFile("/proc/sys/kernel/random/boot_id", "latin1")).trim();
   const path = join(options.folder, ANSWER_FILE);
-  const kept = await readIfThere(path);
+  const kept = await readFileIfAny(path);
   if (kept !== null) {
-    const answer = JSON.parse(kept.toString()) as { bootId: string; accelerator: Accelerator };
+    const answer = JSON.parse(kept) as { bootId: string; accelerator: Accelerator };
     if (answer.bootId === bootId) return answer.accelerator;
   }
   const image = await readGuestImage();
   if (image === null) return "tcg";
   const accelerator = (await bootsUnderKvm(image.kernelPath, image.initrdPath, options)) ? "kvm" : "tcg";
-  await writeDurably(path, JSON.stringify({ bootId, accelerator }));
+  await replaceFile(path, JSON.stringify({ bootId, accelerator }));
   return accelerator;
 }
 

@@ -1,10 +1,10 @@
 /** The content of disks at one moment, copied out while the guest runs on. */
 import { rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
+import { syncFolder } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { endJobs, endOfJob, queryJobs } from "./block-jobs.ts";
 import { qemuImg } from "./create-disk.ts";
-import { syncFolder } from "./durable-file.ts";
 import type { MachineView } from "./machine-view.ts";
 
 export interface SnapshotRequest {

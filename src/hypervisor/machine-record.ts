@@ -1,7 +1,7 @@
 /** What is durable of a machine: what it is to be, and what was started for it. One file, replaced whole. */
 import { join } from "node:path";
+import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
-import { readIfThere, writeDurably } from "./durable-file.ts";
 import type { MachineSpec, NbdLocation } from "./machine-spec.ts";
 import { machineFiles } from "./plan-command-line.ts";
 import type { ProcessIdentity } from "./process-identity.ts";
@@ -51,17 +51,17 @@ export interface MachineRecord {
 const FORMAT = 1;
 
 export async function writeRecord(folder: string, record: MachineRecord): Promise<void> {
-  await writeDurably(join(folder, machineFiles.record), `${JSON.stringify(record, null, 2)}\n`);
+  await replaceFile(join(folder, machineFiles.record), `${JSON.stringify(record, null, 2)}\n`);
 }
 
 /** Null: creation died before anything was durable. Errors: `store.version`, `store.failing`. */
 export async function readRecord(folder: string): Promise<MachineRecord | null> {
   const path = join(folder, machineFiles.record);
-  const bytes = await readIfThere(path);
-  if (bytes === null) return null;
+  const text = await readFileIfAny(path);
+  if (text === null) return null;
   let record: MachineRecord | null;
   try {
-    record = JSON.parse(bytes.toString()) as MachineRecord | null;
+    record = JSON.parse(text) as MachineRecord | null;
   } catch (error) {
     throw new OperationalError("store.failing", `${path} is damaged`, { cause: error });
   }

@@ -5,13 +5,13 @@
 import { readFile, rm, stat, truncate } from "node:fs/promises";
 import { once } from "node:events";
 import { join } from "node:path";
+import { replaceFile } from "#kernel/durable-file.ts";
 import { deadlineAfter } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
 import type { JsonObject, QmpEvent } from "#wire/qmp/qmp-message.ts";
 import { readConsole, waitForConsole } from "./console-log.ts";
 import { createDisk, ensureDisks, inspectDisk, removeDisk } from "./create-disk.ts";
-import { writeDurably } from "./durable-file.ts";
 import { DiskRetry } from "./disk-retry.ts";
 import { attachMissing } from "./hot-disk.ts";
 import { GuestAgent } from "./guest-agent.ts";
@@ -346,7 +346,7 @@ export class Machine implements MachineView {
     const disks = await Promise.all(spec.disks.map((disk) => inspectDisk(this.folder, disk, signal)));
     const incoming = template !== null;
     const seed = spec.userData !== undefined || spec.publicKeys !== undefined;
-    if (seed) await writeDurably(join(this.folder, machineFiles.seed), encodeSeed(spec, uuid));
+    if (seed) await replaceFile(join(this.folder, machineFiles.seed), encodeSeed(spec, uuid));
     const accelerator = await this.deps.accelerator(signal);
     const args = planCommandLine({ spec, uuid, accelerator, disks, seed, incoming });
     const spawned = (): void => this.deps.checkpoint("QEMU was spawned");

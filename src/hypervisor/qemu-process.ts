@@ -2,9 +2,9 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { open, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { readFileIfAny } from "#kernel/durable-file.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
-import { readIfThere } from "./durable-file.ts";
 import { machineFiles } from "./plan-command-line.ts";
 import {
   argumentsOf,
@@ -147,7 +147,7 @@ async function tryConnect(
 }
 
 async function readPid(folder: string): Promise<number | null> {
-  const text = (await readIfThere(join(folder, machineFiles.pid)))?.toString().trim();
+  const text = (await readFileIfAny(join(folder, machineFiles.pid)))?.trim();
   return text !== undefined && /^[1-9][0-9]*$/.test(text) ? Number(text) : null;
 }
 

@@ -5,9 +5,9 @@
  */
 import { mkdir, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { readFileIfAny, replaceFile, syncFile, syncFolder } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { snapshotDisks } from "./disk-snapshot.ts";
-import { readIfThere, syncFile, syncFolder, writeDurably } from "./durable-file.ts";
 import type { DiskSpec, MachineSpec } from "./machine-spec.ts";
 import type { MachineView } from "./machine-view.ts";
 import { loadMemory, saveMemory } from "./memory-state.ts";
@@ -33,7 +33,7 @@ export async function saveTemplate(
   folder: string,
   signal?: AbortSignal,
 ): Promise<Template> {
-  if ((await readIfThere(join(folder, TEMPLATE_FILE))) !== null) {
+  if ((await readFileIfAny(join(folder, TEMPLATE_FILE))) !== null) {
     throw new OperationalError("state.conflict", `${folder} holds a template already`);
   }
   const making = `${folder}.new`;
@@ -66,7 +66,7 @@ export async function saveTemplate(
     };
     // QEMU does not: without it, a power cut leaves a template that is there, and a memory that is short.
     await syncFile(templateState(making));
-    await writeDurably(join(making, TEMPLATE_FILE), JSON.stringify(template));
+    await replaceFile(join(making, TEMPLATE_FILE), JSON.stringify(template));
     await rename(making, folder);
     await syncFolder(dirname(folder));
     return template;
@@ -75,9 +75,9 @@ export async function saveTemplate(
 
 /** Errors: `not_found`, `store.version`. */
 export async function readTemplate(folder: string): Promise<Template> {
-  const bytes = await readIfThere(join(folder, TEMPLATE_FILE));
-  if (bytes === null) throw new OperationalError("not_found", `${folder} holds no template`);
-  const template = JSON.parse(bytes.toString()) as Template;
+  const text = await readFileIfAny(join(folder, TEMPLATE_FILE));
+  if (text === null) throw new OperationalError("not_found", `${folder} holds no template`);
+  const template = JSON.parse(text) as Template;
   if (template.format !== 1) {
     throw new OperationalError("store.version", `${folder} was written by another version of Understudy`);
   }

@@ -29,6 +29,16 @@ export async function replaceFile(path: string, content: string | Uint8Array): P
   }
 }
 
+/** What another process wrote into it outlives a power cut afterwards. */
+export async function syncFile(path: string): Promise<void> {
+  const file = await open(path, "r");
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
 /** Names that were made, renamed or removed in the folder outlive a power cut afterwards. */
 export async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, "r");

@@ -1,6 +1,6 @@
 /** What was asked for the content of volumes, beside the cloud's own API: one small file, replaced whole at each change. */
+import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
-import { readIfThere, writeDurably } from "#hypervisor/durable-file.ts";
 
 export interface CaptureWish {
   readonly uri: string;
@@ -56,7 +56,7 @@ export class DiskLedger {
   update(change: (records: DiskRecords) => Partial<DiskRecords>): Promise<void> {
     const written = this.#writing.then(async () => {
       const next = { ...this.#records, ...change(this.#records) };
-      await writeDurably(this.#path, `${JSON.stringify(next, null, 2)}\n`);
+      await replaceFile(this.#path, `${JSON.stringify(next, null, 2)}\n`);
       this.#records = next;
     });
     this.#writing = written.catch(() => {});
@@ -102,11 +102,11 @@ export class DiskLedger {
 
 /** Errors: `store.failing`, `store.version`. */
 export async function openDiskLedger(path: string): Promise<DiskLedger> {
-  const bytes = await readIfThere(path);
-  if (bytes === null) return new DiskLedger(path, EMPTY);
+  const text = await readFileIfAny(path);
+  if (text === null) return new DiskLedger(path, EMPTY);
   let records: DiskRecords;
   try {
-    records = JSON.parse(bytes.toString()) as DiskRecords;
+    records = JSON.parse(text) as DiskRecords;
   } catch (error) {
     throw new OperationalError("store.failing", `${path} is damaged`, { cause: error });
   }

@@ -7,13 +7,13 @@ import { execFile } from "node:child_process";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { readIfThere, writeDurably } from "#hypervisor/durable-file.ts";
 import { decodeMachineSpec, type DiskSpecInput, type MachineSpecInput } from "#hypervisor/machine-spec.ts";
 import type { Machine } from "#hypervisor/machine.ts";
 import { attachedDisks, growDisk } from "#hypervisor/hot-disk.ts";
 import { type HypervisorHost, openHost } from "#hypervisor/open-host.ts";
 import type { Accelerator } from "#hypervisor/plan-command-line.ts";
 import { QEMU } from "#hypervisor/qemu-process.ts";
+import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { type Clock, deadlineAfter } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
@@ -271,8 +271,8 @@ export class GuestKeeper implements AsyncDisposable {
   }
 
   async #bootOf(id: string): Promise<number | null> {
-    const bytes = await readIfThere(join(this.#folderOf(id), "boot"));
-    return bytes === null ? null : Number(bytes.toString());
+    const text = await readFileIfAny(join(this.#folderOf(id), "boot"));
+    return text === null ? null : Number(text);
   }
 
   /** The machine as it is to be for this boot; it is off. */
@@ -299,7 +299,7 @@ export class GuestKeeper implements AsyncDisposable {
     const kind = keepsNothing ? await this.#states.kindOf(spec) : null;
     const { machine, goesOn } = await this.#machineFor(spec, kind);
     await mkdir(this.#folderOf(server.id), { recursive: true, mode: 0o700 });
-    await writeDurably(join(this.#folderOf(server.id), "boot"), String(server.boot));
+    await replaceFile(join(this.#folderOf(server.id), "boot"), String(server.boot));
     this.#remarks.delete(server.id);
     const first = `boot of ${server.id} at ${server.address}`;
     const how = goesOn ? ["it goes on from a memory state, instead of booting"] : [];

@@ -3,7 +3,6 @@ import { execFile } from "node:child_process";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { readIfThere } from "#hypervisor/durable-file.ts";
 import {
   argumentsOf,
   identifyProcess,
@@ -11,6 +10,7 @@ import {
   type ProcessIdentity,
   stillRuns,
 } from "#hypervisor/process-identity.ts";
+import { readFileIfAny } from "#kernel/durable-file.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { formatNbdUri } from "#wire/nbd/nbd-uri.ts";
@@ -90,7 +90,7 @@ export async function endExport(file: ExportedFile, clock: Clock): Promise<void>
 }
 
 async function findExport({ folder, name }: ExportedFile): Promise<ProcessIdentity | null> {
-  const text = (await readIfThere(join(folder, `${name}.nbd.pid`)))?.toString().trim() ?? "";
+  const text = (await readFileIfAny(join(folder, `${name}.nbd.pid`)))?.trim() ?? "";
   if (!/^[1-9][0-9]*$/.test(text)) return null;
   const identity = await identifyProcess(Number(text));
   if (identity === null) return null;

@@ -3,7 +3,7 @@
  * file is written, the draft is what is held. Whatever fails, what was held before still is.
  */
 import { type BookOptions, type BookRecord, ResourceBook } from "#cloud/resource-book.ts";
-import { readIfThere, writeDurably } from "#hypervisor/durable-file.ts";
+import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 
 /** A disk that came with its server: the image's, or one that was asked for with it. */
@@ -65,7 +65,7 @@ export class SiteStore {
       const value = work(draft);
       const after = encode(draft);
       if (after === before) return value;
-      await writeDurably(this.#path, after);
+      await replaceFile(this.#path, after);
       this.#book = draft;
       for (const listener of this.#listeners) listener();
       return value;
@@ -96,11 +96,11 @@ export async function openSiteStore(
 }
 
 async function readRecords(path: string): Promise<readonly SiteRecord[]> {
-  const bytes = await readIfThere(path);
-  if (bytes === null) return [];
+  const text = await readFileIfAny(path);
+  if (text === null) return [];
   let file: SiteFile;
   try {
-    file = JSON.parse(bytes.toString("utf8")) as SiteFile;
+    file = JSON.parse(text) as SiteFile;
   } catch (error) {
     throw new OperationalError("store.failing", `${path} is damaged`, { cause: error });
   }
