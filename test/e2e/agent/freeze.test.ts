@@ -128,6 +128,7 @@ test(
     run("umount", join(copy, "mnt"));
     assert.equal(lines.length, 200);
     assert.equal(lines.at(-1), "0000199");
+    await stage.stopAgent();
     assert.ok(!isFrozen(disk.mountPoint));
   },
 );
@@ -174,6 +175,7 @@ test(
     assert.equal(lastPass?.consistency, "fuzzy");
     assert.match(lastPass.reason ?? "", /the limit was over|took longer than 1 ms/u);
     assert.equal(point, null);
+    await stage.stopAgent();
     assert.ok(!isFrozen(disk.mountPoint));
   },
 );
