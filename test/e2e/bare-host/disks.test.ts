@@ -29,20 +29,22 @@ function makeImage({ folder, imageDisk: path }: HostUnderTest): string {
 
 /** A boot sector that prints its line on the first serial port and stands still: what a boot loader would have begun. */
 function bootSector(line: string): Buffer {
-  const code = [
-    // ds = 0; si = the line
-    ...[0x31, 0xc0, 0x8e, 0xd8, 0xbe, 0x21, 0x7c],
-    // next: al = [si++]; end at 0
-    ...[0xac, 0x84, 0xc0, 0x74, 0x12],
-    // wait until the port takes a byte
-    ...[0x88, 0xc4, 0xba, 0xfd, 0x03, 0xec, 0xa8, 0x20, 0x74, 0xfb],
-    // send it; again
-    ...[0xba, 0xf8, 0x03, 0x88, 0xe0, 0xee, 0xeb, 0xe9],
-    // halt for good
-    ...[0xf4, 0xeb, 0xfd],
-  ];
+  const code = Buffer.concat(
+    [
+      // ds = 0; si = the line
+      "31c08ed8be217c",
+      // next: al = [si++]; end at 0
+      "ac84c07412",
+      // wait until the port takes a byte
+      "88c4bafd03eca82074fb",
+      // send it; again
+      "baf80388e0eeebe9",
+      // halt for good
+      "f4ebfd",
+    ].map((hex) => Buffer.from(hex, "hex")),
+  );
   const sector = Buffer.alloc(1024 ** 2);
-  Buffer.concat([Buffer.from(code), Buffer.from(`${line}\r\n\0`)]).copy(sector);
+  Buffer.concat([code, Buffer.from(`${line}\r\n\0`)]).copy(sector);
   sector.writeUInt16LE(0xaa55, 510);
   return sector;
 }
