@@ -45,9 +45,11 @@ export class EbsDirect {
   }
 
   open(request: ApiRequest): ApiCall | { readonly turnedAway: ApiResponse } {
-    const url = new URL(request.target, "http://ebs.invalid");
-    const [, kind, id = "", what, number] = url.pathname.split("/").map(decodeURIComponent);
-    const query = url.searchParams;
+    const mark = request.target.indexOf("?");
+    const path = mark < 0 ? request.target : request.target.slice(0, mark);
+    const query = new URLSearchParams(mark < 0 ? "" : request.target.slice(mark + 1));
+    // Ids and numbers have nothing that is to be escaped: what is, is none.
+    const [, kind, id = "", what, number] = path.split("/");
     if (request.method === "GET" && kind === "snapshots") {
       if (what === "blocks" && number === undefined)
         return this.#call("ListSnapshotBlocks", () => this.#list(id, null, query));
@@ -56,7 +58,7 @@ export class EbsDirect {
       if (what === "blocks" && number !== undefined)
         return this.#call("GetSnapshotBlock", () => this.#block(id, number, query));
     }
-    const text = `${request.method} ${url.pathname.slice(0, 200)} is not supported by devcloud.`;
+    const text = `${request.method} ${path.slice(0, 200)} is not supported by devcloud.`;
     return { turnedAway: this.#error(new EbsError("UnknownOperationException", 404, text)) };
   }
 

@@ -15,7 +15,7 @@ import type { Accelerator } from "#hypervisor/plan-command-line.ts";
 import { QEMU } from "#hypervisor/qemu-process.ts";
 import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { type Clock, deadlineAfter } from "#kernel/clock.ts";
-import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
+import { OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
 import { bearsGuests, hasFreeMemory, type HostLimits } from "./host-capacity.ts";
@@ -25,7 +25,7 @@ import { type DiskLedger, openDiskLedger } from "./disk-ledger.ts";
 import { applyForwards, planForwards } from "./forwards.ts";
 import type { GuestPlan } from "./guest-plan.ts";
 import type { GuestStart, GuestWishes, VolumeWish } from "./guest-wishes.ts";
-import { MemoryStates } from "./memory-states.ts";
+import { MemoryStates, type PreparedGuest } from "./memory-states.ts";
 import { diskIdOf, GIB, VolumeFiles } from "./volume-files.ts";
 
 const STOP_GRACE_MS = 5000;
@@ -70,14 +70,6 @@ export async function openGuestKeeper(options: GuestKeeperOptions): Promise<Gues
 /** `exited`: it was started, and nothing of it runs any more. */
 export type GuestStatus = "running" | "exited" | "absent";
 
-interface Prepared {
-  readonly machine: Machine;
-  readonly spec: MachineSpecInput;
-  /** Of servers that keep nothing: those of one kind may have one memory. Null: it has its own. */
-  readonly kind: string | null;
-  readonly goesOn: boolean;
-}
-
 export class GuestKeeper implements AsyncDisposable {
   readonly #options: GuestKeeperOptions;
   readonly #wishes: GuestWishes;
@@ -105,7 +97,7 @@ export class GuestKeeper implements AsyncDisposable {
     this.#host = host;
     this.#files = new VolumeFiles(join(options.dataDir, "volumes"));
     const states = { folder: join(options.dataDir, "states"), host, random: systemRandom };
-    this.#states = new MemoryStates({ ...states, clock: options.clock, log: options.log });
+    this.#states = new MemoryStates({ ...states, clock: options.clock, log: options.log }, this.#signal);
     this.disks = new GuestDisks({
       wishes: options.wishes,
       host,
@@ -153,7 +145,7 @@ export class GuestKeeper implements AsyncDisposable {
         return;
       }
       await present?.stop(this.#graceMs);
-      await this.#boot(await this.#turn(() => this.#prepare(server, plan)), signal);
+      await this.#states.boot(await this.#turn(() => this.#prepare(server, plan)), signal);
       this.#started.add(server.id);
     } catch (error) {
       await this.#machineOf(server.id)?.stop(0);
@@ -279,7 +271,7 @@ export class GuestKeeper implements AsyncDisposable {
   async #prepare(
     server: GuestStart,
     plan: (disks: readonly DiskSpecInput[]) => GuestPlan,
-  ): Promise<Prepared> {
+  ): Promise<PreparedGuest> {
     const volumes = this.#volumesOf(server.id);
     const held = volumes.find(({ id }) => this.disks.isExported(id));
     if (held !== undefined) {
@@ -324,29 +316,6 @@ export class GuestKeeper implements AsyncDisposable {
     const machine = kind === null ? undefined : await this.#states.create(kind, spec, this.#signal);
     if (machine !== undefined) return { machine, goesOn: true };
     return { machine: await this.#host.create(spec, this.#signal), goesOn: false };
-  }
-
-  /** Ready when it returns. */
-  async #boot({ machine, spec, kind, goesOn }: Prepared, signal: AbortSignal): Promise<void> {
-    if (!goesOn || kind === null) {
-      await machine.start(signal);
-      if (kind !== null) await this.#states.keep(kind, machine, signal);
-      return;
-    }
-    try {
-      await machine.start(signal);
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!isOperational(error)) throw error;
-      await this.#states.discard(kind, error);
-      await this.#host.destroy(machine.id);
-      const booted = await this.#host.create(spec, signal);
-      await booted.start(signal);
-      await this.#states.keep(kind, booted, signal);
-      return;
-    }
-    // What it serves does not wait for that.
-    void this.#states.acquaint(machine, spec.hostname, this.#signal);
   }
 
   #refuseBeyondLimits(serverId: string, memoryMiB: number): void {

@@ -24,6 +24,15 @@ export interface MemoryStatesOptions {
   readonly log: Log;
 }
 
+export interface PreparedGuest {
+  readonly machine: Machine;
+  readonly spec: MachineSpecInput;
+  /** Of servers that keep nothing: those of one kind may have one memory. Null: it has its own. */
+  readonly kind: string | null;
+  /** From the kept memory of its kind. */
+  readonly goesOn: boolean;
+}
+
 /** Each holds as much as the memory that its guest had in use. The one that was not used for longest goes. */
 const mostStates = 8;
 /** For what a guest is told after it went on, in milliseconds. */
@@ -31,11 +40,14 @@ const tellWithinMs = 60_000;
 
 export class MemoryStates {
   readonly #options: MemoryStatesOptions;
+  /** Ends with this process. */
+  readonly #closing: AbortSignal;
   /** Kinds that are being kept. */
   readonly #making = new Set<string>();
 
-  constructor(options: MemoryStatesOptions) {
+  constructor(options: MemoryStatesOptions, closing: AbortSignal) {
     this.#options = options;
+    this.#closing = closing;
   }
 
   /** What must be the same for memory to be good: all that the guest sees but its name, and the images that it came from. */
@@ -54,7 +66,7 @@ export class MemoryStates {
       await readTemplate(folder);
     } catch (error) {
       if (isOperational(error, "not_found")) return undefined;
-      await this.discard(kind, error);
+      await this.#discard(kind, error);
       return undefined;
     }
     const { id, networks } = decodeMachineSpec(input);
@@ -63,15 +75,37 @@ export class MemoryStates {
     return this.#options.host.createFromTemplate(folder, { id, networks }, signal);
   }
 
+  /** Ready when it returns. Errors: those of a machine's start. */
+  async boot({ machine, spec, kind, goesOn }: PreparedGuest, signal: AbortSignal): Promise<void> {
+    const { host } = this.#options;
+    let started = machine;
+    if (goesOn && kind !== null) {
+      try {
+        await machine.start(signal);
+        // What it serves does not wait for that.
+        void this.#acquaint(machine, spec.hostname, this.#closing);
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!isOperational(error)) throw error;
+        await this.#discard(kind, error);
+        await host.destroy(machine.id);
+        started = await host.create(spec, signal);
+      }
+    }
+    await started.start(signal);
+    if (kind !== null) await this.#keep(kind, started, signal);
+  }
+
   /** The state did not serve. */
-  async discard(kind: string, why: unknown): Promise<void> {
+  async #discard(kind: string, why: unknown): Promise<void> {
     const { log } = this.#options;
     log.warn({ kind, error: publicMessage(why) }, "a memory state does not serve: it is thrown away");
     await rm(this.#folderOf(kind), { recursive: true, force: true });
   }
 
   /** The machine is ready, and nobody uses it yet: it stands still for some 100 ms. Nothing is lost where it cannot be kept. */
-  async keep(kind: string, machine: Machine, signal: AbortSignal): Promise<void> {
+  async #keep(kind: string, machine: Machine, signal: AbortSignal): Promise<void> {
     const { folder, log } = this.#options;
     if (this.#making.has(kind)) return;
     this.#making.add(kind);
@@ -96,7 +130,7 @@ export class MemoryStates {
    * A guest that went on is told the time, its name, and something that no other one was told for its random numbers. Where no
    * guest agent answers, it goes on without.
    */
-  async acquaint(machine: Machine, hostname: string | undefined, signal: AbortSignal): Promise<void> {
+  async #acquaint(machine: Machine, hostname: string | undefined, signal: AbortSignal): Promise<void> {
     const { clock, random, log } = this.#options;
     const name = hostname === undefined ? "" : `hostname ${hostname};`;
     const until = clock.monotonicMs() + tellWithinMs;
