@@ -41,8 +41,13 @@ async function sabotage(world: SimulatedWorld): Promise<void> {
   if (victim === undefined) return;
   const { cloud } = sites[standby];
   const { signal } = new AbortController();
-  if (random.fraction() < 0.5) await cloud.delete("server", victim.id, signal);
-  else await cloud.update("server", victim.id, { power: "stopped" }, signal);
+  try {
+    if (random.fraction() < 0.5) await cloud.delete("server", victim.id, signal);
+    else await cloud.update("server", victim.id, { power: "stopped" }, signal);
+  } catch (error) {
+    // The reserve's own keeper came first.
+    if (!isOperational(error, "cloud.not_found")) throw error;
+  }
 }
 
 async function oneStep(world: SimulatedWorld, user: SimulatedUser): Promise<void> {
