@@ -423,6 +423,8 @@ export class GuestKeeper implements AsyncDisposable {
     const attached = await attachedDisks(machine, signal);
     for (const volume of volumes) {
       if (attached.has(diskIdOf(volume.id)) || !(await this.#isFree(volume, machine.id, signal))) continue;
+      // It may have come on record after this pass began.
+      await this.#fileOf(volume, signal);
       await this.#host.disksOf(machine.id).attach(this.disks.diskOf(volume), signal);
     }
     const has = new Set(machine.spec.disks.map(({ id }) => id));
