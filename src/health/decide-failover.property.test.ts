@@ -99,16 +99,17 @@ test("without a trigger nothing starts", () => {
   );
 });
 
-test("the source is not back while anybody fresh says otherwise, nor on one voice where two are asked", () => {
+test("the source is not back while anybody fresh says otherwise, nor on one voice where two are asked; who saw anything end just now has no voice", () => {
   fc.assert(
     fc.property(observations, fc.integer({ min: 0, max: 10_000 }), (seen, stableForMs) => {
       const back = sourceIsBack(seen, 2, stableForMs, now, staleAfterMs);
       const about = seen.filter(
         (one) => one.code.startsWith("cloud.api") && now - one.confirmedAt <= staleAfterMs,
       );
-      const clear = about.filter((one) => !one.raised && now - one.since >= stableForMs);
-      const expected =
-        !about.some(({ raised }) => raised) && new Set(clear.map((one) => one.witness)).size >= 2;
+      const isSettled = (witness: string): boolean =>
+        about.every((one) => one.witness !== witness || now - one.since >= stableForMs);
+      const vouching = new Set(about.map(({ witness }) => witness).filter(isSettled));
+      const expected = !about.some(({ raised }) => raised) && vouching.size >= 2;
       assert.equal(back, expected);
     }),
   );
