@@ -5,6 +5,9 @@ import { test } from "node:test";
 import { freePort, get, sameContent, serveFile, skip, Stage, webGuest } from "./stage.ts";
 
 const SIZE = 64 * 1024 * 1024;
+const STALL_LIMIT_MS = 1000;
+/** What an emulated guest's own part may take on a busy machine. Without a limit the write would be held until the target goes on. */
+const BUSY_MS = 5000;
 
 test(
   "a stalled target is given up within the limit, and brought up to date from the bitmap",
@@ -19,7 +22,7 @@ test(
     await using target = await serveFile(stage, "replica.raw", SIZE);
     const capture = await host
       .disksOf("web")
-      .startCapture("data", { target: target.location, stallLimitMs: 1000 });
+      .startCapture("data", { target: target.location, stallLimitMs: STALL_LIMIT_MS });
     const seeded = await capture.reached("continuous", t.signal);
     assert.equal(seeded.lastSync?.bytes, SIZE);
     t.diagnostic(`first copy: ${JSON.stringify(seeded.lastSync)}`);
@@ -34,7 +37,7 @@ test(
       slowestMs = Math.max(slowestMs, performance.now() - began);
     }
     t.diagnostic(`slowest request while the target stood still: ${Math.round(slowestMs)} ms`);
-    assert.ok(slowestMs < 1500, `${slowestMs} ms`);
+    assert.ok(slowestMs < STALL_LIMIT_MS + BUSY_MS, `${slowestMs} ms`);
     const behind = capture.status;
     assert.equal(behind.state, "behind");
     assert.notEqual(behind.behindSince, null);
@@ -84,7 +87,7 @@ test(
       ["rate=64M"],
       await freePort(),
     );
-    const limits = { target: target.location, stallLimitMs: 1000 };
+    const limits = { target: target.location, stallLimitMs: STALL_LIMIT_MS };
     const capture = await host.disksOf("web").startCapture("data", limits);
     await capture.reached("seeding", t.signal);
     assert.equal(await get(port, "/cgi-bin/count", t.signal), "1");
@@ -97,7 +100,7 @@ test(
     const slowestMs = performance.now() - began;
     assert.equal(written.exitCode, 0, written.stderr);
     t.diagnostic(`the write took, while the target stood still: ${Math.round(slowestMs)} ms`);
-    assert.ok(slowestMs < 2000, `${slowestMs} ms`);
+    assert.ok(slowestMs < STALL_LIMIT_MS + BUSY_MS, `${slowestMs} ms`);
     assert.equal(capture.status.state, "behind");
     assert.equal(machine.state, "running");
     target.goOn();
