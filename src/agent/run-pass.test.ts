@@ -127,7 +127,7 @@ test("what changed is spooled, in parts that are bounded; what holds zeroes trav
   assert.deepEqual(await bench.sentBlocks(), [1, 2, 19]);
   assert.equal((await bench.spooled()).at(-1)?.header.end?.consistency, "crash");
   await bench.write(2, Buffer.alloc(1000));
-  await bench.write(5, randomBytes(1));
+  await bench.write(5, Buffer.from([1]));
   await bench.pass();
   const second = (await bench.spooled()).filter(({ header }) => header.pass === 2);
   const records = second.flatMap((part) => part.records);
