@@ -314,10 +314,7 @@ export class Machine implements MachineView {
         throw error;
       }
       if (ready === undefined || this.#record.template !== null) return;
-      const log = join(this.folder, machineFiles.consoleLog);
-      const { clock } = this.deps;
-      const found = await waitForConsole(log, this.#record.consoleStart, ready, clock, signal);
-      if (found) return;
+      if (await this.#becomesReady(ready, signal)) return;
       this.notify("machine.boot_hung", `not ready within ${ready.withinMs} ms, attempt ${attempt}`);
       await this.#end(0, signal);
       if (attempt === attempts) {
@@ -326,6 +323,30 @@ export class Machine implements MachineView {
           detail: (await this.console(2000)).toString(),
         });
       }
+    }
+  }
+
+  /** False: not in time. Errors: `machine.failing` when QEMU ends meanwhile, after which nothing more would come. */
+  async #becomesReady(
+    ready: NonNullable<MachineSpec["ready"]>,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
+    const died = new AbortController();
+    const reason = new OperationalError("machine.failing", "its QEMU died while it started: see its console");
+    if (this.#qemu === null) died.abort(reason);
+    void this.#qemu?.qmp.closed.then(() => {
+      // An agent that closes lets go of the monitor too, and its guests run on.
+      if (!this.closing.aborted && !this.#ending) died.abort(reason);
+    });
+    const log = join(this.folder, machineFiles.consoleLog);
+    const either = signal === undefined ? died.signal : AbortSignal.any([signal, died.signal]);
+    try {
+      return await waitForConsole(log, this.#record.consoleStart, ready, this.deps.clock, either);
+    } catch (error) {
+      if (error !== reason) throw error;
+      await this.#end(0, undefined);
+      await this.update({ power: "off", process: null });
+      throw error;
     }
   }
 

@@ -45,7 +45,7 @@ test("the agent begins only with a host that is whole", { skip, timeout: 120_000
   refused("cloud", 2, /site "cloud" is a cloud \(ec2\)/u);
   rmSync(host.imageDisk);
   configure(host.siteYaml());
-  refused(siteName, 2, /sites\.metal\.images\.rooted: .*root\.raw cannot be read/u);
+  refused(siteName, 2, /sites\.metal\.images\.(?:rooted|booting): .*root\.raw cannot be read/u);
   configure(site.replace("127.67.0.0/28", "192.0.2.0/28"));
   refused(siteName, 2, /this host has no address 192\.0\.2\.1: add it to an interface/u);
   configure(site.replace(/socket: .*\}/u, `socket: ${host.folder}/none/host.sock}`));
