@@ -42,13 +42,16 @@ function agentDisk(stage: Stage, program: string): string {
 const startsIt = `#!/bin/sh
 httpd -h /www
 echo serving
-# It holds the port as long as it lives.
-while killall -9 guest-agent 2>/dev/null; do usleep 50000; done
 for port in /sys/class/virtio-ports/*; do
   [ "$(cat $port/name)" = org.qemu.guest_agent.0 ] && device=/dev/\${port##*/}
 done
 cd /disks/agent
-exec lib/ld-linux-x86-64.so.2 --library-path lib ./qemu-ga -m virtio-serial -p $device -t /run
+# The guest's own holds the port as long as it, or a program that it has started, lives; it may also begin only now.
+while :; do
+  killall -9 guest-agent 2>/dev/null
+  lib/ld-linux-x86-64.so.2 --library-path lib ./qemu-ga -m virtio-serial -p $device -t /run
+  usleep 100000
+done
 `;
 
 test(
