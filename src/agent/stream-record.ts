@@ -1,7 +1,7 @@
 /** What an agent must remember over its restart, beside its leaves and its spool. */
 import { join } from "node:path";
 import { z } from "zod";
-import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
+import { readParsedIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { passPoint } from "#wire/agent/intake-calls.ts";
 
@@ -30,18 +30,17 @@ export type StreamRecord = z.output<typeof schema>;
 const pathIn = (folder: string): string => join(folder, "stream.json");
 
 /** Null: nothing was begun. Errors: `store.failing` when the file is not what was written. */
-export async function readStreamRecord(folder: string): Promise<StreamRecord | null> {
-  const text = await readFileIfAny(pathIn(folder));
-  if (text === null) return null;
-  try {
-    return schema.parse(JSON.parse(text));
-  } catch (cause) {
-    throw new OperationalError(
-      "store.failing",
-      `${pathIn(folder)} cannot be understood: remove the folder, and the agent compares its disks with the vault anew`,
-      { cause, retry: "never" },
-    );
-  }
+export function readStreamRecord(folder: string): Promise<StreamRecord | null> {
+  return readParsedIfAny(
+    pathIn(folder),
+    (text) => schema.parse(JSON.parse(text)),
+    (cause) =>
+      new OperationalError(
+        "store.failing",
+        `${pathIn(folder)} cannot be understood: remove the folder, and the agent compares its disks with the vault anew`,
+        { cause, retry: "never" },
+      ),
+  );
 }
 
 export async function writeStreamRecord(folder: string, record: StreamRecord): Promise<void> {

@@ -1,10 +1,10 @@
 /** What is durable of a machine: what it is to be, and what was started for it. One file, replaced whole. */
 import { join } from "node:path";
-import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { replaceFile } from "#kernel/durable-file.ts";
 import type { MachineSpec, NbdLocation } from "./machine-spec.ts";
 import { machineFiles } from "./plan-command-line.ts";
 import type { ProcessIdentity } from "./process-identity.ts";
+import { readVersioned } from "./read-versioned.ts";
 
 /** `creating` and `destroying` are finished by whoever finds them. */
 export type MachinePhase = "creating" | "present" | "destroying";
@@ -55,18 +55,6 @@ export async function writeRecord(folder: string, record: MachineRecord): Promis
 }
 
 /** Null: creation died before anything was durable. Errors: `store.version`, `store.failing`. */
-export async function readRecord(folder: string): Promise<MachineRecord | null> {
-  const path = join(folder, machineFiles.record);
-  const text = await readFileIfAny(path);
-  if (text === null) return null;
-  let record: MachineRecord | null;
-  try {
-    record = JSON.parse(text) as MachineRecord | null;
-  } catch (error) {
-    throw new OperationalError("store.failing", `${path} is damaged`, { cause: error });
-  }
-  if (record?.format !== FORMAT) {
-    throw new OperationalError("store.version", `${path} was written by another version of Understudy`);
-  }
-  return record;
+export function readRecord(folder: string): Promise<MachineRecord | null> {
+  return readVersioned<MachineRecord>(join(folder, machineFiles.record), FORMAT);
 }

@@ -83,6 +83,21 @@ export async function readFileIfAny(path: string): Promise<string | null> {
   }
 }
 
+/** The file's content as `parse` understands it, or null if there is none. What `parse` throws is the cause of `damaged`. */
+export async function readParsedIfAny<T>(
+  path: string,
+  parse: (text: string) => T,
+  damaged: (cause: unknown) => OperationalError,
+): Promise<T | null> {
+  const text = await readFileIfAny(path);
+  if (text === null) return null;
+  try {
+    return parse(text);
+  } catch (cause) {
+    throw damaged(cause);
+  }
+}
+
 function failure(path: string, outcome: "not_applied" | "unknown", cause: unknown): OperationalError {
   const full = (cause as NodeJS.ErrnoException).code === "ENOSPC";
   return new OperationalError(

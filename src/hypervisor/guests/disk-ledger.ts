@@ -1,6 +1,6 @@
 /** What was asked for the content of volumes, beside the cloud's own API: one small file, replaced whole at each change. */
-import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { replaceFile } from "#kernel/durable-file.ts";
+import { readVersioned } from "#hypervisor/read-versioned.ts";
 
 export interface CaptureWish {
   readonly uri: string;
@@ -102,18 +102,7 @@ export class DiskLedger {
 
 /** Errors: `store.failing`, `store.version`. */
 export async function openDiskLedger(path: string): Promise<DiskLedger> {
-  const text = await readFileIfAny(path);
-  if (text === null) return new DiskLedger(path, EMPTY);
-  let records: DiskRecords;
-  try {
-    records = JSON.parse(text) as DiskRecords;
-  } catch (error) {
-    throw new OperationalError("store.failing", `${path} is damaged`, { cause: error });
-  }
-  if (records.format !== EMPTY.format) {
-    throw new OperationalError("store.version", `${path} was written by another version of Understudy`);
-  }
-  return new DiskLedger(path, records);
+  return new DiskLedger(path, (await readVersioned<DiskRecords>(path, EMPTY.format)) ?? EMPTY);
 }
 
 function withEntry<Value>(

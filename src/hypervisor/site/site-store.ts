@@ -3,8 +3,8 @@
  * file is written, the draft is what is held. Whatever fails, what was held before still is.
  */
 import { type BookOptions, type BookRecord, ResourceBook } from "#cloud/resource-book.ts";
-import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { replaceFile } from "#kernel/durable-file.ts";
+import { readVersioned } from "#hypervisor/read-versioned.ts";
 
 /** A disk that came with its server: the image's, or one that was asked for with it. */
 export interface OwnDisk {
@@ -96,18 +96,7 @@ export async function openSiteStore(
 }
 
 async function readRecords(path: string): Promise<readonly SiteRecord[]> {
-  const text = await readFileIfAny(path);
-  if (text === null) return [];
-  let file: SiteFile;
-  try {
-    file = JSON.parse(text) as SiteFile;
-  } catch (error) {
-    throw new OperationalError("store.failing", `${path} is damaged`, { cause: error });
-  }
-  if (file.format !== FORMAT) {
-    throw new OperationalError("store.version", `${path} was written by another version of Understudy`);
-  }
-  return file.records;
+  return (await readVersioned<SiteFile>(path, FORMAT))?.records ?? [];
 }
 
 function encode(book: SiteBook): string {

@@ -1,7 +1,7 @@
 /** What the vault must remember of an agent over a restart: a small file beside the parts that it has staged. */
 import { join } from "node:path";
 import { z } from "zod";
-import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
+import { readParsedIfAny, replaceFile } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { passPoint } from "#wire/agent/intake-calls.ts";
 
@@ -24,18 +24,17 @@ export type IntakeRecord = z.output<typeof schema>;
 const pathIn = (folder: string): string => join(folder, "stream.json");
 
 /** Null: the agent never began. Errors: `vault.damaged` when the file is not what was written. */
-export async function readIntakeRecord(folder: string): Promise<IntakeRecord | null> {
-  const text = await readFileIfAny(pathIn(folder));
-  if (text === null) return null;
-  try {
-    return schema.parse(JSON.parse(text));
-  } catch (cause) {
-    throw new OperationalError(
-      "vault.damaged",
-      `${pathIn(folder)} cannot be understood: remove its folder, and the agent compares its disks with the vault anew`,
-      { cause },
-    );
-  }
+export function readIntakeRecord(folder: string): Promise<IntakeRecord | null> {
+  return readParsedIfAny(
+    pathIn(folder),
+    (text) => schema.parse(JSON.parse(text)),
+    (cause) =>
+      new OperationalError(
+        "vault.damaged",
+        `${pathIn(folder)} cannot be understood: remove its folder, and the agent compares its disks with the vault anew`,
+        { cause },
+      ),
+  );
 }
 
 export async function writeIntakeRecord(folder: string, record: IntakeRecord): Promise<void> {
