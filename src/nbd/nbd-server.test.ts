@@ -5,6 +5,7 @@ import { type Socket, connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { Worker } from "node:worker_threads";
 import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
@@ -356,4 +357,15 @@ test("what is sent in the clear before TLS was agreed is not taken for what came
   socket.write(Buffer.concat([encodeClientFlags(3), encodeOption(nbdOption.startTls), smuggled]));
   await once(socket, "close");
   assert.equal(received, 18, "nothing but the greeting");
+});
+
+test("a bug ends the process, and is no dropped connection", async () => {
+  const thread = new Worker(new URL("./faulty-export.fixture.ts", import.meta.url));
+  const died = once(thread, "error");
+  const [address] = (await once(thread, "message")) as [NbdServerOptions["listen"]];
+  const client = openNbdClient({ ...clientOf({ address }), reconnectMs: 0 });
+  const refused = assert.rejects(client);
+  const [error] = (await died) as [Error];
+  assert.match(error.message, /a bug in opening an export/u);
+  await refused;
 });

@@ -5,7 +5,7 @@ import type { Duplex } from "node:stream";
 import { isMainThread } from "node:worker_threads";
 import { type Clock, deadlineAfter } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
-import { invariant } from "#kernel/invariant.ts";
+import { invariant, InvariantViolation } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
 import type { ExportProvider } from "./export-provider.ts";
 import { type NbdServerTls, acceptTls } from "./nbd-tls.ts";
@@ -132,6 +132,8 @@ function serveConnection(socket: Socket, options: NbdServerOptions): Connection 
         await negotiated.opened[Symbol.asyncDispose]();
       }
     } catch (error) {
+      // A bug is nobody's connection: the process dies and is started anew.
+      if (error instanceof InvariantViolation) throw error;
       const problem = error instanceof Error ? error.message : String(error);
       options.log.debug({ problem }, "nbd connection dropped");
     } finally {
