@@ -1,6 +1,6 @@
 // The load generator, a process of its own: commands come as JSON lines on stdin, results go out as JSON lines.
 import { createInterface } from "node:readline";
-import { setTimeout as sleep } from "node:timers/promises";
+import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises";
 import { type Dispatcher, Pool } from "undici";
 import { Secret } from "#kernel/secret.ts";
 import { signSigV4 } from "#wire/aws/sigv4.ts";
@@ -126,32 +126,40 @@ async function closedLoop(command: LoadCommand, pool: Pool): Promise<LoadResult>
   return summary(latencies, bytes, performance.now() - started);
 }
 
+/** Of an open loop: all connections are open, and have been used, before the clock starts. */
+const leadInMs = 250;
+
 /** Requests start when they are due, answered or not; the time waited for a late start counts. */
 async function openLoop(command: LoadCommand, pool: Pool): Promise<LoadResult> {
-  const total = Math.round((command.rate * command.milliseconds) / 1000);
+  const leadIn = Math.round((command.rate * leadInMs) / 1000);
+  const total = leadIn + Math.round((command.rate * command.milliseconds) / 1000);
   const requests = prepare(command, total);
+  await Promise.all(requests.slice(0, command.connections).map((request) => send(pool, request)));
   const latencies: number[] = [];
   const pending: Promise<void>[] = [];
   let bytes = 0;
   const started = performance.now();
   for (let sent = 0; sent < total;) {
     const now = performance.now();
-    const due = Math.min(total, Math.floor(((now - started) / 1000) * command.rate));
+    const due = Math.min(total, Math.floor(((now - started) / 1000) * command.rate) + 1);
     for (; sent < due; sent += 1) {
+      const counts = sent >= leadIn;
       const at = started + (sent / command.rate) * 1000;
       const request = requests[sent];
       if (request === undefined) continue;
       pending.push(
         send(pool, request).then((size) => {
+          if (!counts) return;
           bytes += size;
           latencies.push(performance.now() - at);
         }),
       );
     }
-    await sleep(0);
+    // Not a timer: its millisecond would send requests in bursts.
+    await turn();
   }
   await Promise.all(pending);
-  return summary(latencies, bytes, performance.now() - started);
+  return summary(latencies, bytes, performance.now() - started - leadInMs);
 }
 
 /** Readers of the 10 MiB answer that take it in slowly, all at once. */

@@ -15,10 +15,10 @@ interface Waiter {
 export interface GroupCommitOptions {
   readonly run: RunBatch;
   /**
-   * Brings all that was committed before to stable storage, for so many calls; a promise where it takes its time. Without one,
+   * Brings all that was committed before to stable storage; a promise where it takes its time. Without one,
    * commits are as durable as they get.
    */
-  readonly flush?: ((calls: number) => Promise<void> | void) | undefined;
+  readonly flush?: (() => Promise<void> | void) | undefined;
   /** Called with the ordinal of each durable batch, after its flush and before anybody is told. */
   readonly onCommit?: ((count: number) => void) | undefined;
 }
@@ -102,7 +102,7 @@ export class GroupCommit {
     }
     let flushing: Promise<void> | void;
     try {
-      flushing = this.#options.flush?.(batch.length);
+      flushing = this.#options.flush?.();
     } catch (error) {
       this.#flushFailed(batch, error);
       return;

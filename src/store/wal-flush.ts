@@ -17,11 +17,11 @@ import { FlushPace } from "./flush-pace.ts";
 
 export interface WalFlush {
   /**
-   * Brings all that was committed before the call to stable storage, for so many callers: at once where that is quick
+   * Brings all that was committed before the call to stable storage: at once where that is quick
    * (`flush-pace.ts`), else when the promise resolves. Fails with `store.failing`, outcome `unknown`: the system may have dropped
    * the writes, so a later flush proves nothing.
    */
-  readonly flush: (calls: number) => Promise<void> | void;
+  readonly flush: () => Promise<void> | void;
   close(): Promise<void>;
 }
 
@@ -50,9 +50,9 @@ export function openWalFlush(path: string, clock: Clock): WalFlush {
       fdatasync(log, (error) => (error === null ? resolve() : reject(flushFailed(path, error))));
     });
   return {
-    flush: (calls) => {
+    flush: () => {
       const now = clock.monotonicMs();
-      return pace.atOnce(calls, now) ? flushNow(now) : flushBeside();
+      return pace.atOnce(now) ? flushNow(now) : flushBeside();
     },
     close: () => promisify(close)(log),
   };

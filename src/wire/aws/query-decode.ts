@@ -108,6 +108,16 @@ class InputBuilder {
 
   /** False if the schema has no such parameter. */
   put(root: StructShape, key: string, value: string): boolean {
+    const member = root.byQueryName.get(key);
+    if (member !== undefined && isScalar(member.shape)) {
+      if (this.#root[member.name] !== undefined) throw duplicate(key);
+      this.#root[member.name] = scalarValue(member.shape.kind, key, value);
+      return true;
+    }
+    return this.#putInside(root, key, value);
+  }
+
+  #putInside(root: StructShape, key: string, value: string): boolean {
     let shape: AwsShape = root;
     let holder: PlainValue = this.#root;
     const path = new PathReader(key);
@@ -124,8 +134,7 @@ class InputBuilder {
         this.#assign(slot, key, value);
         return true;
       }
-      if (slot.shape.kind !== "struct" && slot.shape.kind !== "list" && slot.shape.kind !== "map")
-        return false;
+      if (isScalar(slot.shape)) return false;
       let inner = slot.get();
       if (inner === undefined) {
         inner = this.#container(slot.shape);
@@ -141,8 +150,8 @@ class InputBuilder {
 
   finish(): PlainObject {
     for (const [list, items] of this.#lists) {
-      const ordered = [...items].sort(([a], [b]) => a - b);
-      for (const [, item] of ordered) list.push(item);
+      if (items.size === 1) list.push(...items.values());
+      else for (const [, item] of [...items].sort(([a], [b]) => a - b)) list.push(item);
     }
     for (const [map, entries] of this.#maps) {
       for (const { key, value } of entries.values()) {
@@ -205,7 +214,7 @@ class InputBuilder {
   #assign(slot: Slot, key: string, value: string): void {
     if (slot.get() !== undefined) throw duplicate(key);
     const { shape } = slot;
-    if (shape.kind === "struct" || shape.kind === "map" || shape.kind === "list") {
+    if (!isScalar(shape)) {
       if (shape.kind !== "list" || !this.#emptyLists || value !== "")
         throw invalid(key, value, `a ${shape.kind}`);
       slot.set([]);
@@ -213,6 +222,10 @@ class InputBuilder {
     }
     slot.set(scalarValue(shape.kind, key, value));
   }
+}
+
+function isScalar(shape: AwsShape): shape is ScalarShape {
+  return shape.kind !== "struct" && shape.kind !== "list" && shape.kind !== "map";
 }
 
 interface MapEntry {

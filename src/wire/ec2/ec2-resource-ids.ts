@@ -79,40 +79,42 @@ const touches: ReadonlyMap<string, Touch> = new Map<string, Touch>([
 /** `vol-0abc`, `i-0123...`, `eipalloc-...`: a word, a dash, and the rest of an id. */
 const looksLikeAnId = /^[a-z][a-z0-9]*(?:-[a-z]+)*-[0-9a-f]{8,}$/;
 
-interface Leaf {
-  readonly path: readonly string[];
-  readonly text: string;
-}
+type Visit = (member: string, text: string, inPeers: boolean) => void;
 
-/** Texts of a decoded input, each with the members that lead to it; lists add nothing to the path. */
-function* leaves(value: unknown, path: readonly string[] = []): Iterable<Leaf> {
-  if (typeof value === "string") {
-    yield { path, text: value };
-  } else if (Array.isArray(value)) {
-    for (const item of value) yield* leaves(item, path);
-  } else if (value !== null && typeof value === "object") {
-    for (const [member, inner] of Object.entries(value as Members)) yield* leaves(inner, [...path, member]);
+/** Tags name no resource that a command touches, whatever their values look like. */
+const tagMembers: ReadonlySet<string> = new Set(["TagSpecifications", "Tags"]);
+
+/**
+ * Each text of a decoded input with the member that holds it; a list's items are its member's. `inPeers`: somewhere inside a rule's
+ * UserIdGroupPairs. Recursive calls instead of a generator with a path for each text: it runs for every change.
+ */
+function eachText(value: unknown, member: string, inPeers: boolean, visit: Visit): void {
+  if (typeof value === "string") visit(member, value, inPeers);
+  else if (Array.isArray(value)) for (const item of value) eachText(item, member, inPeers, visit);
+  else if (value !== null && typeof value === "object") {
+    for (const name of Object.keys(value)) {
+      eachText((value as Members)[name], name, inPeers || name === "UserIdGroupPairs", visit);
+    }
   }
-}
-
-/** A peer of a rule is named under GroupId too, but only the group that holds the rule is written. */
-function peersRead(path: readonly string[]): boolean {
-  return path.includes("UserIdGroupPairs");
 }
 
 export function ec2ResourceIds(operation: string, input: unknown): Ec2ResourceIds {
   const touch = touches.get(operation);
   const written = new Set<string>();
   const read = new Set<string>();
-  for (const { path, text } of leaves(input)) {
-    if (touch === undefined) {
+  if (touch === undefined) {
+    eachText(input, "", false, (_member, text) => {
       if (looksLikeAnId.test(text)) written.add(text);
-      continue;
+    });
+  } else {
+    for (const [name, value] of Object.entries(input as Members)) {
+      if (tagMembers.has(name)) continue;
+      eachText(value, name, name === "UserIdGroupPairs", (member, text, inPeers) => {
+        // A peer of a rule is named under GroupId too, but only the group that holds the rule is written.
+        if (touch.writes.includes(member) && !inPeers) written.add(text);
+        else if (inPeers || touch.reads?.includes(member) === true) read.add(text);
+      });
     }
-    const member = path.at(-1) ?? "";
-    if (path[0] === "TagSpecifications" || path[0] === "Tags") continue;
-    if (touch.writes.includes(member) && !peersRead(path)) written.add(text);
-    else if (touch.reads?.includes(member) || peersRead(path)) read.add(text);
   }
   for (const resourceId of written) read.delete(resourceId);
   return { written: [...written], read: [...read] };
