@@ -1,9 +1,10 @@
-/** `understudy vault verify | gc | repair`: whether the repository is whole, and what can be done where it is not. */
+/** `understudy vault verify | gc | restore-log | repair`: whether the repository is whole, and what can be done where it is not. */
 import type { Command } from "commander";
 import type { CommandContext } from "#cli/command-context.ts";
 import { formatBytes, formatTable } from "#cli/table.ts";
 import type {
   LostRangeView,
+  RestoredLogView,
   VaultFlags,
   VaultGarbageView,
   VaultRepairView,
@@ -50,6 +51,15 @@ export function addVaultCareCommands({ context, add, flagsOf, said }: VaultCareP
   });
 
   add(
+    "restore-log <environment>",
+    "bring an environment's write log back from the store, after the vault's data folder was lost or is an older copy; not while the vault serves it",
+    "understudy vault restore-log shop",
+  ).action(async (environment: string, _options, command: Command) => {
+    const restored = await tools.restoreLog(flagsOf(command), environment, context.signal);
+    said(context, command, restored, describeRestoredLog(restored));
+  });
+
+  add(
     "repair [volume]",
     "mend what can be mended, with --from out of a disk that still has it; exit code 9 if something stays lost",
     "understudy vault repair",
@@ -73,6 +83,15 @@ export function addVaultCareCommands({ context, add, flagsOf, said }: VaultCareP
       said(context, command, report, describeRepair(report));
       if (report.lost.length > 0) context.exitWith(damagedExit);
     });
+}
+
+function describeRestoredLog({ environment, segments, lastMs, putAside }: RestoredLogView): string {
+  const lines = [
+    `the write log of "${environment}" is back: ${segments} segments, up to ${new Date(lastMs).toISOString()}`,
+    "what was captured after that is lost; every disk is copied whole when the vault serves again",
+  ];
+  if (putAside !== null) lines.push(`what stood there is in ${putAside}`);
+  return lines.join("\n");
 }
 
 function describeVerification(report: VaultVerifyView): string {

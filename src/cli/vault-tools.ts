@@ -144,6 +144,16 @@ export interface WrittenDiskView {
   readonly earlier: string | null;
 }
 
+/** A write log that was brought back. */
+export interface RestoredLogView {
+  readonly environment: string;
+  readonly segments: number;
+  /** Of the last write that the store has. */
+  readonly lastMs: number;
+  /** Where what stood in the folder is now; null: nothing did. */
+  readonly putAside: string | null;
+}
+
 /** Errors of each: `config.*`, `vault.key`, `vault.damaged`, those of the store. */
 export interface VaultTools {
   init(flags: VaultFlags): Promise<{ readonly id: string; readonly store: string }>;
@@ -176,6 +186,7 @@ export interface VaultTools {
   ): Promise<void>;
   verify(flags: VaultFlags, depth: "quick" | "full", signal: AbortSignal): Promise<VaultVerifyView>;
   collectGarbage(flags: VaultFlags, signal: AbortSignal): Promise<VaultGarbageView>;
+  restoreLog(flags: VaultFlags, environment: string, signal: AbortSignal): Promise<RestoredLogView>;
   /** `source`: a disk that may still hold what was lost, as a file, a block device or an NBD URI. */
   repair(
     flags: VaultFlags,

@@ -14,11 +14,12 @@ import { systemClock } from "#kernel/clock.ts";
 import { makeFolder } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
-import { repairFrom, verifyWhole } from "#main/care-for-vault.ts";
+import { repairFrom, speakProgress, verifyWhole } from "#main/care-for-vault.ts";
 import { catContent, mountContent } from "#main/vault-content.ts";
 import { retentionPolicyOf } from "#main/retention-policy-of.ts";
 import { openVaultPlace, withVault } from "#main/vault-place.ts";
 import { keptGroups, listKeptPoints, type StoredPoint, unpackConfiguration } from "#recovery/kept-points.ts";
+import { bringBackLog } from "#recovery/desk/bring-back-log.ts";
 import { nbdSocketIn, openDesk } from "#recovery/desk/open-desk.ts";
 import type { FileRule } from "#recovery/priorities/file-rules.ts";
 import { deskSocketIn, serveDesk } from "#recovery/desk/serve-desk.ts";
@@ -73,6 +74,14 @@ export function createVaultTools(terminal: Terminal, openLog: () => Promise<Log>
     collectGarbage: async (flags, signal) =>
       withVault(flags, await openLog(), (vault) => vault.collectGarbage({ signal })),
 
+    restoreLog: async (flags, environment, signal) =>
+      withVault(flags, await openLog(), async (vault, { config }) => {
+        const { data: folder } = requireConfig(config, "restore-log");
+        const onProgress = speakProgress(terminal, systemClock, "brought back");
+        const own = { folder, group: environment, vault, clock: systemClock, signal, onProgress };
+        return { environment, ...(await bringBackLog(own)) };
+      }),
+
     repair: async (flags, source, signal) => {
       const log = await openLog();
       return withVault(flags, log, (vault) => repairFrom(terminal, vault, source, log, signal));
@@ -82,13 +91,8 @@ export function createVaultTools(terminal: Terminal, openLog: () => Promise<Log>
 
 async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: AbortSignal): Promise<void> {
   await withVault(flags, log, async (vault, { config, storage }) => {
-    if (config === undefined) {
-      throw new OperationalError(
-        "input.invalid",
-        "vault serve takes its vault from the configuration, not from --store",
-      );
-    }
-    const { data: folder, window, windowSize, foldEvery, retention, priorities } = config;
+    const served = requireConfig(config, "serve");
+    const { data: folder, window, windowSize, foldEvery, retention, priorities } = served;
     await makeFolder(folder);
     await using desk = await openDesk({
       folder,
@@ -105,7 +109,7 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
       },
     });
     await using _served = await serveDesk(desk, folder, log);
-    await using intake = await intakeOf(config, flags.config, { vault, desk, log });
+    await using intake = await intakeOf(served, flags.config, { vault, desk, log });
     const ready = {
       ready: true,
       store: storage.description,
@@ -118,6 +122,15 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
     );
     await aborted(signal);
   });
+}
+
+/** Errors: `input.invalid` where the vault was named on the command line: its folder is the configuration's. */
+function requireConfig(config: VaultConfig | undefined, verb: string): VaultConfig {
+  if (config !== undefined) return config;
+  throw new OperationalError(
+    "input.invalid",
+    `vault ${verb} takes its vault from the configuration, not from --store`,
+  );
 }
 
 function fileRuleOf(rule: VaultConfig["priorities"][number]): FileRule {

@@ -18,7 +18,7 @@ export function keptVolume(id: string): Resource {
 }
 
 export function captureUri(volume: string, epoch = 1): string {
-  const exportName = encodeExportName({ kind: "capture", group: environment, volume, epoch });
+  const exportName = encodeExportName({ kind: "capture", group: environment, volume, epoch, history: "" });
   return formatNbdUri({ address: { kind: "unix", path: "/vault.sock" }, exportName, tls: false });
 }
 

@@ -127,8 +127,21 @@ export class GroupDesk implements AsyncDisposable {
     return this.#sessions.markWhole(volume, session);
   }
 
-  openCapture(volume: string, epoch: number, signal: AbortSignal): Promise<NbdExport | undefined> {
-    return this.#sessions.openCapture(volume, epoch, signal);
+  /** Of the folder: a capture into another one is none into this. */
+  get history(): string {
+    return this.#record.current.history;
+  }
+
+  /**
+   * Undefined: there is no such volume, or the capture is one into a log that was here before. Its host would only bring what has changed since, and
+   * is given another target by whoever protects the volume, for which it copies all of it.
+   */
+  async openCapture(
+    capture: { readonly volume: string; readonly epoch: number; readonly history: string },
+    signal: AbortSignal,
+  ): Promise<NbdExport | undefined> {
+    if (capture.history !== this.history) return undefined;
+    return this.#sessions.openCapture(capture.volume, capture.epoch, signal);
   }
 
   openImage(volume: string, epoch: number): NbdExport | undefined {
@@ -281,7 +294,12 @@ export class GroupDesk implements AsyncDisposable {
 }
 
 /** What was opened is closed again when the rest cannot be: its folder is then free for the next try. */
-async function openLog({ group, folder, vault, clock }: GroupDeskOptions): Promise<OpenLog> {
+export async function openLog({
+  group,
+  folder,
+  vault,
+  clock,
+}: Pick<GroupDeskOptions, "group" | "folder" | "vault" | "clock">): Promise<OpenLog> {
   const segments = openSegmentFolder(join(folder, "log"));
   let log: WriteLog;
   try {

@@ -1,4 +1,5 @@
 /** What a group's desk must remember over a restart: a small file beside its log. */
+import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { z } from "zod";
 import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
@@ -22,6 +23,11 @@ const held = z.strictObject({
 
 const schema = z.strictObject({
   format: z.literal(1),
+  /**
+   * Made with the folder, and gone with it. Whoever captured into another folder knows from it that this one lacks what went there, and copies
+   * the whole disk again.
+   */
+  history: z.string().default(""),
   /** Writes under an older fencing epoch are refused. */
   epoch: z.int().nonnegative(),
   /** Moments that were asked to be served, and are not let go yet. */
@@ -31,8 +37,6 @@ const schema = z.strictObject({
 
 export type GroupRecord = z.output<typeof schema>;
 export type ServedRecord = z.output<typeof served>;
-
-export const emptyRecord: GroupRecord = { format: 1, epoch: 0, served: [], held: null };
 
 const pathIn = (folder: string): string => join(folder, "group.json");
 
@@ -47,9 +51,12 @@ export class GroupRecordFile {
     this.#current = current;
   }
 
-  /** Errors: `vault.damaged` when the file is not what was written. */
+  /** Made if absent. Errors: `vault.damaged` when the file is not what was written. */
   static async open(folder: string): Promise<GroupRecordFile> {
-    return new GroupRecordFile(folder, await readGroupRecord(folder));
+    const found = await readGroupRecord(folder);
+    const file = new GroupRecordFile(folder, found ?? freshRecord());
+    if (found === null) await file.change(() => ({}));
+    return file;
   }
 
   /** As it is on the disk. */
@@ -74,9 +81,13 @@ export class GroupRecordFile {
   }
 }
 
-async function readGroupRecord(folder: string): Promise<GroupRecord> {
+function freshRecord(): GroupRecord {
+  return { format: 1, history: randomBytes(8).toString("hex"), epoch: 0, served: [], held: null };
+}
+
+async function readGroupRecord(folder: string): Promise<GroupRecord | null> {
   const text = await readFileIfAny(pathIn(folder));
-  if (text === null) return emptyRecord;
+  if (text === null) return null;
   try {
     return schema.parse(JSON.parse(text));
   } catch (cause) {

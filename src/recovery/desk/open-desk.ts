@@ -51,6 +51,11 @@ export function nbdSocketIn(folder: string): string {
   return join(folder, "nbd.sock");
 }
 
+/** Where a group's log and its record are. */
+export function groupFolderIn(folder: string, group: string): string {
+  return join(folder, "groups", group);
+}
+
 /** Errors: `config.invalid` for a folder whose name is too long. A log that cannot be opened is an error of its own group's calls. */
 export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
   const { folder, vault, clock, log, window, foldEveryMs, priorities = [] } = options;
@@ -74,7 +79,7 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
   async function openExport(wanted: ExportName, signal: AbortSignal): Promise<NbdExport | undefined> {
     switch (wanted.kind) {
       case "capture":
-        return (await groups.get(wanted.group))?.openCapture(wanted.volume, wanted.epoch, signal);
+        return (await groups.get(wanted.group))?.openCapture(wanted, signal);
       case "image":
         return (await groups.get(wanted.group))?.openImage(wanted.volume, wanted.epoch);
       case "moment":
@@ -121,8 +126,9 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
 
   return {
     async protect(group, { volume, sizeBytes, epoch }) {
-      await (await groups.make(group)).protect(volume, sizeBytes, epoch);
-      return { uri: uriOf({ kind: "capture", group, volume, epoch }) };
+      const desk = await groups.make(group);
+      await desk.protect(volume, sizeBytes, epoch);
+      return { uri: uriOf({ kind: "capture", group, volume, epoch, history: desk.history }) };
     },
     release: async (group, volume) => (await known(group)).release(volume),
     fence: async (group, epoch) => (await groups.make(group)).fence(epoch),

@@ -80,7 +80,9 @@ export type LogEvent =
       readonly consistency: Consistency;
       /** Why it is not application-consistent although that was asked for. */
       readonly reason?: string;
-    };
+    }
+  /** The log was brought back from the store: what came between the record before this one and this one is lost. */
+  | { readonly type: "resumed" };
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 const isReason = (value: unknown): value is SynchronisingReason =>
@@ -112,6 +114,7 @@ export function decodeEvent(bytes: Buffer): LogEvent | undefined {
   const image = imageOf(value["image"]);
   if (value["image"] !== undefined && image === undefined) return undefined;
   const shown = image === undefined ? {} : { image };
+  if (type === "resumed") return { type };
   if (type === "cut") {
     const sound =
       typeof name === "string" &&
@@ -131,7 +134,7 @@ export function decodeEvent(bytes: Buffer): LogEvent | undefined {
 
 /** Changes the table in place. False: the event does not fit the table, which only damage explains. */
 export function applyEvent(table: Map<number, LogVolume>, event: LogEvent, sequence: number): boolean {
-  if (event.type === "cut") return true;
+  if (event.type === "cut" || event.type === "resumed") return true;
   const volume = table.get(event.index);
   if (event.type === "volume_added") {
     if (volume !== undefined) return false;

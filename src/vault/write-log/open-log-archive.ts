@@ -80,19 +80,26 @@ export async function openLogArchive(options: OpenArchiveOptions): Promise<LogAr
   };
 }
 
+export interface RestoreLogOptions extends Omit<OpenArchiveOptions, "points"> {
+  /** Bytes that have come, of so many. */
+  readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
+}
+
 /**
- * Brings a log's folder back from the store, so that `openWriteLog` goes on where the store ends. The folder must be empty; if this is
- * interrupted, empty it and begin again. Errors: as `openLogArchive`, and those of the disk.
+ * Brings a log's folder back from the store, so that `openWriteLog` goes on where the store ends (`afterLoss`). The folder must be
+ * empty; if this is interrupted, empty it and begin again. Errors: as `openLogArchive`, and those of the disk.
  */
 export async function restoreLogFolder(
-  options: Omit<OpenArchiveOptions, "points">,
+  options: RestoreLogOptions,
   folder: SegmentFolder,
-): Promise<{ readonly segments: number; readonly lastSequence: number }> {
-  const { signal } = options;
+): Promise<{ readonly segments: number; readonly lastSequence: number; readonly lastMs: number }> {
+  const { signal, onProgress } = options;
   if ((await folder.list()).length > 0)
     throw new OperationalError("state.conflict", `${folder.name} holds a write log already`);
   await using archive = await openLogArchive({ ...options, points: noPoints });
   const { segments } = archive.shelf;
+  const totalBytes = segments.reduce((sum, { end }) => sum + end.position, 0);
+  let doneBytes = 0;
   for (const segment of segments) {
     signal?.throwIfAborted();
     const bytes = await options.storage.get(segment.name, undefined, signal);
@@ -103,7 +110,10 @@ export async function restoreLogFolder(
     } finally {
       await file.close();
     }
+    doneBytes += bytes.length;
+    onProgress?.(doneBytes, totalBytes);
   }
   await folder.syncEntries();
-  return { segments: segments.length, lastSequence: archive.lastRecord.sequence };
+  const { sequence, timeMs } = archive.lastRecord;
+  return { segments: segments.length, lastSequence: sequence, lastMs: timeMs };
 }

@@ -79,6 +79,9 @@ function replayRecord(replay: Replay, segment: Segment, frame: ScannedFrame, rec
         frame.position,
         `event ${record.sequence} does not fit what was before it`,
       );
+    // Added anew after a loss: what was written before is no part of its content.
+    if (event.type === "volume_added" && event.id === replay.volumeId)
+      replay.index.dropThrough(record.sequence);
     if (before?.id !== replay.volumeId || event.type !== "volume_resized" || !beyondBase) return;
     applyResize(replay.index, before.sizeBytes, event.sizeBytes, record.sequence);
     return;
@@ -93,6 +96,13 @@ function tooOld(moment: Moment): OperationalError {
   return new OperationalError(
     "not_found",
     `the write log does not reach back to ${describeMoment(moment)}: choose a later moment, or a point`,
+  );
+}
+
+function lostRecord(sequence: number): OperationalError {
+  return new OperationalError(
+    "not_found",
+    `record ${sequence} was lost before it was shipped, when the write log was brought back from the store: choose another moment`,
   );
 }
 
@@ -168,6 +178,7 @@ export async function openMoment(
     try {
       await replaySegments(history, segments, replay, moment, signal);
       const volume = checkVolume(replay, segments, moment, options.evenIncomplete ?? false);
+      if ("sequence" in moment && replay.sequence !== moment.sequence) throw lostRecord(moment.sequence);
       // A point from before the volume was added anew (to a log that was begun anew) is no part of its content.
       const below = base !== undefined && base.sequence >= volume.added ? base : undefined;
       const baseReader = below === undefined ? undefined : await history.points.open(below, signal);

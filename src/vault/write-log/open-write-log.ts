@@ -1,13 +1,14 @@
 /** Opening a write log: what is there, where it ends, and the index of what no point holds yet. */
 import { OperationalError } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
+import { lastBeforeResumed } from "./after-loss.ts";
 import { applyRecord, applyResize } from "./apply-record.ts";
 import { ExtentIndex } from "./extent-index.ts";
 import type { LiveVolume } from "./live-volume.ts";
 import { logDamaged } from "./log-damage.ts";
 import { applyEvent, type LogVolume } from "./log-event.ts";
 import type { CommittedPoint } from "./point-store.ts";
-import type { ScannedFrame } from "./scan-segment.ts";
+import type { ScannedFrame, SegmentEnd } from "./scan-segment.ts";
 import type { LogHead } from "./segment-appender.ts";
 import { type LogRecord, recordKind } from "./segment-format.ts";
 import { openSegmentShelf, type Segment, type SegmentShelf } from "./segment-shelf.ts";
@@ -58,7 +59,7 @@ async function readBases(
       throw new OperationalError(
         "vault.damaged",
         `the write log of ${options.group} ends at record ${lastSequence}, and a point of ${volume.id} holds record ` +
-          `${newest.sequence}: the log's newest part is missing. Recover from the store, or begin a new log after it`,
+          `${newest.sequence}: the log's newest part is missing. Stop the vault, then: understudy vault restore-log ${options.group}`,
       );
     bases.set(volume.index, newest !== undefined && newest.sequence >= volume.added ? newest : undefined);
   }
@@ -133,6 +134,31 @@ function indexRecord(
   });
 }
 
+/** What the log knew of its volumes is not what their hosts have brought since: none of them is taken over. */
+async function resume(
+  options: OpenWriteLogOptions,
+  shelf: SegmentShelf,
+  last: SegmentEnd | undefined,
+  segment: Segment | undefined,
+  lost: ReadonlyMap<number, LogVolume>,
+): Promise<WriteLog> {
+  invariant(last !== undefined && segment !== undefined, "a log that was brought back has segments");
+  let highest = last.nextSequence - 1;
+  for (const { id } of lost.values()) {
+    const points = await options.points.list(options.group, id, options.signal);
+    highest = Math.max(highest, points.at(-1)?.sequence ?? 0);
+  }
+  const head: LogHead = {
+    ...last,
+    number: segment.header.number,
+    nextSequence: lastBeforeResumed(highest) + 1,
+    timeMs: last.lastTimeMs,
+  };
+  const log = new WriteLog(options, { shelf, head, table: new Map(), live: new Map(), tornTail: undefined });
+  await log.appendEvent({ type: "resumed" });
+  return log;
+}
+
 /**
  * Opens the log in the folder, or begins one. Cuts a torn tail (`tornTail` says so), and reads no hole over.
  * Errors: `vault.damaged`, `vault.key`, `store.failing`, `input.invalid`. A new log where points
@@ -152,6 +178,7 @@ export async function openWriteLog(options: OpenWriteLogOptions): Promise<WriteL
     await folder.syncEntries();
   }
   const table = await readTable(shelf, signal);
+  if (options.afterLoss === true) return resume(options, shelf, last, segment, table);
   const bases = await readBases(options, table, (last?.nextSequence ?? 1) - 1);
   const live = await readIndexes(shelf, table, bases, signal);
   const start = options.startAfter;

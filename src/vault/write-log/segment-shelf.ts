@@ -1,5 +1,6 @@
 /** The segments that there are: their facts in memory, their files opened as needed, and who stands on them. */
 import { invariant } from "#kernel/invariant.ts";
+import { follows, mayHaveLost } from "./after-loss.ts";
 import { logDamaged, logKeyWrong } from "./log-damage.ts";
 import { chunkLength, chunkPosition, type FrameData, readChunks } from "./read-chunk.ts";
 import { type ScanDepth, type ScannedFrame, scanSegment, type SegmentEnd } from "./scan-segment.ts";
@@ -303,6 +304,7 @@ export async function openSegmentShelf(
       ended: true,
     });
   }
+  await findLosses(shelf, signal);
   const segment = shelf.segments.at(-1);
   const last = segment === undefined ? undefined : await scanLast(shelf, segment, signal);
   if (segment !== undefined && last !== undefined) segment.end = last;
@@ -311,6 +313,21 @@ export async function openSegmentShelf(
     await folder.syncEntries();
   }
   return { shelf, last };
+}
+
+/** A segment's end is its successor's beginning, but for where records were lost between the two. */
+async function findLosses(shelf: SegmentShelf, signal: AbortSignal | undefined): Promise<void> {
+  for (const [index, segment] of shelf.segments.entries()) {
+    const next = shelf.segments[index + 1]?.header;
+    if (next === undefined || !mayHaveLost(segment.header.firstSequence, next.firstSequence)) continue;
+    const end = await shelf.withFile(segment, (file) =>
+      scanSegment({ ...segment, file, depth: "directory", visit: () => {}, signal }),
+    );
+    const isEnd = end.position === next.previousEnd && end.tag.equals(next.previousTag);
+    if (!isEnd || !follows(next.firstSequence, end.nextSequence))
+      throw logDamaged(segment.name, end.position, "the next segment does not follow its last frame");
+    segment.end = { ...segment.end, nextSequence: end.nextSequence };
+  }
 }
 
 /** Without an end that is known: this one may have a torn tail. */

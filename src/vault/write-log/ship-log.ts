@@ -69,13 +69,13 @@ export class LogShipper implements AsyncDisposable {
       throw new OperationalError(
         "vault.damaged",
         `the write log of ${log.group} ends at record ${log.lastRecord.sequence}, and the store holds records up to ` +
-          `${shipper.#shippedSequence}: the log's newest part is missing. Recover from the store, or begin a new log after it`,
+          `${shipper.#shippedSequence}: the log's newest part is missing. Stop the vault, then: understudy vault restore-log ${log.group}`,
       );
     const first = log.shelf.segments[0]?.header;
     if (shipper.#shippedSequence > 0 && first?.number === 1 && first.firstSequence > 1)
       throw new OperationalError(
         "state.conflict",
-        `the write log of ${log.group} was begun anew, and the store holds an earlier one: restore its folder from the store first`,
+        `the write log of ${log.group} was begun anew, and the store holds an earlier one. Stop the vault, then: understudy vault restore-log ${log.group}`,
       );
     log.onSegmentEnded = () => shipper.#kick();
     shipper.#kick();

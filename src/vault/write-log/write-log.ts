@@ -66,6 +66,8 @@ export interface OpenWriteLogOptions {
   readonly limits?: Partial<WriteLogLimits>;
   /** Where a log that is begun in an empty folder starts, when points of an earlier one exist. */
   readonly startAfter?: { readonly sequence: number; readonly timeMs: number };
+  /** It was brought back from the store, and its newest part is lost: it goes on with no volumes, and numbers that were never given. */
+  readonly afterLoss?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -205,7 +207,7 @@ export class WriteLog implements LogHistory, AsyncDisposable {
       throw new OperationalError(
         "state.conflict",
         `a point of ${id} holds record ${newest.sequence}, and this log is at ${this.lastTaken.sequence}: it was begun anew. ` +
-          "Restore its folder from the store, or begin it after that record",
+          `Stop the vault, then: understudy vault restore-log ${this.group}`,
       );
     const index = Math.max(-1, ...this.#table.keys()) + 1;
     await this.appendEvent({ type: "volume_added", index, id, sizeBytes });

@@ -177,6 +177,7 @@ test(`no acknowledged write is missing after ${rounds} deaths (WRITE_LOG_SEED=${
   t.after(() => rm(folder, { recursive: true, force: true }));
   const passphrase = "kill sweep";
   const storage = await openFolderStorage(join(folder, "store"));
+  t.after(() => storage.close());
   const unlock = { passphrase: new Secret(passphrase) };
   await using vault: Vault = await initVault({ storage, unlock, scrypt: { N: 2, r: 1, p: 1 }, threads: 0 });
   const options: ChildOptions = {
