@@ -49,6 +49,8 @@ export const startRunBody = z.strictObject({
   servers: z.array(z.string().min(1).max(255)).min(1).max(1000).optional(),
   /** A restore only: the disks are replaced at once, and their content comes over while their servers run. */
   live: z.boolean().optional(),
+  /** A restore only, instead of `at`: disks that are part old and part new are taken as they are. */
+  asItIs: z.boolean().optional(),
   /** A drill stands so long to be looked at, in milliseconds; at most a day. */
   holdMs: z.number().int().min(0).max(86_400_000).optional(),
 });

@@ -26,6 +26,7 @@ export function registerRunRoutes(app: TypedApp, controlPlane: ControlPlane): vo
         ...(request.body.volumes === undefined ? {} : { volumes: request.body.volumes }),
         ...(request.body.servers === undefined ? {} : { servers: request.body.servers }),
         ...(request.body.live === undefined ? {} : { live: request.body.live }),
+        ...(request.body.asItIs === undefined ? {} : { asItIs: request.body.asItIs }),
         ...(request.body.holdMs === undefined ? {} : { holdMs: request.body.holdMs }),
       });
       return reply.status(202).send(run);

@@ -109,6 +109,10 @@ test("a point is its write; a time is a time", async () => {
     [["point", "verify", "point-1"], { kind: "drill", reason: "to verify point-1", at, sequence: 41 }],
     [["restore", "vol-2", "--at", time, "--confirm", "vol-2"], { kind: "restore", volumes: ["vol-2"], at }],
     [
+      ["restore", "vol-2", "--as-it-is", "--confirm", "vol-2"],
+      { kind: "restore", volumes: ["vol-2"], asItIs: true },
+    ],
+    [
       ["restore", "vol-2", "shop", "--point", "point-1", "--confirm", "vol-2"],
       { kind: "restore", volumes: ["vol-2"], at, sequence: 41 },
     ],
@@ -139,6 +143,8 @@ test("what can't be undone begins nothing without its confirmation, and no momen
     [["recover", "--live", "--at", "2026-03-01T12:00:00Z", "--isolated", "--hold", "5", "--here"], 2],
     [["recover", "--live", "--here", "--at", "2026-03-01T12:00:00Z", "--force", "--confirm", "shop"], 2],
     [["restore", "vol-2", "--confirm", "vol-2"], 2],
+    [["restore", "vol-2", "--as-it-is", "--at", "2026-03-01T12:00:00Z", "--confirm", "vol-2"], 2],
+    [["restore", "vol-2", "--as-it-is"], 3],
     [["recover", "--at", "2026-03-01T12:00:00Z", "--point", "point-1", "--confirm", "shop"], 2],
     [["recover", "--point", "point-9", "--confirm", "shop"], 4],
     [["recover", "--at", "2026-03-01T12:00:00Z", "--force", "--confirm", "shop"], 2],

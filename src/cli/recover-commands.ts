@@ -90,20 +90,37 @@ function addRestore(program: Command, context: CommandContext): void {
       "write a volume back to a moment, in place; its servers are stopped for it, and started again",
     )
     .option("--confirm <volume>", "instead of typing the volume's name")
+    .option(
+      "--as-it-is",
+      "instead of a moment: what a restore that broke off has left, part old and part new, is believed, and its servers start",
+    )
     .addHelpText(
       "after",
       examples(
         'understudy restore vol-0a1b2c3d --at "20s ago"',
         "understudy restore vol-0a1b2c3d shop --point point-1a2b3c4d --confirm vol-0a1b2c3d",
+        'understudy restore vol-0a1b2c3d --as-it-is --reason "the vault is gone for good"',
       ),
     );
   withRun(withMoment(command, "the volume")).action(
-    async (volume: string, name: string | undefined, options: RunFlags, self: Command) => {
+    async (
+      volume: string,
+      name: string | undefined,
+      options: RunFlags & { readonly asItIs?: boolean },
+      self: Command,
+    ) => {
+      const { asItIs = false } = options;
+      if (asItIs && (options.at !== undefined || options.point !== undefined)) {
+        throw new OperationalError("input.invalid", "--as-it-is goes without a moment: nothing is written");
+      }
       const flags = globalFlags(self);
       const api = await openApi(context, flags);
       const environment = await chooseEnvironment(api, name);
-      const moment = await momentOf(api, environment, options, true);
-      const what = `${volume} is written over with its content of ${describeMoment(moment)}, and its servers are stopped for it.`;
+      const moment = asItIs ? { asItIs } : await momentOf(api, environment, options, true);
+      const what =
+        "asItIs" in moment
+          ? `${volume} is taken as it is, part old and part new, and its servers start with that.`
+          : `${volume} is written over with its content of ${describeMoment(moment)}, and its servers are stopped for it.`;
       await confirmTyped(context, volume, what, options.confirm);
       await beginRun(context, api, environment, {
         body: { kind: "restore", reason: options.reason, volumes: [volume], ...moment },

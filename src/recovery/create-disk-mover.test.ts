@@ -70,6 +70,22 @@ test("a restore that breaks off half-way keeps machines away until it was done t
     assert.deepEqual(await mover.given("east", disk.targetId), { sequence: 7 });
   }));
 
+test("a disk that is half restored is taken as it is when a person says so, and no other", () =>
+  move(async ({ mover, host, target, openings }) => {
+    await mover.accept("east", disk.targetId, signal);
+    assert.equal(await mover.given("east", disk.targetId), null);
+    openings.set("disk:vol-1", () => memoryDisk(target, 2));
+    await assert.rejects(mover.restore("east", disk, moment, signal));
+    const [before] = [Buffer.from(target)];
+    openings.set("vault:moment", () => {
+      throw new OperationalError("nbd.unreachable", "the vault is gone for good");
+    });
+    for (let said = 0; said < 2; said += 1) await mover.accept("east", disk.targetId, signal);
+    assert.ok(!host.exported.has("vol-1"), "machines start with it again");
+    assert.equal(await mover.given("east", disk.targetId), null);
+    assert.deepEqual(target, before);
+  }));
+
 test("a restore whose disk can't be opened leaves it as it was", () =>
   move(async ({ mover, host, openings }) => {
     openings.set("disk:vol-1", () => {

@@ -196,6 +196,13 @@ export function createDiskMover(ports: DiskMoverPorts): DiskMover {
 
     restore,
 
+    async accept(site, volumeId, signal) {
+      if ((await contentOf(store, { environment, site, volumeId })) !== "half") return;
+      await hostOf(site).endExport(volumeId, signal);
+      await remember(site, volumeId, await lineageOf(store, environment, site, volumeId), null);
+      ports.log.warn({ site, volume: volumeId }, "a disk that is part old and part new is taken as it is");
+    },
+
     async replace(site, disk, { moment, token }, signal) {
       const host = hostOf(site);
       const { lineage, uri } = await pinned(site, disk, moment, signal);

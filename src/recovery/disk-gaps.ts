@@ -51,7 +51,7 @@ export function gapsOfDisks(facts: DiskFacts): readonly Gap[] {
     code: "data.half_restored",
     severity: "lost",
     resource: { kind: "volume", id },
-    message: `volume ${id} is part old and part new, since a restore of it broke off: its servers start when a restore of it has come to its end`,
+    message: `volume ${id} is part old and part new, since a restore of it broke off: its servers start when a restore of it has come to its end, or when it is taken as it is ("understudy restore ${id} --as-it-is")`,
   }));
   return [...facts.disks.flatMap((disk) => gapOf(disk, facts) ?? []), ...half, ...pointsGap(facts)];
 }

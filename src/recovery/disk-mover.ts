@@ -58,6 +58,12 @@ export interface DiskMover {
   given(site: string, volumeId: ResourceId): Promise<KeptContent>;
 
   /**
+   * A disk that is part old and part new is taken as it is, since a person says so: its host starts machines with it again. Any other
+   * stays as it is too.
+   */
+  accept(site: string, volumeId: ResourceId, signal: AbortSignal): Promise<void>;
+
+  /**
    * Whether `restore` or `replace` could begin: the vault serves the moment, its content can be read and has room, and the site has a
    * host that answers. Errors: what is in the way.
    */

@@ -85,6 +85,8 @@ export interface RunRequest {
   readonly servers?: readonly string[];
   /** A restore only: the disks are replaced at once, and their content comes over while their servers run. */
   readonly live?: boolean;
+  /** A restore only, instead of a moment: disks that an earlier one left part old and part new are taken as they are. */
+  readonly asItIs?: boolean;
   /** A drill stands for so long after it was verified, to be looked at, in milliseconds. */
   readonly holdMs?: number;
 }

@@ -40,6 +40,8 @@ export interface MoveInput {
   readonly volumes?: readonly ResourceId[];
   /** A restore only: the disks are replaced at once, and their content comes over while their servers run. */
   readonly live?: boolean;
+  /** Of a restore: the disks are taken as they are. */
+  readonly asItIs?: boolean;
   /** A drill only: these servers and what they need; absent: everything. */
   readonly servers?: readonly ResourceId[];
   /** A drill only: how long it stands after it was verified. */

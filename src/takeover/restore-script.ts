@@ -19,7 +19,8 @@ import type { Stage } from "#takeover/stage.ts";
 const patienceMs = 60_000;
 
 export function restoreScript(stage: Stage, run: StoredRun): RunScript {
-  const { live = false, force } = moveInput(run.input);
+  const { live = false, asItIs = false, force } = moveInput(run.input);
+  if (asItIs) return acceptScript(stage);
   // What is replaced is not there any more: it has to be in the vault, unless a person says that it need not.
   const keep = (name: string): readonly Step[] =>
     live && !force ? [{ name, execute: (context) => keepLastWrites(stage, context) }] : [];
@@ -49,6 +50,42 @@ export function restoreScript(stage: Stage, run: StoredRun): RunScript {
       effects: [forgetContents(stage.store, stage.settings.id)],
     }),
   };
+}
+
+/** The way out where the vault is gone for good: nothing is written, and what a restore that broke off has left is believed. */
+function acceptScript(stage: Stage): RunScript {
+  return {
+    steps: [
+      { name: "check-disks", execute: (context) => checkHalf(stage, context) },
+      { name: "accept-disks", execute: (context) => acceptDisks(stage, context) },
+      { name: "start-servers", execute: (context) => startWanted(stage, context) },
+    ],
+    rollback: [],
+    patienceMs,
+    conclude: (_results, ended) => ({
+      state: ended === "done" ? "succeeded" : ended,
+      error: null,
+      effects: [],
+    }),
+  };
+}
+
+async function checkHalf(stage: Stage, { run }: StepContext): Promise<StepResult> {
+  const { from } = moveInput(run.input);
+  for (const volume of volumesOf(run)) {
+    if ((await diskMover(stage).given(from, volume)) === "half") continue;
+    throw new OperationalError(
+      "state.conflict",
+      `no restore of volume ${volume} has broken off: there is nothing to be taken as it is`,
+    );
+  }
+  return { summary: `a restore of ${volumesOf(run).join(", ")} has broken off` };
+}
+
+async function acceptDisks(stage: Stage, { run, signal }: StepContext): Promise<StepResult> {
+  const { from } = moveInput(run.input);
+  for (const volume of volumesOf(run)) await diskMover(stage).accept(from, volume, signal);
+  return { summary: `${volumesOf(run).join(", ")} is taken as it is, part old and part new` };
 }
 
 function volumesOf(run: StoredRun): readonly ResourceId[] {
@@ -128,13 +165,23 @@ async function startUntouched(stage: Stage, { run, results, signal }: StepContex
       `volume ${volume} was written to already, so that its servers stay stopped: begin the restore again, or one to another moment`,
     );
   }
+  const { summary } = await startWanted(stage, { run, signal });
+  return { summary: `no disk was changed; ${summary}` };
+}
+
+/** Those that the environment's record says are to run. */
+async function startWanted(
+  stage: Stage,
+  { run, signal }: Pick<StepContext, "run" | "signal">,
+): Promise<StepResult> {
+  const { from } = moveInput(run.input);
   const state = await stage.settledState(signal);
   const users = serversOfVolumes(state, new Set(volumesOf(run)));
   const wanted = [...state.resources()].flatMap((one) =>
     one.kind === "server" && users.has(one.id) && one.spec.power === "running" ? [one.id] : [],
   );
   const changed = await setPower(stage, from, wanted, "running", signal);
-  return { summary: `no disk was changed; ${changed} servers started again at ${from}` };
+  return { summary: `${changed} servers started again at ${from}` };
 }
 
 async function startServers(stage: Stage, { run, results, signal }: StepContext): Promise<StepResult> {

@@ -101,6 +101,10 @@ test("a restore names its volumes and its moment, a write its time, and nothing 
     [{ ...asked, kind: "restore" }, part],
     [{ ...asked, kind: "drill", sequence: 7 }, {}],
     [{ ...asked, kind: "drill", live: true }, {}],
+    [{ ...asked, kind: "drill", asItIs: true }, {}],
+    [{ ...asked, kind: "restore", asItIs: true }, {}],
+    [{ ...asked, kind: "restore", asItIs: true, at: 5 }, part],
+    [{ ...asked, kind: "restore", asItIs: true, live: true }, part],
   ] as const) {
     assert.throws(() => prepareRun(store, systemClock, record, request, named), { code: "input.invalid" });
   }

@@ -58,11 +58,10 @@ export function prepareRun(
   if (force && request.reason.trim().length < 3) {
     throw new OperationalError("input.invalid", "to force a run, say why: the reason is kept with it");
   }
-  if (kind === "restore" && (request.at === undefined || part.volumes === undefined)) {
-    throw new OperationalError("input.invalid", "a restore needs its volumes and its moment");
-  }
-  if (kind !== "restore" && request.live === true) {
-    throw new OperationalError("input.invalid", `a ${kind} is no restore: \`live\` means nothing there`);
+  if (kind === "restore") checkRestore(request, part);
+  else if (request.live === true || request.asItIs === true) {
+    const means = request.live === true ? "live" : "asItIs";
+    throw new OperationalError("input.invalid", `a ${kind} is no restore: \`${means}\` means nothing there`);
   }
   if (request.sequence !== undefined && request.at === undefined) {
     throw new OperationalError("input.invalid", "a write is named together with its time: give `at` too");
@@ -78,6 +77,7 @@ export function prepareRun(
     ...(part.volumes === undefined ? {} : { volumes: part.volumes }),
     ...(part.servers === undefined ? {} : { servers: part.servers }),
     ...(request.live === undefined ? {} : { live: request.live }),
+    ...(request.asItIs === undefined ? {} : { asItIs: request.asItIs }),
     ...(request.holdMs === undefined ? {} : { holdMs: request.holdMs }),
   };
   const phase = phaseDuring(kind, record.phase);
@@ -93,6 +93,18 @@ export function prepareRun(
     },
     effects: phase === null ? [] : [moveEnvironment(store, clock, record, { phase, epoch })],
   };
+}
+
+function checkRestore({ at, live, asItIs }: RunRequest, { volumes }: RunPart): void {
+  if (asItIs === true && (at !== undefined || live === true)) {
+    throw new OperationalError(
+      "input.invalid",
+      "disks are taken as they are, or brought to a moment: not both at once",
+    );
+  }
+  if (volumes === undefined || (at === undefined && asItIs !== true)) {
+    throw new OperationalError("input.invalid", "a restore needs its volumes and its moment");
+  }
 }
 
 /** What an environment in need does not wait for: nothing that serves hangs on it. */

@@ -399,3 +399,22 @@ test("a restore that broke off half-way starts nothing, until it was done to its
     assert.equal(powerAt(world, "east", database), "running");
     world.disks.judge();
   }));
+
+test("a disk that is part old and part new is believed when a person says so, and then its servers start", () =>
+  tell({}, async ({ world, database }) => {
+    const volumes = [volumeIdOf(world)];
+    const whole = await toItsEnd(world, await begin(world, "restore", { volumes, asItIs: true }));
+    assert.equal(whole.state, "rolled_back");
+    assert.match(whole.error ?? "", /nothing to be taken as it is/u);
+    world.disks.trouble = ({ what }) =>
+      what === "torn_restore"
+        ? new OperationalError("nbd.unreachable", "the vault is gone for good")
+        : undefined;
+    await toItsEnd(world, await begin(world, "restore", { volumes, at: world.clock.now() }));
+    assert.equal(powerAt(world, "east", database), "stopped");
+    const run = await toItsEnd(world, await begin(world, "restore", { volumes, asItIs: true }));
+    assert.equal(run.state, "succeeded", run.error ?? "");
+    assert.equal(powerAt(world, "east", database), "running");
+    const again = await toItsEnd(world, await begin(world, "restore", { volumes, asItIs: true }));
+    assert.notEqual(again.state, "succeeded");
+  }));

@@ -39,7 +39,7 @@ export interface WorldOfDisks {
 
 /** What a call of the mover meets; undefined: what it meets by chance. */
 export type DiskTrouble = (call: {
-  readonly what: "moment" | "settle" | "seed" | "check" | "restore" | "torn_restore";
+  readonly what: "moment" | "settle" | "seed" | "check" | "restore" | "accept" | "torn_restore";
   readonly volume: string | null;
 }) => OperationalError | undefined;
 
@@ -163,6 +163,11 @@ export class SimulatedDisks {
         await this.#reach(site as SiteName);
       },
       restore,
+      accept: async (site, volumeId) => {
+        this.#refuse("accept", volumeId);
+        if ((await contentOf(store, { environment, site, volumeId })) === "half")
+          await remember(site, volumeId, null);
+      },
       replace: async (site, disk, { moment }) => {
         if (await this.#fill(servingSite() as SiteName, site as SiteName, disk, moment))
           this.met.restores += 1;
