@@ -39,6 +39,7 @@ export interface Stage {
 
 export interface Served extends AsyncDisposable {
   readonly desk: VaultDesk;
+  readonly pid: number;
   kill(): Promise<void>;
 }
 
@@ -125,6 +126,7 @@ async function serve(t: TestContext, folder: string): Promise<Served> {
   const desk = connectDesk(join(folder, "vd"));
   return {
     desk,
+    pid: child.pid ?? 0,
     async kill() {
       await desk[Symbol.asyncDispose]();
       await end("SIGKILL");
