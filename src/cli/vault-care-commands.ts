@@ -87,7 +87,9 @@ export function addVaultCareCommands({ context, add, flagsOf, said }: VaultCareP
 
 function describeRestoredLog({ environment, segments, lastMs, putAside }: RestoredLogView): string {
   const lines = [
-    `the write log of "${environment}" is back: ${segments} segments, up to ${new Date(lastMs).toISOString()}`,
+    segments === 0
+      ? `nothing of the write log of "${environment}" was in the store: a new one is begun, and its points are as they were`
+      : `the write log of "${environment}" is back: ${segments} segments, up to ${new Date(lastMs).toISOString()}`,
     "what was captured after that is lost; every disk is copied whole when the vault serves again",
   ];
   if (putAside !== null) lines.push(`what stood there is in ${putAside}`);

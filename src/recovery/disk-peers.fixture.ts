@@ -113,7 +113,7 @@ export class FakeVault {
   readonly desk: VaultDesk = {
     protect: async (_group: string, { volume, epoch }: { volume: string; epoch: number }) => {
       if (!this.kept.has(volume)) this.keep(volume, { state: "synchronising", reason: "first_copy" });
-      return { uri: captureUri(volume, epoch) };
+      return { uri: captureUri(volume, epoch), history: "" };
     },
     release: async (_group: string, volume: string) => {
       this.did.push(`release ${volume}`);

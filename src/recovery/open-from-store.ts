@@ -98,23 +98,24 @@ async function openAt(
   volume: string,
   atMs: number | null,
   signal: AbortSignal,
-): Promise<{ readonly reader: MomentReader; readonly timeMs: number }> {
-  let refused: unknown;
+): Promise<{ readonly reader: MomentReader; readonly timeMs: number; readonly earlier: string | null }> {
+  let refused: OperationalError | undefined;
   try {
     const wanted = { timeMs: atMs ?? archive.lastRecord.timeMs };
     const reader = await openMoment(archive, volume, wanted, { signal });
-    if (reader.volume.image === undefined) return { reader, timeMs: reader.timeMs };
+    if (reader.volume.image === undefined) return { reader, timeMs: reader.timeMs, earlier: null };
     await reader[Symbol.asyncDispose]();
   } catch (error) {
     if (!isOperational(error, "state.conflict")) throw error;
-    refused = error;
+    refused = error as OperationalError;
   }
+  // While it was copied again, also after a log was brought back: the moment before that.
   const whole = await lastWholeMoment(archive, atMs ?? undefined, signal);
   if (whole === undefined) throw refused ?? nothingWhole(volume);
   const reader = await openMoment(archive, volume, { sequence: whole.sequence }, { signal });
-  if (refused === undefined || reader.volume.image !== undefined) return { reader, timeMs: whole.timeMs };
-  await reader[Symbol.asyncDispose]();
-  throw refused;
+  const isImage = reader.volume.image !== undefined;
+  const earlier = refused === undefined || isImage ? null : publicMessage(refused);
+  return { reader, timeMs: whole.timeMs, earlier };
 }
 
 function nothingWhole(volume: string): OperationalError {
@@ -158,7 +159,7 @@ async function openLogged(
   });
   try {
     const last = archive.lastRecord;
-    const { reader, timeMs } = await openAt(archive, volume, atMs, signal);
+    const { reader, timeMs, earlier } = await openAt(archive, volume, atMs, signal);
     const beyond = atMs !== null && atMs > last.timeMs;
     return {
       reader,
@@ -167,7 +168,9 @@ async function openLogged(
       sequence: reader.sequence,
       from: "log",
       point: null,
-      earlier: beyond ? `what was shipped of the log ends at ${new Date(last.timeMs).toISOString()}` : null,
+      earlier: beyond
+        ? `what was shipped of the log ends at ${new Date(last.timeMs).toISOString()}`
+        : earlier,
       async [Symbol.asyncDispose]() {
         await reader[Symbol.asyncDispose]();
         await archive[Symbol.asyncDispose]();

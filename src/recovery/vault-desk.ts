@@ -38,6 +38,8 @@ export interface GroupStatus {
   readonly group: string;
   /** Writes under an older fencing epoch are refused. */
   readonly epoch: number;
+  /** Of the vault's folder for the group: what was sent into another one is not here. */
+  readonly history: string;
   readonly volumes: readonly KeptVolume[];
   /** The last whole moment; null while there is none. */
   readonly last: DiskMoment | null;
@@ -68,14 +70,14 @@ export interface PinnedMoment {
 
 export interface VaultDesk extends AsyncDisposable {
   /**
-   * Takes in a volume of a group, or goes on with it; a larger size is taken over. Answers where its writes go. Errors: `state.fenced`
-   * under an epoch older than the group's.
+   * Takes in a volume of a group, or goes on with it; a larger size is taken over. Answers where its writes go, and the group's history
+   * (`GroupStatus`). Errors: `state.fenced` under an epoch older than the group's.
    */
   protect(
     group: string,
     volume: { readonly volume: string; readonly sizeBytes: number; readonly epoch: number },
     signal: AbortSignal,
-  ): Promise<{ readonly uri: string }>;
+  ): Promise<{ readonly uri: string; readonly history: string }>;
 
   /** Takes in no more writes of it; what was captured stays as long as the policy says. */
   release(group: string, volume: string, signal: AbortSignal): Promise<void>;

@@ -2,7 +2,7 @@
  * Whether a flush is waited for on the spot, or made beside the event loop. A quick disk flushes in a tenth of a millisecond, which is
  * less than the way to another thread and back takes; a slow one would stop everything for as long as it takes. So
  * flushes are made at once, and each slow one is paid for: for twenty times as long as it took the others are made beside the loop.
- * However slow the disk is, that holds the loop for a twentieth of the time at most.
+ * Slow ones, however slow, hold the loop for a twentieth of the time at most.
  */
 const slowMs = 0.5;
 const pausePerMs = 20;

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
-import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { systemClock } from "#kernel/clock.ts";
 import { Secret } from "#kernel/secret.ts";
 import type { NbdClient } from "#nbd/nbd-client.ts";
 import type { DiskMoment } from "#recovery/disk-mover.ts";
+import { openFromStore } from "#recovery/open-from-store.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
+import { until } from "#testing/until.ts";
 import { openVault } from "#vault/open-vault.ts";
 import type { BlobStorage } from "#vault/storage/blob-storage.ts";
 import { faultyStorage } from "#vault/storage/faulty-storage.ts";
@@ -34,6 +36,7 @@ const protect = (desk: VaultDesk): Promise<{ readonly uri: string }> =>
 /** A host that copies its disk from the beginning: these blocks, and nothing else. */
 async function copyWhole(desk: VaultDesk, blocks: ReadonlyMap<number, number>): Promise<NbdClient> {
   const host = await connect((await protect(desk)).uri);
+  await host.zero(0, sizeBytes);
   for (const [offset, fill] of blocks) await host.write(offset, block(fill));
   await desk.markWhole(group, volume, await sessionOf(desk), signal);
   return host;
@@ -199,4 +202,166 @@ test("what was never shipped cannot be brought back", () =>
   inFolder(async (folder) => {
     await (await openDeskProcess(folder, { make: true }))[Symbol.asyncDispose]();
     await assert.rejects(bringBack(folder), { code: "not_found" });
+  }));
+
+/** The log of a disk that is whole is in the store; nobody writes any more. */
+async function shipWhole(folder: string, fill: number): Promise<void> {
+  await using process = await openDeskProcess(folder, { make: true });
+  await using _host = await copyWhole(process.desk, new Map([[0, fill]]));
+  await process.desk.moment(group, null, signal);
+  await shipped(process.desk);
+}
+
+const away = (inner: BlobStorage): BlobStorage =>
+  faultyStorage(inner, (operation, _number, name) =>
+    operation === "put" && name.startsWith("log/") ? "before" : "none",
+  );
+
+test("an older copy's fencing epoch and served moments count, a lost one's epoch is learnt anew", () =>
+  inFolder(async (folder) => {
+    const taker = { site: "west", volumeId: "vol-2" };
+    let pinned: string;
+    {
+      await using process = await openDeskProcess(folder, { make: true });
+      await using _host = await copyWhole(process.desk, new Map([[0, 3]]));
+      const moment = await process.desk.moment(group, null, signal);
+      pinned = (await process.desk.pin(group, volume, moment, taker, signal)).uri;
+      await process.desk.fence(group, 5, signal);
+      await shipped(process.desk);
+    }
+    await cp(join(folder, "data"), join(folder, "older"), { recursive: true });
+    {
+      await using process = await openDeskProcess(folder);
+      const { uri } = await process.desk.protect(group, { volume, sizeBytes, epoch: 5 }, signal);
+      await using host = await connect(uri);
+      await host.write(0, block(9));
+      await shipped(process.desk);
+    }
+    await rm(join(folder, "data"), { recursive: true });
+    await rename(join(folder, "older"), join(folder, "data"));
+    await bringBack(folder);
+    {
+      await using process = await openDeskProcess(folder);
+      await assert.rejects(protect(process.desk), { code: "state.fenced" });
+      await using reader = await connect(pinned);
+      assert.equal((await reader.read(0, 1))[0], 3, "who reads a moment goes on reading it");
+    }
+    await rm(join(folder, "data"), { recursive: true });
+    await bringBack(folder);
+    await using process = await openDeskProcess(folder);
+    await process.desk.protect(group, { volume, sizeBytes, epoch: 6 }, signal);
+    await assert.rejects(protect(process.desk), { code: "state.fenced" });
+  }));
+
+test("the last moment before a loss is what there is, also when the window has left it, until the disk was copied", () =>
+  inFolder(async (folder) => {
+    await shipWhole(folder, 7);
+    await rm(join(folder, "data"), { recursive: true });
+    await bringBack(folder);
+    const window = { windowMs: 1, windowBytes: 2 ** 30 };
+    await using process = await openDeskProcess(folder, { window, foldEveryMs: 100 });
+    const { desk, vault } = process;
+    const found = async (): Promise<readonly [string, number | undefined]> => {
+      await using content = await openFromStore(vault, { volume, atMs: null }, signal);
+      return [content.from, (await content.reader.read(0, 1))[0]];
+    };
+    assert.deepEqual(await found(), ["log", 7], "with nothing but the store");
+    await using host = await connect((await protect(desk)).uri);
+    for (let fill = 1; fill <= 20; fill += 1) {
+      await host.write(65_536 + fill * 4096, block(fill));
+      await systemClock.sleep(100);
+    }
+    assert.equal(await readServed(desk, await desk.moment(group, null, signal)), 7);
+  }));
+
+test("no number is given twice by two losses, though nothing was shipped in between", () =>
+  inFolder(async (folder) => {
+    await shipWhole(folder, 1);
+    const sequences: number[] = [];
+    for (const fill of [5, 6]) {
+      await rm(join(folder, "data"), { recursive: true });
+      await bringBack(folder);
+      await using process = await openDeskProcess(folder, { store: away });
+      await using _host = await copyWhole(process.desk, new Map([[0, fill]]));
+      sequences.push((await process.desk.moment(group, null, signal)).sequence);
+    }
+    const [first = 0, second = 0] = sequences;
+    assert.ok(second > first + 2 ** 31, sequences.join(", "));
+  }));
+
+test("a point of lost records is no base of what is known from before them", () =>
+  inFolder(async (folder) => {
+    const line = cuttable();
+    let kept: DiskMoment;
+    {
+      await using process = await openDeskProcess(folder, {
+        make: true,
+        store: line.store,
+        foldEveryMs: 100,
+      });
+      await using host = await copyWhole(process.desk, new Map([[0, 1]]));
+      kept = await process.desk.moment(group, null, signal);
+      await shipped(process.desk);
+      line.cut();
+      await host.write(0, block(2));
+      const { sequence } = await process.desk.moment(group, null, signal);
+      await until("a point of it", async () =>
+        ((await process.desk.status(group, signal))?.foldedSequence ?? 0) >= sequence ? true : undefined,
+      );
+    }
+    await rm(join(folder, "data"), { recursive: true });
+    await bringBack(folder);
+    await using process = await openDeskProcess(folder);
+    const { storage, keys } = process.vault.context;
+    const own = { storage, group, logKey: keys.log, points: vaultPoints(process.vault) };
+    await using archive = await openLogArchive(own);
+    await using then = await openMoment(
+      archive,
+      volume,
+      { timeMs: kept.at + 60_000 },
+      { evenIncomplete: true },
+    );
+    assert.equal((await then.read(0, 1))[0], 1);
+    await using _host = await copyWhole(process.desk, new Map([[0, 3]]));
+    assert.equal(await readServed(process.desk, await process.desk.moment(group, null, signal)), 3);
+  }));
+
+test("where the store has points and nothing of the log, a log is begun after them", () =>
+  inFolder(async (folder) => {
+    {
+      await using process = await openDeskProcess(folder, { make: true, store: away, foldEveryMs: 100 });
+      await using _host = await copyWhole(process.desk, new Map([[0, 1]]));
+      const { sequence } = await process.desk.moment(group, null, signal);
+      await until("a point of it", async () =>
+        ((await process.desk.status(group, signal))?.foldedSequence ?? 0) >= sequence ? true : undefined,
+      );
+    }
+    await rm(join(folder, "data"), { recursive: true });
+    {
+      await using process = await openDeskProcess(folder);
+      await assert.rejects(protect(process.desk), { message: /understudy vault restore-log shop/u });
+    }
+    assert.equal((await bringBack(folder)).segments, 0);
+    for (const fill of [2, 3]) {
+      await using process = await openDeskProcess(folder);
+      await using _host = await copyWhole(process.desk, new Map([[0, fill]]));
+      assert.equal(await readServed(process.desk, await process.desk.moment(group, null, signal)), fill);
+      await shipped(process.desk);
+    }
+  }));
+
+test("a vault that serves is not robbed of its folder", () =>
+  inFolder(async (folder) => {
+    await using process = await openDeskProcess(folder, { make: true });
+    await using _host = await copyWhole(process.desk, new Map([[0, 1]]));
+    await shipped(process.desk);
+    await assert.rejects(bringBack(folder), { code: "state.conflict", message: /stop it first/u });
+  }));
+
+test("a folder of a version without histories keeps its captures", () =>
+  inFolder(async (folder) => {
+    await shipWhole(folder, 1);
+    await rm(join(folder, "data", "groups", group, "group.json"));
+    await using process = await openDeskProcess(folder);
+    assert.match((await protect(process.desk)).uri, new RegExp(`capture/${group}/${volume}/1\\?`, "u"));
   }));

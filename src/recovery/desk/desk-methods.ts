@@ -25,6 +25,7 @@ const keptVolume = z.strictObject({
 const groupStatus = z.strictObject({
   group: z.string(),
   epoch: z.int(),
+  history: z.string(),
   volumes: z.array(keptVolume),
   last: moment.nullable(),
   oldest: moment.nullable(),
@@ -46,7 +47,7 @@ export const deskMethods = {
       sizeBytes: z.int().positive(),
       epoch: z.int().nonnegative(),
     }),
-    output: z.strictObject({ uri: z.string() }),
+    output: z.strictObject({ uri: z.string(), history: z.string() }),
   },
   release: { input: z.strictObject({ group, volume }), output: nothing },
   fence: { input: z.strictObject({ group, epoch: z.int().nonnegative() }), output: nothing },

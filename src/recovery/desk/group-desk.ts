@@ -100,6 +100,9 @@ export class GroupDesk implements AsyncDisposable {
   /** Also one that was released before: it counts again from its next whole copy on. */
   async protect(volume: string, sizeBytes: number, epoch: number): Promise<void> {
     this.#sessions.admit(epoch);
+    // A folder that is new does not know yet where the environment is.
+    if (epoch > this.#record.current.epoch)
+      await this.#record.change((record) => ({ epoch: Math.max(record.epoch, epoch) }));
     const known = this.#log.volumes().find(({ id }) => id === volume);
     if (known === undefined) {
       await this.#log.addVolume(volume, sizeBytes);
@@ -248,6 +251,7 @@ export class GroupDesk implements AsyncDisposable {
     return {
       group: this.#options.group,
       epoch: this.#record.current.epoch,
+      history: this.history,
       volumes: this.volumes(),
       last: last === undefined ? null : { sequence: last.sequence, at: last.timeMs },
       oldest: oldest === undefined ? null : { sequence: oldest.sequence, at: oldest.timeMs },

@@ -1,5 +1,6 @@
 /** What a group's desk must remember over a restart: a small file beside its log. */
 import { randomBytes } from "node:crypto";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
 import { readFileIfAny, replaceFile } from "#kernel/durable-file.ts";
@@ -51,12 +52,23 @@ export class GroupRecordFile {
     this.#current = current;
   }
 
-  /** Made if absent. Errors: `vault.damaged` when the file is not what was written. */
+  /**
+   * Made where there is neither it nor a log: a log alone is one of a version that did not write it at once. Errors: `vault.damaged` when
+   * the file is not what was written.
+   */
   static async open(folder: string): Promise<GroupRecordFile> {
     const found = await readGroupRecord(folder);
-    const file = new GroupRecordFile(folder, found ?? freshRecord());
-    if (found === null) await file.change(() => ({}));
+    if (found !== null) return new GroupRecordFile(folder, found);
+    if (await hasSegments(folder)) return new GroupRecordFile(folder, { ...freshRecord(), history: "" });
+    const file = new GroupRecordFile(folder, freshRecord());
+    await file.change(() => ({}));
     return file;
+  }
+
+  /** For a log that was brought back: of another history, and else as it was where that is known. */
+  static async begin(folder: string, before: GroupRecord | null): Promise<void> {
+    const { history } = freshRecord();
+    await new GroupRecordFile(folder, before ?? freshRecord()).change(() => ({ history }));
   }
 
   /** As it is on the disk. */
@@ -85,7 +97,16 @@ function freshRecord(): GroupRecord {
   return { format: 1, history: randomBytes(8).toString("hex"), epoch: 0, served: [], held: null };
 }
 
-async function readGroupRecord(folder: string): Promise<GroupRecord | null> {
+async function hasSegments(folder: string): Promise<boolean> {
+  const names = await readdir(join(folder, "log")).catch((error: unknown) => {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  });
+  return names.some((name) => name.endsWith(".seg"));
+}
+
+/** Null: there is none. Errors: `vault.damaged`. */
+export async function readGroupRecord(folder: string): Promise<GroupRecord | null> {
   const text = await readFileIfAny(pathIn(folder));
   if (text === null) return null;
   try {

@@ -128,7 +128,8 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
     async protect(group, { volume, sizeBytes, epoch }) {
       const desk = await groups.make(group);
       await desk.protect(volume, sizeBytes, epoch);
-      return { uri: uriOf({ kind: "capture", group, volume, epoch, history: desk.history }) };
+      const { history } = desk;
+      return { uri: uriOf({ kind: "capture", group, volume, epoch, history }), history };
     },
     release: async (group, volume) => (await known(group)).release(volume),
     fence: async (group, epoch) => (await groups.make(group)).fence(epoch),

@@ -262,3 +262,36 @@ test("volumes that are not the agent's cannot be begun, asked for or sent", () =
     assert.throws(() => intake.leaves(stream, "vol-b", 0, 1), forbidden);
     assert.throws(() => intake.takePart(part(1, 1, [], crashEnd(1))), forbidden);
   }));
+
+test("what an agent has sent into another folder of the vault is not believed to be here", () =>
+  withVault(async ({ desk, ports, read }) => {
+    const [one, two] = [1, 2].map((fill) => Buffer.alloc(passBlockBytes, fill));
+    assert.ok(one && two);
+    {
+      await using intake = await AgentIntake.open(rights, ports);
+      await intake.begin(stream, null, volumes);
+      await intake.takePart(part(1, 1, [write(0, 0, one)], crashEnd(Date.now() - 2000)));
+      // A pass that came whole, and was not taken in yet when the folder was lost.
+      await intake.takePart(part(2, 2, [write(1, 0, one)]));
+    }
+    // As a desk says it whose folder was lost: the intake's own was not.
+    const moved: VaultDesk = {
+      ...desk,
+      protect: async (...asked) => ({ ...(await desk.protect(...asked)), history: "0123456789abcdef" }),
+      status: async (...asked) => {
+        const status = await desk.status(...asked);
+        return status && { ...status, history: "0123456789abcdef" };
+      },
+    };
+    await using intake = await AgentIntake.open(rights, { ...ports, desk: moved });
+    const next = part(3, 2, [write(1, 1, two)], crashEnd(Date.now()));
+    await assert.rejects(intake.takePart(next), { code: "not_found" });
+    await assert.rejects(intake.leaves(stream, "vol-a", 0, 1), { code: "not_found" });
+    assert.ok(
+      (await read("vol-b", null)).every((byte) => byte === 0),
+      "nothing of it was taken in",
+    );
+    const again = await intake.begin(stream, null, volumes);
+    assert.equal(again.received, 0, "it begins from the start");
+    await intake.takePart(part(1, 1, [write(1, 1, two)], crashEnd(Date.now())));
+  }));

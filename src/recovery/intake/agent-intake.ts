@@ -96,16 +96,18 @@ export class AgentIntake implements AsyncDisposable {
     return this.#inTurn(async (signal) => {
       const { desk, log, keys } = this.#ports;
       const { environment, name } = this.#rights;
-      if (this.#record?.stream === stream) return { ...this.#standing(), epoch: this.#record.epoch };
-      const epoch = (await desk.status(environment, signal))?.epoch ?? 0;
+      const status = await desk.status(environment, signal);
+      if (this.#record?.stream === stream && this.#record.history === status?.history)
+        return { ...this.#standing(), epoch: this.#record.epoch };
+      const epoch = status?.epoch ?? 0;
       if (after !== null && epoch > after) throw fenced(environment, after, epoch);
-      await this.#admit(epoch, volumes, signal);
+      const history = await this.#admit(epoch, volumes, signal);
       await this.#letGo(volumes, signal);
       // Of the older stream, what was not whole is not wanted: this one compares its disks with what the log holds.
       await rm(partsIn(this.#folder), { recursive: true, force: true });
       const names = volumes.map(({ volume }) => volume);
       const point = this.#record?.point ?? null;
-      await this.#remember({ format: 1, stream, epoch, volumes: names, applied: 0, point });
+      await this.#remember({ format: 1, stream, epoch, history, volumes: names, applied: 0, point });
       this.#stage = await PartStage.open({ folder: partsIn(this.#folder), keys }, stream, 0);
       log.info({ agent: name, environment, epoch }, "an agent begins");
       return { ...this.#standing(), epoch };
@@ -126,13 +128,14 @@ export class AgentIntake implements AsyncDisposable {
       );
     }
     return this.#inTurn(async (signal) => {
-      const { epoch } = this.#check(stream);
+      const record = this.#check(stream);
       const { desk, openDisk } = this.#ports;
       const group = this.#rights.environment;
       const kept = (await desk.volumes(group, signal)).find((one) => one.volume === volume);
       if (kept === undefined) throw new OperationalError("not_found", `volume ${volume} was not begun`);
       const { sizeBytes } = kept;
-      const { uri } = await desk.protect(group, { volume, sizeBytes, epoch }, signal);
+      const { uri, history } = await desk.protect(group, { volume, sizeBytes, epoch: record.epoch }, signal);
+      checkHistory(record, history);
       await using disk = await openDisk(uri, signal);
       return await leavesOf(disk, firstBlock, blocks, signal);
     });
@@ -154,7 +157,7 @@ export class AgentIntake implements AsyncDisposable {
         );
       }
       // What the environment has left behind is refused before it is kept.
-      await this.#admit(record.epoch, header.volumes, signal);
+      checkHistory(record, await this.#admit(record.epoch, header.volumes, signal));
       if (header.number > received) {
         if (stage.bytes + bytes.length > (await this.#stageLimit(header, signal))) {
           await this.#apply(stage.numbers, header, signal);
@@ -183,6 +186,8 @@ export class AgentIntake implements AsyncDisposable {
     }
     if (ended === undefined) return;
     try {
+      const status = await this.#ports.desk.status(this.#rights.environment, this.#stop.signal);
+      checkHistory(this.#known(), status?.history ?? "");
       await this.#end(ended, this.#stop.signal);
     } catch (error) {
       if (!isOperational(error)) throw error;
@@ -228,11 +233,13 @@ export class AgentIntake implements AsyncDisposable {
     await stage.drop(applied);
   }
 
-  /** Errors: `state.fenced` once the environment has moved, `state.conflict` for a disk that has become smaller. */
-  async #admit(epoch: number, volumes: readonly PassVolume[], signal: AbortSignal): Promise<void> {
+  /** Answers the group's history. Errors: `state.fenced` once the environment has moved, `state.conflict` for a disk that has become smaller. */
+  async #admit(epoch: number, volumes: readonly PassVolume[], signal: AbortSignal): Promise<string> {
     const { desk } = this.#ports;
     const { environment } = this.#rights;
-    for (const volume of volumes) await desk.protect(environment, { ...volume, epoch }, signal);
+    let history = "";
+    for (const volume of volumes)
+      history = (await desk.protect(environment, { ...volume, epoch }, signal)).history;
     const kept = await desk.volumes(environment, signal);
     for (const { volume, sizeBytes } of volumes) {
       const known = kept.find((one) => one.volume === volume)?.sizeBytes ?? 0;
@@ -242,6 +249,7 @@ export class AgentIntake implements AsyncDisposable {
         `volume ${volume} has ${known} bytes in the vault, and its disk only ${sizeBytes}: a disk that became smaller is another volume, name it so`,
       );
     }
+    return history;
   }
 
   /** What is not sent any more would hold up every moment of its environment, or lie in it as it was once. */
@@ -304,6 +312,15 @@ export class AgentIntake implements AsyncDisposable {
     this.#turn = done.catch(() => {});
     return done;
   }
+}
+
+/** An agent sends what has changed since its last pass: that is of no use to a vault that does not have the passes before. */
+function checkHistory(record: IntakeRecord, history: string): void {
+  if (record.history === history) return;
+  throw new OperationalError(
+    "not_found",
+    "what this stream has sent went into another folder of the vault, or another vault: begin",
+  );
 }
 
 function pointOf(pass: number, end: PassEnd | null, takenMs: number): PassPoint | undefined {

@@ -11,6 +11,8 @@ const schema = z.strictObject({
   stream: z.string(),
   /** Of the environment when the stream began: under a later one, nothing of it is taken. */
   epoch: z.int().nonnegative(),
+  /** Of the vault's folder that it went into: another one lacks all of it. */
+  history: z.string().default(""),
   /** What it sends. */
   volumes: z.array(z.string()),
   /** Parts up to this number are in the write log. */

@@ -1,7 +1,7 @@
 /**
  * Numbers after a loss. A log that was brought back from the store lacks what had not been shipped, and those records had numbers that others
- * may know: points of the vault, whoever noted a moment. So it goes on from the next multiple of 2^32, at the beginning of a segment, and
- * with no volumes. No number means two things, and a gap that was not made so is damage.
+ * may know: points of the vault, whoever noted a moment. So it goes on from the next multiple of 2^32, at the beginning of a segment. No number
+ * means two things, and a gap that was not made so is damage.
  */
 const stride = 2 ** 32;
 

@@ -81,7 +81,10 @@ export type LogEvent =
       /** Why it is not application-consistent although that was asked for. */
       readonly reason?: string;
     }
-  /** The log was brought back from the store: what came between the record before this one and this one is lost. */
+  /**
+   * The log was brought back from the store: what came between the record before this one and this one is lost, so that no volume is what its
+   * host has made of it until it was copied whole.
+   */
   | { readonly type: "resumed" };
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
@@ -134,7 +137,11 @@ export function decodeEvent(bytes: Buffer): LogEvent | undefined {
 
 /** Changes the table in place. False: the event does not fit the table, which only damage explains. */
 export function applyEvent(table: Map<number, LogVolume>, event: LogEvent, sequence: number): boolean {
-  if (event.type === "cut" || event.type === "resumed") return true;
+  if (event.type === "cut") return true;
+  if (event.type === "resumed") {
+    loseTouch(table, sequence);
+    return true;
+  }
   const volume = table.get(event.index);
   if (event.type === "volume_added") {
     if (volume !== undefined) return false;
@@ -157,6 +164,16 @@ export function applyEvent(table: Map<number, LogVolume>, event: LogEvent, seque
     table.set(event.index, { ...rest, state: event.type, reason, since, ...shown });
   }
   return true;
+}
+
+/** Nothing of what their hosts have sent is known to be here: each is to be copied whole. Said again, it is as it was. */
+export function loseTouch(table: Map<number, LogVolume>, since: number): void {
+  for (const volume of table.values()) {
+    if (volume.state === "released") continue;
+    const { image: _lost, ...rest } = volume;
+    const reason = isJoining(volume) ? volume.reason : "target_changed";
+    table.set(volume.index, { ...rest, state: "synchronising", reason, since });
+  }
 }
 
 export interface Opening {

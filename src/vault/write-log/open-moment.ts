@@ -79,9 +79,6 @@ function replayRecord(replay: Replay, segment: Segment, frame: ScannedFrame, rec
         frame.position,
         `event ${record.sequence} does not fit what was before it`,
       );
-    // Added anew after a loss: what was written before is no part of its content.
-    if (event.type === "volume_added" && event.id === replay.volumeId)
-      replay.index.dropThrough(record.sequence);
     if (before?.id !== replay.volumeId || event.type !== "volume_resized" || !beyondBase) return;
     applyResize(replay.index, before.sizeBytes, event.sizeBytes, record.sequence);
     return;
@@ -115,8 +112,11 @@ async function findStart(
 ): Promise<{ base: CommittedPoint | undefined; segments: readonly Segment[] }> {
   const points = await history.points.list(history.group, volumeId, signal);
   const first = history.shelf.segments[0]?.header.firstSequence ?? 1;
-  // A point that the log does not reach back to is no base.
-  const base = points.findLast((point) => isWithin(moment, point) && point.sequence + 1 >= first);
+  // A point that the log does not reach back to is no base, nor is one of what was lost.
+  const { shelf, lastRecord } = history;
+  const isBase = ({ sequence }: CommittedPoint): boolean =>
+    sequence + 1 >= first && sequence <= lastRecord.sequence && !shelf.isLost(sequence);
+  const base = points.findLast((point) => isWithin(moment, point) && isBase(point));
   return { base, segments: history.shelf.from(base?.sequence ?? 0) };
 }
 

@@ -6,13 +6,13 @@ import { applyRecord, applyResize } from "./apply-record.ts";
 import { ExtentIndex } from "./extent-index.ts";
 import type { LiveVolume } from "./live-volume.ts";
 import { logDamaged } from "./log-damage.ts";
-import { applyEvent, type LogVolume } from "./log-event.ts";
+import { applyEvent, type LogVolume, loseTouch } from "./log-event.ts";
 import type { CommittedPoint } from "./point-store.ts";
 import type { ScannedFrame, SegmentEnd } from "./scan-segment.ts";
 import type { LogHead } from "./segment-appender.ts";
 import { type LogRecord, recordKind } from "./segment-format.ts";
 import { openSegmentShelf, type Segment, type SegmentShelf } from "./segment-shelf.ts";
-import { type OpenWriteLogOptions, WriteLog } from "./write-log.ts";
+import { type OpenedLog, type OpenWriteLogOptions, WriteLog } from "./write-log.ts";
 
 const groupName = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
 
@@ -45,16 +45,21 @@ async function readTable(
   return table;
 }
 
-/** The newest committed point of each volume. Errors: `vault.damaged` if one is newer than the log. */
+/** The newest committed point of each volume that the log goes on from. Errors: `vault.damaged` if one is newer than the log. */
 async function readBases(
   options: OpenWriteLogOptions,
+  shelf: SegmentShelf,
   table: ReadonlyMap<number, LogVolume>,
   lastSequence: number,
 ): Promise<Map<number, CommittedPoint | undefined>> {
   const bases = new Map<number, CommittedPoint | undefined>();
   for (const volume of table.values()) {
     const points = await options.points.list(options.group, volume.id, options.signal);
-    const newest = points.at(-1);
+    const isBeyond = (points.at(-1)?.sequence ?? 0) > lastSequence;
+    const newest =
+      isBeyond && options.afterLoss !== true
+        ? points.at(-1)
+        : points.findLast(({ sequence }) => sequence <= lastSequence && !shelf.isLost(sequence));
     if (newest !== undefined && newest.sequence > lastSequence)
       throw new OperationalError(
         "vault.damaged",
@@ -134,27 +139,22 @@ function indexRecord(
   });
 }
 
-/** What the log knew of its volumes is not what their hosts have brought since: none of them is taken over. */
+/** Numbers go on where none was ever given, and no volume is what its host has made of it. */
 async function resume(
   options: OpenWriteLogOptions,
-  shelf: SegmentShelf,
-  last: SegmentEnd | undefined,
-  segment: Segment | undefined,
-  lost: ReadonlyMap<number, LogVolume>,
+  opened: Pick<OpenedLog, "shelf" | "table" | "live">,
+  end: SegmentEnd & { readonly number: number },
 ): Promise<WriteLog> {
-  invariant(last !== undefined && segment !== undefined, "a log that was brought back has segments");
-  let highest = last.nextSequence - 1;
-  for (const { id } of lost.values()) {
+  let highest = end.nextSequence - 1;
+  for (const { id } of opened.table.values()) {
     const points = await options.points.list(options.group, id, options.signal);
     highest = Math.max(highest, points.at(-1)?.sequence ?? 0);
   }
-  const head: LogHead = {
-    ...last,
-    number: segment.header.number,
-    nextSequence: lastBeforeResumed(highest) + 1,
-    timeMs: last.lastTimeMs,
-  };
-  const log = new WriteLog(options, { shelf, head, table: new Map(), live: new Map(), tornTail: undefined });
+  const nextSequence = lastBeforeResumed(highest) + 1;
+  // Before the opening frame is written: what it says is true of the record before it, which there is not.
+  loseTouch(opened.table, nextSequence);
+  const head: LogHead = { ...end, nextSequence, timeMs: end.lastTimeMs };
+  const log = new WriteLog(options, { ...opened, head, tornTail: undefined });
   await log.appendEvent({ type: "resumed" });
   return log;
 }
@@ -178,9 +178,12 @@ export async function openWriteLog(options: OpenWriteLogOptions): Promise<WriteL
     await folder.syncEntries();
   }
   const table = await readTable(shelf, signal);
-  if (options.afterLoss === true) return resume(options, shelf, last, segment, table);
-  const bases = await readBases(options, table, (last?.nextSequence ?? 1) - 1);
+  const bases = await readBases(options, shelf, table, (last?.nextSequence ?? 1) - 1);
   const live = await readIndexes(shelf, table, bases, signal);
+  if (options.afterLoss === true) {
+    invariant(last !== undefined && segment !== undefined, "a log that was brought back has segments");
+    return resume(options, { shelf, table, live }, { ...last, number: segment.header.number });
+  }
   const start = options.startAfter;
   const head: LogHead =
     last === undefined || segment === undefined

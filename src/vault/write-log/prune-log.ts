@@ -1,3 +1,4 @@
+import type { LogVolume } from "./log-event.ts";
 import type { CommittedPoint } from "./point-store.ts";
 import type { Segment } from "./segment-shelf.ts";
 import type { WholeMoment } from "./whole-moments.ts";
@@ -34,9 +35,13 @@ async function basesAt(log: WriteLog, sequence: number): Promise<(CommittedPoint
   for (const volume of log.volumes()) {
     if (volume.added > sequence) continue;
     const points = await log.points.list(log.group, volume.id);
-    bases.push(points.findLast((point) => point.sequence <= sequence && point.sequence >= volume.added));
+    bases.push(points.findLast((point) => point.sequence <= sequence && isBase(log, volume, point)));
   }
   return bases;
+}
+
+function isBase(log: WriteLog, volume: LogVolume, { sequence }: CommittedPoint): boolean {
+  return sequence >= volume.added && !log.shelf.isLost(sequence);
 }
 
 export interface Pruned {

@@ -78,6 +78,15 @@ export class SegmentShelf {
     return this.#segments.slice(Math.max(index, 0));
   }
 
+  /** Whether the record was given a number, and lost before the log was brought back from the store (`after-loss.ts`). */
+  isLost(sequence: number): boolean {
+    const index = this.#segments.findLastIndex((segment) => segment.header.firstSequence <= sequence);
+    const segment = this.#segments[index];
+    return (
+      segment !== undefined && this.#segments[index + 1] !== undefined && sequence >= segment.end.nextSequence
+    );
+  }
+
   /** Keeps the segments from `from` on. */
   lease(from: number): () => void {
     const lease = { from };

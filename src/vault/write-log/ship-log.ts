@@ -72,7 +72,8 @@ export class LogShipper implements AsyncDisposable {
           `${shipper.#shippedSequence}: the log's newest part is missing. Stop the vault, then: understudy vault restore-log ${log.group}`,
       );
     const first = log.shelf.segments[0]?.header;
-    if (shipper.#shippedSequence > 0 && first?.number === 1 && first.firstSequence > 1)
+    const isAfter = first !== undefined && first.firstSequence > shipper.#shippedSequence;
+    if (shipper.#shippedSequence > 0 && first?.number === 1 && isAfter)
       throw new OperationalError(
         "state.conflict",
         `the write log of ${log.group} was begun anew, and the store holds an earlier one. Stop the vault, then: understudy vault restore-log ${log.group}`,

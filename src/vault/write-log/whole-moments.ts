@@ -86,7 +86,11 @@ export async function lastWholeMoment(
   try {
     // Of the segment that comes after: what it says of its beginning is true at the end of the one before.
     let pictured = true;
+    let after: Segment | undefined;
     for (const segment of history.shelf.segments.slice().reverse()) {
+      // But for where records were lost between the two.
+      if (after !== undefined && after.header.firstSequence > segment.end.nextSequence) pictured = true;
+      after = segment;
       if (segment.header.timeMs > limit && !pictured) continue;
       let last: WalkedMoment | undefined;
       let first: WalkedMoment | undefined;
@@ -117,7 +121,7 @@ async function firstNameable(history: LogHistory, volumes: Iterable<LogVolume>):
     // Of one that came later there was nothing before: it holds up no moment.
     if (state === "released" || added >= first) continue;
     const points = await history.points.list(history.group, id);
-    const base = points.find((point) => point.sequence >= first - 1);
+    const base = points.find((point) => point.sequence >= first - 1 && !history.shelf.isLost(point.sequence));
     sequence = Math.max(sequence, base?.sequence ?? Number.POSITIVE_INFINITY);
   }
   return sequence;

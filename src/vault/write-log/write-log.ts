@@ -66,7 +66,7 @@ export interface OpenWriteLogOptions {
   readonly limits?: Partial<WriteLogLimits>;
   /** Where a log that is begun in an empty folder starts, when points of an earlier one exist. */
   readonly startAfter?: { readonly sequence: number; readonly timeMs: number };
-  /** It was brought back from the store, and its newest part is lost: it goes on with no volumes, and numbers that were never given. */
+  /** It was brought back from the store, and its newest part is lost: it goes on with numbers that were never given, and no volume is whole. */
   readonly afterLoss?: boolean;
   readonly signal?: AbortSignal;
 }
