@@ -4,7 +4,7 @@ import type { DiskHost, SeedStatus } from "#cloud/disk-host.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { environmentId } from "#kernel/ids.ts";
 import { silentLog } from "#kernel/log.ts";
-import { planUnpin, PinFollower } from "#recovery/follow-pins.ts";
+import { planPin, planUnpin, PinFollower } from "#recovery/follow-pins.ts";
 import type { PinnedMoment } from "#recovery/vault-desk.ts";
 import { createVirtualClock } from "#testing/virtual-clock.ts";
 
@@ -14,7 +14,7 @@ const pinOf = (site: string, volumeId: string, sequence: number): PinnedMoment =
   volume: "vol-1",
   sequence,
   taker: { site, volumeId },
-  uri: `nbd://vault/${sequence}`,
+  uri: `nbd+unix:///moment/shop/vol-1/${sequence}?socket=/vault.sock`,
   since: 0,
 });
 const seedOf = ({ taker: { volumeId }, uri }: PinnedMoment, state: SeedStatus["state"]): SeedStatus => ({
@@ -59,6 +59,7 @@ test("a site that does not answer keeps its own pins, and no other's", async () 
     environment: environmentId("shop"),
     desk: {
       pins: async () => [...pins],
+      pin: () => Promise.reject(new Error("every pin is known")),
       unpin: async (_group, { sequence }) => {
         for (const pin of pins) if (pin.sequence === sequence) pins.delete(pin);
       },
@@ -76,4 +77,19 @@ test("a site that does not answer keeps its own pins, and no other's", async () 
     [...pins].map(({ taker }) => taker.site),
     ["east"],
   );
+});
+
+test("what a disk still reads is pinned again where the vault has forgotten it", () => {
+  const shop = environmentId("shop");
+  const pin = pinOf("west", "vol-w", 5);
+  const seed = seedOf(pin, "copying");
+  assert.deepEqual(planPin(shop, [], [seed, seedOf(pinOf("west", "vol-x", 6), "waiting")]), [
+    { volume: "vol-1", sequence: 5, at: 0, volumeId: "vol-w" },
+    { volume: "vol-1", sequence: 6, at: 0, volumeId: "vol-x" },
+  ]);
+  assert.deepEqual(planPin(shop, [pin], [seed]), []);
+  assert.deepEqual(planPin(shop, [], [seedOf(pin, "done")]), []);
+  assert.deepEqual(planPin(environmentId("other"), [], [seed]), []);
+  const point = { ...seed, uri: "nbd+unix:///point/vol-1?socket=/vault.sock" };
+  assert.deepEqual(planPin(shop, [], [point]), []);
 });

@@ -1,5 +1,5 @@
 /**
- * Ends the pins of moments that disks have taken all of. A disk that was given its content at once reads it from the vault until its
+ * Ends the pins of moments that disks have taken all of, and makes anew those that the vault has forgotten with its folder. A disk that was given its content at once reads it from the vault until its
  * host has brought it over; only the host knows when that is, and nobody else is there to say it: the run has ended long before.
  */
 import type { DiskHost, SeedStatus } from "#cloud/disk-host.ts";
@@ -7,11 +7,13 @@ import type { Clock } from "#kernel/clock.ts";
 import { isOperational, publicMessage } from "#kernel/errors.ts";
 import type { EnvironmentId } from "#kernel/ids.ts";
 import type { Log } from "#kernel/log.ts";
+import { decodeExportName } from "#recovery/desk/export-name.ts";
 import type { PinnedMoment, VaultDesk } from "#recovery/vault-desk.ts";
+import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 
 export interface FollowPinsOptions {
   readonly environment: EnvironmentId;
-  readonly desk: Pick<VaultDesk, "pins" | "unpin">;
+  readonly desk: Pick<VaultDesk, "pins" | "pin" | "unpin">;
   readonly hostOf: (site: string) => DiskHost | undefined;
   readonly sites: readonly string[];
   readonly clock: Clock;
@@ -53,10 +55,12 @@ export class PinFollower {
 
   async #look(site: string, signal: AbortSignal): Promise<void> {
     const { environment, desk, hostOf, clock, log } = this.#options;
-    const pins = (await desk.pins(environment, signal)).filter(({ taker }) => taker.site === site);
     const host = hostOf(site);
-    if (pins.length === 0 || host === undefined) return;
-    for (const pin of planUnpin(pins, await host.seeds(signal), clock.now())) {
+    if (host === undefined) return;
+    const pins = (await desk.pins(environment, signal)).filter(({ taker }) => taker.site === site);
+    const seeds = await host.seeds(signal);
+    for (const pin of planPin(environment, pins, seeds)) await this.#pinAgain(site, pin, signal);
+    for (const pin of planUnpin(pins, seeds, clock.now())) {
       await desk.unpin(environment, pin, signal);
       const { volume, taker, sequence } = pin;
       log.info(
@@ -65,6 +69,48 @@ export class PinFollower {
       );
     }
   }
+
+  /** A moment that is lost with the folder keeps no other from being pinned. */
+  async #pinAgain(
+    site: string,
+    { volume, sequence, volumeId, at }: WantedPin,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { environment, desk, log } = this.#options;
+    try {
+      await desk.pin(environment, volume, { sequence, at }, { site, volumeId }, signal);
+      log.warn({ site, volume, taker: volumeId, sequence }, "the vault is told again who reads a moment");
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!isOperational(error)) throw error;
+      log.debug({ site, volume, taker: volumeId, sequence, code: error.code }, publicMessage(error));
+    }
+  }
+}
+
+interface WantedPin {
+  readonly volume: string;
+  readonly sequence: number;
+  readonly at: number;
+  readonly volumeId: string;
+}
+
+/** What disks of one site read of the environment's moments, and the vault does not know of. Pure. */
+export function planPin(
+  environment: EnvironmentId,
+  pins: readonly PinnedMoment[],
+  seeds: readonly SeedStatus[],
+): readonly WantedPin[] {
+  return seeds.flatMap(({ volumeId, uri, state }) => {
+    const name = decodeExportName(parseNbdUri(uri).exportName);
+    if (state === "done" || name?.kind !== "moment" || name.group !== environment) return [];
+    const { volume, sequence } = name;
+    const isKnown = pins.some(
+      (pin) => pin.volume === volume && pin.sequence === sequence && pin.taker.volumeId === volumeId,
+    );
+    // A moment is told by its record; its time is for people.
+    return isKnown ? [] : [{ volume, sequence, at: 0, volumeId }];
+  });
 }
 
 /** Those of one site's pins that nobody needs any more. Pure. */

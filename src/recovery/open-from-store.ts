@@ -107,7 +107,7 @@ async function openAt(
     await reader[Symbol.asyncDispose]();
   } catch (error) {
     if (!isOperational(error, "state.conflict")) throw error;
-    refused = error as OperationalError;
+    refused = error;
   }
   // While it was copied again, also after a log was brought back: the moment before that.
   const whole = await lastWholeMoment(archive, atMs ?? undefined, signal);
