@@ -9,6 +9,7 @@ import { type GuestImage, readGuestImage } from "#hypervisor/guest/build-guest-i
 import type { HostNotice } from "#hypervisor/host-notice.ts";
 import type { MachineSpecInput, NbdLocation } from "#hypervisor/machine-spec.ts";
 import { openHost, type HypervisorHost } from "#hypervisor/open-host.ts";
+import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 
 const MIB = 1024 * 1024;
 
@@ -237,6 +238,12 @@ export async function serveFile(
   const target = new FileTarget(path, port, options, parameters);
   await target.start();
   return target;
+}
+
+/** Where an NBD URI leads to, as a host is told of it. */
+export function locationOf(uri: string): NbdLocation {
+  const { address, exportName } = parseNbdUri(uri);
+  return { ...address, export: exportName };
 }
 
 /** Fails with the first difference. */

@@ -2,19 +2,12 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import type { NbdLocation } from "#hypervisor/machine-spec.ts";
-import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
-import { freePort, get, skip, Stage, webGuest } from "../hypervisor/stage.ts";
+import { freePort, get, locationOf, skip, Stage, webGuest } from "../hypervisor/stage.ts";
 import { group, makeStage, shipped, volume } from "../vault-cli/vault-stage.ts";
 
 const sizeGiB = Number(process.env["SPARSE_GIB"] ?? 16);
 const sizeBytes = sizeGiB * 2 ** 30;
 const mostMiB = 512;
-
-function locationOf(uri: string): NbdLocation {
-  const { address, exportName } = parseNbdUri(uri);
-  return { ...address, export: exportName };
-}
 
 function peakMiB(pid: number): number {
   return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;

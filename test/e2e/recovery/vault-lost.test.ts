@@ -2,18 +2,11 @@ import assert from "node:assert/strict";
 import { renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import type { NbdLocation } from "#hypervisor/machine-spec.ts";
 import type { Machine } from "#hypervisor/machine.ts";
-import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
-import { freePort, get, sameContent, skip, Stage, webGuest } from "../hypervisor/stage.ts";
+import { freePort, get, locationOf, sameContent, skip, Stage, webGuest } from "../hypervisor/stage.ts";
 import { group, makeStage, type Served, shipped, volume } from "../vault-cli/vault-stage.ts";
 
 const sizeBytes = 48 * 1024 * 1024;
-
-function locationOf(uri: string): NbdLocation {
-  const { address, exportName } = parseNbdUri(uri);
-  return { ...address, export: exportName };
-}
 
 /** As the control plane does it: the vault's target to the host, and what the host says to the vault. */
 async function protect(
