@@ -91,13 +91,21 @@ export async function resize(id: string, flavor: FlavorRef, calls: Calls): Promi
   }
 }
 
+/** For a moment a server is DELETED and still known, with its attachments; a cloud may show it so for good. */
+const deletedLooks = 20;
+
 /** Returns when Nova no longer knows the server. */
 export async function deleteServer(id: string, calls: Calls): Promise<void> {
   if (!(await calls.remove("compute", `/servers/${id}`))) return;
   let forced = false;
+  let deleted = 0;
   await calls.until(async () => {
     const server = await findServer(id, calls);
-    if (server === undefined || server.status === "DELETED") return true;
+    if (server === undefined) return true;
+    if (server.status === "DELETED") {
+      deleted += 1;
+      return deleted < deletedLooks ? undefined : true;
+    }
     // Clouds that keep deleted servers for a while still count them in quotas.
     if (server.status === "SOFT_DELETED" && !forced) {
       forced = true;
