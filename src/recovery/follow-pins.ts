@@ -1,6 +1,7 @@
 /**
- * Ends the pins of moments that disks have taken all of, and makes anew those that the vault has forgotten with its folder. A disk that was given its content at once reads it from the vault until its
- * host has brought it over; only the host knows when that is, and nobody else is there to say it: the run has ended long before.
+ * Ends the pins of moments that disks have taken all of, and makes anew those that the vault has forgotten with its folder. A disk that was
+ * given its content at once reads it from the vault until its host has brought it over; only the host knows when that is, and nobody
+ * else is there to say it: the run has ended long before.
  */
 import type { DiskHost, SeedStatus } from "#cloud/disk-host.ts";
 import type { Clock } from "#kernel/clock.ts";

@@ -365,3 +365,32 @@ test("a folder of a version without histories keeps its captures", () =>
     await using process = await openDeskProcess(folder);
     assert.match((await protect(process.desk)).uri, new RegExp(`capture/${group}/${volume}/1\\?`, "u"));
   }));
+
+test("wherever it was killed, it is begun again and comes to its end", () =>
+  inFolder(async (folder) => {
+    const { kept } = await loseTheTail(folder);
+    const data = join(folder, "data");
+    const home = join(data, "groups", group);
+    const deaths: readonly (() => Promise<void>)[] = [
+      // While it fetched.
+      async () => {
+        await rm(home, { recursive: true });
+        await mkdir(join(data, "coming", group, "log"), { recursive: true });
+        await writeFile(join(data, "coming", group, "log", "0000000001.seg"), "half of it");
+      },
+      // Between the two moves, when a vault has begun an empty log meanwhile.
+      async () => {
+        await rename(home, join(data, "coming", group));
+        await mkdir(join(home, "log"), { recursive: true });
+      },
+      async () => rename(home, join(data, "coming", group)),
+    ];
+    for (const death of deaths) {
+      await rm(join(data, "coming"), { recursive: true, force: true });
+      await mkdir(join(data, "coming"));
+      await death();
+      await bringBack(folder);
+      await using process = await openDeskProcess(folder);
+      assert.equal(await readServed(process.desk, kept), 2);
+    }
+  }));

@@ -1,7 +1,7 @@
 /** The write log of an environment, brought back from the store: after the folder of the vault's process was lost, or an older copy of it came back. */
 import { stat, rename, rm } from "node:fs/promises";
 import { connect } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Clock } from "#kernel/clock.ts";
 import { makeFolder, syncFolder } from "#kernel/durable-file.ts";
 import { isOperational, OperationalError } from "#kernel/errors.ts";
@@ -60,12 +60,10 @@ export async function bringBackLog(options: BringBackLogOptions): Promise<Brough
     : null;
   if (putAside !== null) {
     await makeFolder(join(folder, "put-aside"));
-    await rename(home, putAside);
-    await syncFolder(join(folder, "put-aside"));
+    await move(home, putAside);
   }
   await makeFolder(join(folder, "groups"));
-  await rename(coming, home);
-  await syncFolder(join(folder, "groups"));
+  await move(coming, home);
   return { ...restored, putAside };
 }
 
@@ -171,6 +169,20 @@ async function refuseIfServed(folder: string): Promise<void> {
   client.destroy();
   if (!isServed) return;
   throw new OperationalError("state.conflict", `a vault serves out of ${folder}: stop it first`);
+}
+
+/** Durable when it returns. */
+async function move(from: string, to: string): Promise<void> {
+  try {
+    await rename(from, to);
+    await syncFolder(dirname(to));
+  } catch (error) {
+    throw new OperationalError(
+      "store.failing",
+      `${from} could not be moved to ${to}: see that no vault serves there, and begin again`,
+      { detail: String(error), cause: error },
+    );
+  }
 }
 
 async function exists(path: string): Promise<boolean> {
