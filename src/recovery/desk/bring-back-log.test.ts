@@ -202,6 +202,7 @@ test("what was never shipped cannot be brought back", () =>
   inFolder(async (folder) => {
     await (await openDeskProcess(folder, { make: true }))[Symbol.asyncDispose]();
     await assert.rejects(bringBack(folder), { code: "not_found" });
+    assert.ok(!(await readdir(join(folder, "data"))).includes("coming"), "nothing is left of the try");
   }));
 
 /** The log of a disk that is whole is in the store; nobody writes any more. */

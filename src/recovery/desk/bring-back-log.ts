@@ -111,6 +111,8 @@ async function restoreInto(
     return { segments, lastMs };
   } catch (error) {
     await folder.close();
+    // What a kill leaves is removed by the next try, what an error leaves at once.
+    await rm(join(coming, ".."), { recursive: true, force: true });
     throw error;
   }
 }
