@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
+import { assertSameBytes } from "#kernel/same-bytes.fixture.ts";
 import type { BlockDevice } from "#model/block-device.ts";
 import type { DiskHost } from "./disk-host.ts";
 
@@ -71,7 +72,7 @@ export function diskHostConformance(
       await host.endExport(id, signal);
       await host.endExport(id, signal);
       await assert.rejects(fixture.open(uri), "nobody serves it any more");
-      assert.deepEqual(await contentOf(id), filled(7));
+      assertSameBytes(await contentOf(id), filled(7));
     });
 
     void it("gives a volume the source's content at once, and does nothing more when it is said again", async () => {
@@ -80,10 +81,10 @@ export function diskHostConformance(
       const uri = await fixture.serve(filled(3));
       const first = await host.seed({ volumeId: id, uri }, signal);
       assert.deepEqual([first.volumeId, first.uri], [id, uri]);
-      assert.deepEqual(await contentOf(id), filled(3));
+      assertSameBytes(await contentOf(id), filled(3));
       await writeTo(id, filled(4));
       await host.seed({ volumeId: id, uri }, signal);
-      assert.deepEqual(await contentOf(id), filled(4), "what was written since is never thrown away");
+      assertSameBytes(await contentOf(id), filled(4), "what was written since is never thrown away");
       assert.equal((await host.seeds(signal)).filter(({ volumeId }) => volumeId === id).length, 1);
     });
 
@@ -93,14 +94,14 @@ export function diskHostConformance(
       await writeTo(id, filled(5));
       const uri = await fixture.serve(filled(6));
       await assert.rejects(host.seed({ volumeId: id, uri }, signal), { code: "machine.refused" });
-      assert.deepEqual(await contentOf(id), filled(5));
+      assertSameBytes(await contentOf(id), filled(5));
       await host.seed({ volumeId: id, uri, replace: "first" }, signal);
-      assert.deepEqual(await contentOf(id), filled(6));
+      assertSameBytes(await contentOf(id), filled(6));
       await writeTo(id, filled(8));
       await host.seed({ volumeId: id, uri, replace: "first" }, signal);
-      assert.deepEqual(await contentOf(id), filled(8));
+      assertSameBytes(await contentOf(id), filled(8));
       await host.seed({ volumeId: id, uri, replace: "second" }, signal);
-      assert.deepEqual(await contentOf(id), filled(6));
+      assertSameBytes(await contentOf(id), filled(6));
     });
 
     void it("has one capture a volume: the one that was asked for last, until it is stopped", async () => {

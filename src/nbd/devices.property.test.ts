@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { assertSameBytes } from "#kernel/same-bytes.fixture.ts";
 import fc from "fast-check";
 import type { BlockDevice } from "#model/block-device.ts";
 import { openFileDevice } from "./file-device.ts";
@@ -68,10 +69,10 @@ async function run(subject: Subject, steps: readonly Step[]): Promise<void> {
         device = await subject.reopen();
         break;
       case "read":
-        assert.deepEqual(await device.read(offset, length), shadow.subarray(offset, offset + length));
+        assertSameBytes(await device.read(offset, length), shadow.subarray(offset, offset + length));
     }
   }
-  assert.deepEqual(await device.read(0, sizeBytes), shadow);
+  assertSameBytes(await device.read(0, sizeBytes), shadow);
   await device[Symbol.asyncDispose]();
 }
 
@@ -131,7 +132,7 @@ test("an overlay does what a plain buffer does, and its base stays as it was", (
       const before = await base.read(0, sizeBytes);
       const reopen = () => openOverlayDevice({ folder: path, base, baseId: "b", blockBytes });
       await run({ device: await reopen(), shadow: Buffer.from(before), reopen }, steps);
-      assert.deepEqual(await base.read(0, sizeBytes), before);
+      assertSameBytes(await base.read(0, sizeBytes), before);
       rmSync(path, { recursive: true });
     }),
     runs,
@@ -152,7 +153,7 @@ test("writes at once to parts of the same blocks of an overlay all count", () =>
         }),
         device.flush(),
       ]);
-      assert.deepEqual(await device.read(0, sizeBytes), shadow);
+      assertSameBytes(await device.read(0, sizeBytes), shadow);
       assert.equal(device.changedBlocks, device.blocks);
       await device[Symbol.asyncDispose]();
       rmSync(path, { recursive: true });

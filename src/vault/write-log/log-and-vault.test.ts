@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
+import { assertSameBytes } from "#kernel/same-bytes.fixture.ts";
 import { memoryStorage } from "#vault/storage/memory-storage.ts";
 import { newVault } from "#vault/vault.fixture.ts";
 import { CaptureTarget } from "./capture-target.ts";
@@ -198,9 +199,9 @@ test("a log begun after an earlier one's points does not stand on them", async (
   await again.write(50, Buffer.alloc(10, 2));
   await using moment = await openMoment(log, "a", { sequence: log.lastRecord.sequence });
   const want = Buffer.concat([Buffer.alloc(50), Buffer.alloc(10, 2), Buffer.alloc(40)]);
-  assert.deepEqual(await moment.read(0, 100), want);
+  assertSameBytes(await moment.read(0, 100), want);
   await foldLog(log);
-  assert.deepEqual(await again.read(0, 100), want);
+  assertSameBytes(await again.read(0, 100), want);
 });
 
 test("a reader that goes does not end the base that the others read from", async (t) => {
@@ -262,7 +263,7 @@ test("a reader of the present that waits for its base while a fold ends sees the
   });
   await log.adoptPoint(newer);
   gate.resolve();
-  assert.deepEqual(await reading, Buffer.concat([Buffer.alloc(10, 2), Buffer.alloc(990, 1)]));
+  assertSameBytes(await reading, Buffer.concat([Buffer.alloc(10, 2), Buffer.alloc(990, 1)]));
 });
 
 test("a sparse terabyte is protected and opened by what was written to it", async (t) => {
@@ -280,6 +281,6 @@ test("a sparse terabyte is protected and opened by what was written to it", asyn
   await foldLog(log);
   await big.write(size / 2, data);
   await using moment = await openMoment(log, "big", { sequence: log.lastRecord.sequence });
-  assert.deepEqual(await moment.read(size - 5000, 5000), data);
-  assert.deepEqual(await moment.read(size / 2, 5000), data);
+  assertSameBytes(await moment.read(size - 5000, 5000), data);
+  assertSameBytes(await moment.read(size / 2, 5000), data);
 });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { test } from "node:test";
+import { assertSameBytes } from "#kernel/same-bytes.fixture.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { openMoment } from "./open-moment.ts";
 import { openWriteLog } from "./open-write-log.ts";
@@ -73,7 +74,7 @@ test("a flush vouches for what was written before it, not for what is being writ
   await second.durable;
   assert.equal(log.lastRecord.sequence, second.sequence);
   await using moment = await openMoment(log, "a", { sequence: second.sequence });
-  assert.deepEqual(await moment.read(2000, 1500), data);
+  assertSameBytes(await moment.read(2000, 1500), data);
   writes.closed = false;
   syncs.closed = false;
   for (const gate of [writes, syncs]) for (const go of gate.waiting.splice(0)) go();

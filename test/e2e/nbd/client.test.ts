@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { suite, test } from "node:test";
+import { assertSameBytes } from "#kernel/same-bytes.fixture.ts";
 import { type NbdClient, listNbdExports, openNbdClient } from "#nbd/nbd-client.ts";
 import type { NbdClientOptions } from "#nbd/client-pool.ts";
 import { loadClientTls } from "#nbd/load-client-tls.ts";
@@ -30,8 +31,9 @@ const listening = (path: string) => (): Promise<boolean> => isListening(path);
 /** Every kind of request, at places that are on no boundary, against a buffer that is what the disk should be. */
 async function exercise(client: NbdClient, shadow: Buffer): Promise<void> {
   assert.equal(client.sizeBytes, shadow.length);
-  assert.deepEqual(await client.read(0, shadow.length), shadow);
-  const places = [0, 511, 4_096, 65_535, 1_000_001, 5_242_880, shadow.length - 70_001];
+  assertSameBytes(await client.read(0, shadow.length), shadow);
+  // None touches another: in which order a server carries out what is under way at the same time is its own affair.
+  const places = [0, 511, 12_289, 65_535, 1_000_001, 5_242_880, shadow.length - 70_001];
   await Promise.all(
     places.map(async (offset, index) => {
       const data = Buffer.alloc(300 + index * 10_000, index + 1);
@@ -46,11 +48,11 @@ async function exercise(client: NbdClient, shadow: Buffer): Promise<void> {
   await client.trim(3_145_728, 1_048_576);
   await client.write(3_145_728, shadow.subarray(3_145_728, 4_194_304));
   await client.flush();
-  assert.deepEqual(await client.read(0, shadow.length), shadow);
+  assertSameBytes(await client.read(0, shadow.length), shadow);
   let at = 0;
   for (const { offset, length, kind } of await client.extents(0, shadow.length)) {
     assert.equal(offset, at);
-    if (kind !== "data") assert.deepEqual(shadow.subarray(offset, offset + length), Buffer.alloc(length));
+    if (kind !== "data") assertSameBytes(shadow.subarray(offset, offset + length), Buffer.alloc(length));
     at += length;
   }
   assert.equal(at, shadow.length);
@@ -261,7 +263,7 @@ suite("our client on servers of others", { concurrency: 1, ...needs(debian) }, (
     await unknown;
     rmSync(socket);
     await using _second = await start();
-    assert.deepEqual(await read, content.subarray(100_000, 150_000));
+    assertSameBytes(await read, content.subarray(100_000, 150_000));
     await assert.rejects(client.flush(), { code: "nbd.unreachable", outcome: "unknown" });
     await client.write(0, content.subarray(0, 10));
     await client.flush();

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { type Socket, connect } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { assertSameBytes } from "#kernel/same-bytes.fixture.ts";
 import { type NbdClient, openNbdClient } from "#nbd/nbd-client.ts";
 import { encodeClientFlags, encodeInfoRequest, encodeOption } from "#wire/nbd/handshake.ts";
 import { nbdCommand, nbdOption } from "#wire/nbd/protocol.ts";
@@ -32,7 +33,7 @@ async function attacked(
   await honest.write(0, Buffer.alloc(mebibyte, 1));
   const before = residentBytes(peer.pid);
   await attack(path, honest);
-  assert.deepEqual(await honest.read(0, mebibyte), Buffer.alloc(mebibyte, 1));
+  assertSameBytes(await honest.read(0, mebibyte), Buffer.alloc(mebibyte, 1));
   return { before, after: residentBytes(peer.pid) };
 }
 
