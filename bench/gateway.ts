@@ -2,11 +2,11 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { LoadCommand, LoadResult } from "./gateway/load.ts";
+import { freePort } from "../demo/free-ports.ts";
 
 const rounds = Number(process.env["BENCH_ROUNDS"] ?? 10);
 const roundMs = Number(process.env["BENCH_ROUND_MS"] ?? 1_000);
@@ -36,15 +36,6 @@ async function stop(process: ChildProcess): Promise<void> {
   const gone = once(process, "exit");
   process.kill("SIGTERM");
   await gone;
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
-  const address = probe.address();
-  await new Promise<void>((resolve) => probe.close(() => resolve()));
-  if (address === null || typeof address === "string") throw new Error("no free port");
-  return address.port;
 }
 
 async function startNginx(

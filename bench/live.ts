@@ -10,7 +10,8 @@ import { promisify } from "node:util";
 import { type HypervisorHost, openHost } from "#hypervisor/open-host.ts";
 import type { DiskMoment } from "#recovery/disk-mover.ts";
 import { Desk, noLimit } from "./desk/desk.ts";
-import { ask, freePort, guest, makeDisk, MIB } from "./live/live-stage.ts";
+import { ask, guest, makeDisk, MIB } from "./live/live-stage.ts";
+import { freePort } from "../demo/free-ports.ts";
 
 export const summary =
   'from "recover" to the guest\'s first answer, live and after a full restore; priorities; the hand-over';

@@ -8,8 +8,9 @@ import type { DiskHost } from "#cloud/disk-host.ts";
 import { openHostClient } from "#hypervisor/host-api/host-client.ts";
 import { ControlRoom } from "./control-room.ts";
 import { type Actor, startActor } from "./processes.ts";
-import { type AccessKey, freePorts, image } from "./stage.ts";
+import { type AccessKey, image } from "./stage.ts";
 import { type CloudDump, readCloud } from "./verify.ts";
+import { freePorts } from "./free-ports.ts";
 
 const understudy = join(import.meta.dirname, "..", "bin", "understudy");
 

@@ -2,13 +2,13 @@
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { EC2Client } from "@aws-sdk/client-ec2";
 import { ControlRoom } from "./control-room.ts";
 import { startActor, type Actor } from "./processes.ts";
 import { ShopOwner, type Tier } from "./shop.ts";
 import { readCloud, type CloudDump } from "./verify.ts";
+import { freePorts } from "./free-ports.ts";
 
 /** The image that devcloud's EC2 dialect has from the start. */
 export const image = "ami-0a1b2c3d4e5f60001";
@@ -91,26 +91,6 @@ export interface Ports {
   readonly web: number;
   readonly app: number;
   readonly db: number;
-}
-
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from(
-      { length: count },
-      () =>
-        new Promise<ReturnType<typeof createServer>>((resolve, reject) => {
-          const server = createServer();
-          server.once("error", reject);
-          server.listen(0, "127.0.0.1", () => resolve(server));
-        }),
-    ),
-  );
-  const ports = servers.map((server) => {
-    const address = server.address();
-    return address !== null && typeof address === "object" ? address.port : 0;
-  });
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }
 
 async function choosePorts(): Promise<Ports> {

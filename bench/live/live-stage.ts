@@ -1,9 +1,7 @@
 // A disk with much on it of which a guest wants a little before it answers, taken into a vault; guests on it.
 import { execFile } from "node:child_process";
 import { randomFillSync } from "node:crypto";
-import { once } from "node:events";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { type GuestImage, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
@@ -86,15 +84,4 @@ export async function ask(port: number): Promise<number> {
     }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
 }

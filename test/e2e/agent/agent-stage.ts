@@ -16,8 +16,8 @@ import type { DiskMoment } from "#recovery/disk-mover.ts";
 import type { VaultDesk } from "#recovery/vault-desk.ts";
 import { LocalApiClient } from "#wire/local-api/local-api-client.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
-import { freePort } from "../takeover/free-port.ts";
 import { undo } from "./undo.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const program = join(import.meta.dirname, "..", "..", "..", "bin", "understudy");
 const { signal } = new AbortController();

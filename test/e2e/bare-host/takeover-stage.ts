@@ -9,8 +9,9 @@ import type { DiskHost } from "#cloud/disk-host.ts";
 import { openHostClient } from "#hypervisor/host-api/host-client.ts";
 import { ControlRoom } from "../../../demo/control-room.ts";
 import { type Actor, startActor } from "../../../demo/processes.ts";
-import { type AccessKey, freePorts, image } from "../../../demo/stage.ts";
+import { type AccessKey, image } from "../../../demo/stage.ts";
 import { HostUnderTest } from "./host-under-test.ts";
+import { freePorts } from "../../../demo/free-ports.ts";
 
 const understudy = new URL("../../../bin/understudy", import.meta.url).pathname;
 

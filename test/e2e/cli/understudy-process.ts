@@ -1,7 +1,6 @@
 /** The command line as its users have it: `bin/understudy` as a process, in a folder of its own, over two clouds. */
 import { spawn, type ChildProcessByStdio } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -11,6 +10,7 @@ import { EC2Client } from "@aws-sdk/client-ec2";
 import { startDevcloud, type Devcloud, type DevcloudOptions } from "#devcloud/start-devcloud.ts";
 import type { EnvironmentStatus } from "#takeover/control.ts";
 import type { JournalEntry } from "#model/command.ts";
+import { freePorts } from "../../../demo/free-ports.ts";
 
 const program = join(import.meta.dirname, "..", "..", "..", "bin", "understudy");
 export const image = "ami-0a1b2c3d4e5f60001";
@@ -129,22 +129,6 @@ export function watch(
     await ended;
   });
   return { stderr, ended, signal: (name) => void child.kill(name) };
-}
-
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-      return server;
-    }),
-  );
-  const ports = servers.map((server) => {
-    const address = server.address();
-    return address !== null && typeof address === "object" ? address.port : 0;
-  });
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
 }
 
 export interface Place {

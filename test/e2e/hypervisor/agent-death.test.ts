@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import type { MachineSpecInput } from "#hypervisor/machine-spec.ts";
-import { freePort, get, guestImage, skip, Stage, webGuest } from "./stage.ts";
+import { get, guestImage, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const CHILD = join(import.meta.dirname, "agent-child.ts");
 

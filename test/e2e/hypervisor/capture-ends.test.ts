@@ -6,7 +6,8 @@ import { test } from "node:test";
 import { queryJobs } from "#hypervisor/block-jobs.ts";
 import { viewCapture } from "#hypervisor/guests/capture-view.ts";
 import type { CaptureRecord, MachineRecord } from "#hypervisor/machine-record.ts";
-import { freePort, get, sameContent, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { get, sameContent, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const MIB = 1024 * 1024;
 const SIZE = 112 * MIB;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { freePort, get, sameContent, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { get, sameContent, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const SIZE = 64 * 1024 * 1024;
 

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { appendFileSync } from "node:fs";
 import { test } from "node:test";
-import { freePort, get, sameContent, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { get, sameContent, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const SIZE = 64 * 1024 * 1024;
 const STALL_LIMIT_MS = 1000;

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { test } from "node:test";
-import { freePort, get, skip, Stage, webGuest } from "./stage.ts";
+import { get, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const MIB = 1024 * 1024;
 

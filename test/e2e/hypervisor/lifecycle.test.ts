@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { freePort, get, skip, Stage, webGuest } from "./stage.ts";
+import { get, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 test(
   "a machine boots, serves, stands still, goes on, and turns off in order",

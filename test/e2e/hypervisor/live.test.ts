@@ -3,7 +3,8 @@ import { randomBytes } from "node:crypto";
 import { appendFileSync, statSync } from "node:fs";
 import { test } from "node:test";
 import { inspectDisk } from "#hypervisor/create-disk.ts";
-import { freePort, get, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { get, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 test(
   "a guest runs at once on an export, which dies for ten seconds in the middle of the copy",

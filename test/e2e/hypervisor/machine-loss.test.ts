@@ -3,7 +3,8 @@ import { mkdirSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { saveTemplate } from "#hypervisor/template.ts";
-import { freePort, get, skip, Stage, webGuest } from "./stage.ts";
+import { get, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 test(
   "a monitor that closes, an attendant that comes in the middle, a disk that is full when the guest turns itself off",

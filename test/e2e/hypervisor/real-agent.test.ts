@@ -5,7 +5,8 @@ import { copyFileSync, mkdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { test } from "node:test";
 import { isOperational } from "#kernel/errors.ts";
-import { freePort, get, skip, Stage, webGuest } from "./stage.ts";
+import { get, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const environment = { PATH: `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin` };
 

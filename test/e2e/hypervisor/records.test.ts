@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Machine } from "#hypervisor/machine.ts";
-import { freePort, get, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { get, serveFile, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const SIZE = 64 * 1024 * 1024;
 

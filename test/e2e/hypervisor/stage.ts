@@ -1,7 +1,6 @@
-/** What the machine suites share: the small guest, a folder of their own, a host agent, free ports. */
+/** What the machine suites share: the small guest, a folder of their own, and a host agent. */
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -104,15 +103,6 @@ export class Stage implements AsyncDisposable {
     await this.closeHost();
     rmSync(this.folder, { recursive: true, force: true });
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
 }
 
 /** The small guest with one volume, which serves HTTP: /cgi-bin/count adds one on the volume. */

@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { test } from "node:test";
 import type { MachineSpec } from "#hypervisor/machine-spec.ts";
 import { saveTemplate } from "#hypervisor/template.ts";
-import { freePort, get, skip, Stage, webGuest } from "./stage.ts";
+import { get, skip, Stage, webGuest } from "./stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 test(
   "machines go on from a kept one in well under a second, each for itself, and always from the same moment",

@@ -8,7 +8,7 @@ import { type NbdClient, listNbdExports, openNbdClient } from "#nbd/nbd-client.t
 import type { NbdClientOptions } from "#nbd/client-pool.ts";
 import { loadClientTls } from "#nbd/load-client-tls.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
-import { freePorts, needs, startPeer } from "../traffic/peer-process.ts";
+import { needs, startPeer } from "../traffic/peer-process.ts";
 import {
   debian,
   isListening,
@@ -19,6 +19,7 @@ import {
   succeed,
   workFolder,
 } from "./nbd-peers.ts";
+import { freePorts } from "../../../demo/free-ports.ts";
 
 const sizeBytes = 8 * 1024 * 1024;
 

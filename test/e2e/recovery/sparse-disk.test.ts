@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { freePort, get, locationOf, skip, Stage, webGuest } from "../hypervisor/stage.ts";
+import { get, locationOf, skip, Stage, webGuest } from "../hypervisor/stage.ts";
 import { group, makeStage, shipped, volume } from "../vault-cli/vault-stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const sizeGiB = Number(process.env["SPARSE_GIB"] ?? 16);
 const sizeBytes = sizeGiB * 2 ** 30;

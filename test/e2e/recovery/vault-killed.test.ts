@@ -6,8 +6,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { inspectDisk } from "#hypervisor/create-disk.ts";
 import type { Machine } from "#hypervisor/machine.ts";
-import { freePort, get, skip, Stage, webGuest } from "../hypervisor/stage.ts";
+import { get, skip, Stage, webGuest } from "../hypervisor/stage.ts";
 import { VaultStage } from "./vault-stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const MIB = 1024 * 1024;
 const sizeBytes = 160 * MIB;

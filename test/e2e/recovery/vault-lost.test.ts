@@ -3,8 +3,9 @@ import { renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { Machine } from "#hypervisor/machine.ts";
-import { freePort, get, locationOf, sameContent, skip, Stage, webGuest } from "../hypervisor/stage.ts";
+import { get, locationOf, sameContent, skip, Stage, webGuest } from "../hypervisor/stage.ts";
 import { group, makeStage, type Served, shipped, volume } from "../vault-cli/vault-stage.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const sizeBytes = 48 * 1024 * 1024;
 

@@ -9,10 +9,10 @@ import type { FaultSpec } from "#devcloud/front/fault-rules.ts";
 import type { RunKind } from "#model/run.ts";
 import { type Ending, untilWhole } from "./check-whole.ts";
 import { type EngineUnderTest, isGone } from "./engine-under-test.ts";
-import { freePort } from "./free-port.ts";
 import { buildShop, type Expected, Tagger, webPort } from "./small-shop.ts";
 import { type Prepared, TwoClouds } from "./two-clouds.ts";
 import { until } from "./until.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const wide = process.env["SWEEP"] === "all";
 const limitMs = wide ? 3_600_000 : 600_000;

@@ -8,11 +8,11 @@ import { test } from "node:test";
 import { request } from "undici";
 import { type Ending, untilWhole } from "./check-whole.ts";
 import type { EngineUnderTest } from "./engine-under-test.ts";
-import { freePort } from "./free-port.ts";
 import { buildShop, webPort } from "./small-shop.ts";
 import { TwoClouds } from "./two-clouds.ts";
 import { until } from "./until.ts";
 import { WitnessUnderTest } from "./witness-under-test.ts";
+import { freePort } from "../../../demo/free-ports.ts";
 
 const names = ["north", "middle", "south"] as const;
 

@@ -14,7 +14,8 @@ import { memoryEpochRecord } from "#traffic/epoch-record.ts";
 import { type PowerdnsConfig, PowerdnsSwitch } from "#traffic/powerdns/powerdns-switch.ts";
 import { addressOf, type Backend } from "#traffic/traffic-switch.ts";
 import { trafficSwitchConformance } from "#traffic/traffic-switch.conformance.ts";
-import { findProgram, freePorts, needs, startPeer, temporaryFolder } from "./peer-process.ts";
+import { findProgram, needs, startPeer, temporaryFolder } from "./peer-process.ts";
+import { freePorts } from "../../../demo/free-ports.ts";
 
 const run = promisify(execFile);
 const live = new AbortController().signal;

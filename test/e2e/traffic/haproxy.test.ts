@@ -12,7 +12,8 @@ import { askHaproxy, type HaproxySocket } from "#traffic/haproxy/haproxy-socket.
 import { HaproxySwitch, type HaproxySwitchConfig } from "#traffic/haproxy/haproxy-switch.ts";
 import { addressOf, type Backend } from "#traffic/traffic-switch.ts";
 import { trafficSwitchConformance } from "#traffic/traffic-switch.conformance.ts";
-import { freePorts, needs, startPeer, temporaryFolder } from "./peer-process.ts";
+import { needs, startPeer, temporaryFolder } from "./peer-process.ts";
+import { freePorts } from "../../../demo/free-ports.ts";
 
 const options = needs({ haproxy: "haproxy" });
 const live = new AbortController().signal;
