@@ -150,7 +150,7 @@ async function runLocked(run: Run, hold: Hold): Promise<ChangeEnd> {
       if (ours !== undefined) lane.unanswered.remember(caller.principal, command, ours, ports.clock.now());
     };
     presence.onGone(remember);
-    const end = await lane.underWay.track(command.operation, forward(run, intent, upstream, handOver));
+    const end = await lane.underWay.track(command.operation, () => forward(run, intent, upstream, handOver));
     if (end.kind === "problem" && end.problem.kind !== "unreachable") remember();
     return end;
   } finally {

@@ -19,17 +19,45 @@ export interface Hold {
 }
 
 interface Place {
-  readonly key: string;
+  readonly queue: Queue;
   readonly ticket: Ticket;
   readonly exclusive: boolean;
   granted: boolean;
+  before: Place | undefined;
+  after: Place | undefined;
 }
 
-/** Many commands may share one key (the subnet that all servers go to): joining and leaving must not count them. */
-interface Queue {
-  /** In arrival order. */
-  readonly places: Set<Place>;
-  exclusives: number;
+/** Places in arrival order. Many commands may share one key (the subnet that all servers go to): joining and leaving must not count them. */
+class Queue {
+  readonly key: string;
+  exclusives = 0;
+  first: Place | undefined;
+  #last: Place | undefined;
+
+  constructor(key: string) {
+    this.key = key;
+  }
+
+  add(ticket: Ticket, exclusive: boolean): Place {
+    const granted = exclusive ? this.first === undefined : this.exclusives === 0;
+    const place: Place = { queue: this, ticket, exclusive, granted, before: this.#last, after: undefined };
+    if (this.#last === undefined) this.first = place;
+    else this.#last.after = place;
+    this.#last = place;
+    if (exclusive) this.exclusives += 1;
+    return place;
+  }
+
+  remove(place: Place): void {
+    const { before, after } = place;
+    if (before === undefined) this.first = after;
+    else before.after = after;
+    if (after === undefined) this.#last = before;
+    else after.before = before;
+    place.before = undefined;
+    place.after = undefined;
+    if (place.exclusive) this.exclusives -= 1;
+  }
 }
 
 class Ticket implements Hold {
@@ -50,8 +78,17 @@ class Ticket implements Hold {
   }
 }
 
+/** Idle queues that are kept, so that the next command finds them. */
+const idleQueues = 256;
+
 export class ResourceLocks {
-  readonly #queues = new Map<string, Queue>();
+  /**
+   * Idle queues stay until there are too many, and then a map is made without them. Keys that are deleted one by one make V8 lay out
+   * a map's table anew every few commands, and each table that is left behind leads to the next: one that has grown old keeps what
+   * was ever in all later ones, requests and answers with it, until a full collection.
+   */
+  #queues = new Map<string, Queue>();
+  #sweepAt = idleQueues;
   #waiting = 0;
 
   /** Commands that wait for a lock now. */
@@ -61,7 +98,7 @@ export class ResourceLocks {
 
   /** Keys that are held or waited for now. */
   get size(): number {
-    return this.#queues.size;
+    return this.#queues.values().reduce((busy, { first }) => busy + (first === undefined ? 0 : 1), 0);
   }
 
   /**
@@ -101,40 +138,39 @@ export class ResourceLocks {
 
   #join(ticket: Ticket, key: string, exclusive: boolean): void {
     // A command has few keys: a scan is cheaper than a set.
-    if (ticket.places.some((place) => place.key === key)) return;
-    let queue = this.#queues.get(key);
-    if (queue === undefined) {
-      queue = { places: new Set(), exclusives: 0 };
-      this.#queues.set(key, queue);
-    }
-    const granted = exclusive ? queue.places.size === 0 : queue.exclusives === 0;
-    const place: Place = { key, ticket, exclusive, granted };
-    queue.places.add(place);
-    if (exclusive) queue.exclusives += 1;
-    if (!granted) ticket.waitingFor += 1;
+    if (ticket.places.some(({ queue }) => queue.key === key)) return;
+    const place = this.#queueOf(key).add(ticket, exclusive);
+    if (!place.granted) ticket.waitingFor += 1;
     ticket.places.push(place);
+  }
+
+  #queueOf(key: string): Queue {
+    const known = this.#queues.get(key);
+    if (known !== undefined) return known;
+    if (this.#queues.size >= this.#sweepAt) {
+      this.#queues = new Map(this.#queues.entries().filter(([, { first }]) => first !== undefined));
+      this.#sweepAt = this.#queues.size * 2 + idleQueues;
+    }
+    const queue = new Queue(key);
+    this.#queues.set(key, queue);
+    return queue;
   }
 
   #leave(ticket: Ticket): void {
     for (const place of ticket.places) {
-      const queue = this.#queues.get(place.key);
-      if (queue === undefined) continue;
+      const { queue } = place;
       const held = place.exclusive || queue.exclusives > 0;
-      queue.places.delete(place);
-      if (place.exclusive) queue.exclusives -= 1;
-      if (queue.places.size === 0) this.#queues.delete(place.key);
+      queue.remove(place);
       // Among sharers alone, nobody waits.
-      else if (held) grantFront(queue.places);
+      if (held) grantFront(queue.first);
     }
   }
 }
 
 /** The front of a queue runs: one exclusive place, or all shared ones before the first exclusive one. */
-function grantFront(places: Iterable<Place>): void {
-  let first = true;
-  for (const place of places) {
-    if (place.exclusive && !first) return;
-    first = false;
+function grantFront(front: Place | undefined): void {
+  for (let place = front; place !== undefined; place = place.after) {
+    if (place.exclusive && place !== front) return;
     if (!place.granted) {
       place.granted = true;
       place.ticket.waitingFor -= 1;

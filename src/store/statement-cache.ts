@@ -1,34 +1,35 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 
-/** Prepared statements by their text, least recently used out first: preparing costs more than running. */
+/**
+ * Prepared statements by their text: preparing costs more than running. Two generations: what was not used while `capacity`
+ * others were prepared is dropped. (Keeping a Map in the order of use would change it at every statement.)
+ */
 export class StatementCache {
   readonly #database: DatabaseSync;
   readonly #capacity: number;
-  readonly #statements = new Map<string, StatementSync>();
+  #young = new Map<string, StatementSync>();
+  #old = new Map<string, StatementSync>();
 
   constructor(database: DatabaseSync, capacity = 256) {
     this.#database = database;
     this.#capacity = capacity;
   }
 
+  /** At most twice the capacity. */
   get size(): number {
-    return this.#statements.size;
+    return this.#young.size + this.#old.size;
   }
 
   prepare(sql: string): StatementSync {
-    const known = this.#statements.get(sql);
-    if (known !== undefined) {
-      // A Map keeps insertion order, so the first key is the one that was longest unused.
-      this.#statements.delete(sql);
-      this.#statements.set(sql, known);
-      return known;
+    const known = this.#young.get(sql);
+    if (known !== undefined) return known;
+    const statement = this.#old.get(sql) ?? this.#database.prepare(sql);
+    this.#old.delete(sql);
+    if (this.#young.size >= this.#capacity) {
+      this.#old = this.#young;
+      this.#young = new Map();
     }
-    const statement = this.#database.prepare(sql);
-    this.#statements.set(sql, statement);
-    if (this.#statements.size > this.#capacity) {
-      const oldest = this.#statements.keys().next().value;
-      if (oldest !== undefined) this.#statements.delete(oldest);
-    }
+    this.#young.set(sql, statement);
     return statement;
   }
 }
