@@ -146,23 +146,33 @@ async function serveChange(
     refuse(visit, { kind: "forbidden", operation: command.operation, principal: caller.principal });
     return;
   }
-  const end = await runChange(ports, dialect, lane, caller, command, presenceOf(response));
+  const end = await runChange(ports, dialect, lane, caller, command, new CallerPresence(response));
   if (end.kind === "answer") sendAnswer(response, end.answer);
   else if (end.kind === "problem") refuse(visit, end.problem);
   else response.destroy();
 }
 
-function presenceOf(response: ServerResponse): Presence {
-  return {
-    get gone() {
-      return response.destroyed;
-    },
-    onGone(act) {
-      response.once("close", () => {
-        if (!response.writableFinished) act();
-      });
-    },
-  };
+/**
+ * A class, not a literal with a getter: each such literal gets a hidden class of its own, which keeps what the getter sees, here the
+ * request and its answer, until a full collection.
+ */
+class CallerPresence implements Presence {
+  readonly #response: ServerResponse;
+
+  constructor(response: ServerResponse) {
+    this.#response = response;
+  }
+
+  get gone(): boolean {
+    return this.#response.destroyed;
+  }
+
+  onGone(act: () => void): void {
+    const response = this.#response;
+    response.once("close", () => {
+      if (!response.writableFinished) act();
+    });
+  }
 }
 
 function refuse(visit: Visit, problem: Problem): void {
