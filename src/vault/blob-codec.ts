@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHmac } from "node:crypto";
+import { type KeyObject, createCipheriv, createDecipheriv, createHmac, createSecretKey } from "node:crypto";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { type BlobKind, ID_BYTES, codecs } from "./block-ref.ts";
 import { damaged } from "./vault-damage.ts";
@@ -67,8 +67,8 @@ export function expand(codec: number, bytes: Buffer, plainLength: number): Buffe
   return plain;
 }
 
-export function packKey(keys: Pick<VaultKeys, "packs">, pack: Uint8Array): Buffer {
-  return createHmac("sha256", keys.packs).update(pack).digest();
+export function packKey(keys: Pick<VaultKeys, "packs">, pack: Uint8Array): KeyObject {
+  return createSecretKey(createHmac("sha256", keys.packs).update(pack).digest());
 }
 
 /** What a blob's tag binds besides its bytes. */
@@ -83,7 +83,7 @@ export function blobBinding(id: Uint8Array, kind: number, codec: number, plainLe
 
 /** Encrypts into `target` at `offset`; returns the stored length. What is not the directory has its offset as its nonce. */
 export function encryptInto(
-  key: Buffer,
+  key: KeyObject,
   binding: Buffer,
   bytes: Uint8Array,
   target: Buffer,
@@ -99,7 +99,13 @@ export function encryptInto(
 }
 
 /** `stored` is ciphertext and tag, which stood at `offset` of its pack. Throws `vault.damaged`. */
-export function decrypt(where: string, key: Buffer, binding: Buffer, stored: Buffer, offset: number): Buffer {
+export function decrypt(
+  where: string,
+  key: KeyObject,
+  binding: Buffer,
+  stored: Buffer,
+  offset: number,
+): Buffer {
   if (stored.length < TAG_BYTES) throw damaged(where, `is cut short at ${offset}`);
   const decipher = createDecipheriv("aes-256-gcm", key, nonceAt(offset));
   decipher.setAAD(binding);

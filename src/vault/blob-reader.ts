@@ -1,3 +1,4 @@
+import type { KeyObject } from "node:crypto";
 import { isOperational } from "#kernel/errors.ts";
 import { type BlobKind, type BlobRef, type MapEntry, blobKinds, packName } from "./block-ref.ts";
 import { applyRecord } from "./patch-record.ts";
@@ -27,7 +28,7 @@ export class BlobReader {
   readonly #storage: BlobStorage;
   readonly #keys: VaultKeys;
   readonly #findMoved: FindMoved;
-  readonly #packKeys = new Map<string, Buffer>();
+  readonly #packKeys = new Map<string, KeyObject>();
 
   constructor(storage: BlobStorage, keys: VaultKeys, findMoved: FindMoved) {
     this.#storage = storage;

@@ -10,7 +10,7 @@ import {
   type RestoreTask,
   type SessionStart,
 } from "./block-work.ts";
-import type { VaultKeys } from "./vault-keys.ts";
+import type { BlobKeys } from "./vault-keys.ts";
 
 export type ThreadMessage =
   | ({ readonly type: "blocks"; readonly task: number } & BlocksTask)
@@ -55,7 +55,7 @@ export class BlockPool {
   #next = 1;
   #broken: Error | undefined;
 
-  constructor(keys: VaultKeys, threads: number) {
+  constructor(keys: BlobKeys, threads: number) {
     if (threads === 0) this.#threads.push(this.#inPlace(keys));
     for (let n = 0; n < threads; n += 1) this.#threads.push(this.#thread(keys));
   }
@@ -166,8 +166,10 @@ export class BlockPool {
     for (const idle of this.#idle.splice(0)) idle();
   }
 
-  #thread(keys: VaultKeys): Thread {
-    const worker = new Worker(new URL("./block-thread.ts", import.meta.url), { workerData: keys });
+  #thread(keys: BlobKeys): Thread {
+    const worker = new Worker(new URL("./block-thread.ts", import.meta.url), {
+      workerData: { content: keys.content, packs: keys.packs },
+    });
     const recycle = (buffer: Uint8Array<ArrayBuffer>): void => {
       if (this.#broken === undefined) worker.postMessage({ type: "recycle", buffer }, [buffer.buffer]);
     };
@@ -185,7 +187,7 @@ export class BlockPool {
     };
   }
 
-  #inPlace(keys: VaultKeys): Thread {
+  #inPlace(keys: BlobKeys): Thread {
     const work: BlockWork = new BlockWork(keys, (pack) =>
       this.#answered({ type: "pack", pack }, (buffer) => work.recycle(buffer)),
     );

@@ -4,22 +4,19 @@ import { OperationalError } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
 import { BlockWork } from "./block-work.ts";
 import type { ThreadAnswer, ThreadMessage } from "./block-pool.ts";
-import type { VaultKeys } from "./vault-keys.ts";
+import type { BlobKeys } from "./vault-keys.ts";
 
 const port = parentPort;
 invariant(port !== null, "this file is the entry of a thread");
 
-const raw = workerData as Record<keyof VaultKeys, Uint8Array>;
-const keys: VaultKeys = {
-  content: Buffer.from(raw.content),
-  packs: Buffer.from(raw.packs),
-  objects: Buffer.alloc(0),
-  log: Buffer.alloc(0),
-};
+const { content, packs } = workerData as Partial<BlobKeys>;
+invariant(content !== undefined && packs !== undefined, "a thread is begun with its keys");
 
 const answer = (message: ThreadAnswer, transfer: ArrayBuffer[] = []): void =>
   port.postMessage(message, transfer);
-const work = new BlockWork(keys, (pack) => answer({ type: "pack", pack }, [pack.buffer.buffer]));
+const work = new BlockWork({ content, packs }, (pack) =>
+  answer({ type: "pack", pack }, [pack.buffer.buffer]),
+);
 
 port.on("message", (message: ThreadMessage) => {
   if (message.type === "recycle") {

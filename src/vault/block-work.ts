@@ -1,3 +1,4 @@
+import type { KeyObject } from "node:crypto";
 import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { OperationalError } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
@@ -7,7 +8,7 @@ import { DedupTable } from "./dedup-table.ts";
 import { PACK_BUFFER_BYTES, PackBuilder, decodeBlobWith } from "./pack-format.ts";
 import { packIdIn } from "./pack-numbers.ts";
 import { BUNDLE_TARGET, type Span, applyRecord, encodeSpans, recordLength } from "./patch-record.ts";
-import type { VaultKeys } from "./vault-keys.ts";
+import type { BlobKeys } from "./vault-keys.ts";
 
 /** What the threads do, without anything of threads: hash, find duplicates, compress, encrypt, fill packs; and the way back. */
 
@@ -87,10 +88,10 @@ interface OpenPack {
 const zeroes = Buffer.alloc(BLOCK_BYTES);
 
 export class BlockWork {
-  readonly #keys: VaultKeys;
+  readonly #keys: BlobKeys;
   readonly #emit: (pack: FinishedPack) => void;
   readonly #spare: Uint8Array<ArrayBuffer>[] = [];
-  readonly #packKeys = new Map<string, Buffer>();
+  readonly #packKeys = new Map<string, KeyObject>();
   #session: SessionStart | undefined;
   #table: DedupTable | undefined;
   #builder: OpenPack | undefined;
@@ -98,7 +99,7 @@ export class BlockWork {
   #target: { readonly path: string; readonly file: number } | undefined;
   #input: Buffer | undefined;
 
-  constructor(keys: VaultKeys, emit: (pack: FinishedPack) => void) {
+  constructor(keys: BlobKeys, emit: (pack: FinishedPack) => void) {
     this.#keys = keys;
     this.#emit = emit;
   }

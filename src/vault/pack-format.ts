@@ -1,3 +1,4 @@
+import type { KeyObject } from "node:crypto";
 import type { BlobKind } from "./block-ref.ts";
 import { ID_BYTES, blobKinds, codecs, packName } from "./block-ref.ts";
 import {
@@ -12,7 +13,7 @@ import {
   packKey,
 } from "./blob-codec.ts";
 import { damaged } from "./vault-damage.ts";
-import type { VaultKeys } from "./vault-keys.ts";
+import type { BlobKeys } from "./vault-keys.ts";
 
 /** A pack is closed when it has reached this many bytes. */
 const PACK_TARGET = 16 * 1024 * 1024;
@@ -42,13 +43,13 @@ export interface PackEntry {
 /** Builds one pack in memory, front to back. */
 export class PackBuilder {
   readonly pack: Buffer;
-  readonly #key: Buffer;
+  readonly #key: KeyObject;
   readonly #buffer: Buffer;
   readonly #entries: Buffer[] = [];
   #length = HEAD_BYTES;
 
   /** `pack` is the id, used by nobody else, ever. `buffer` has `PACK_BUFFER_BYTES`. */
-  constructor(keys: VaultKeys, pack: Buffer, buffer: Buffer) {
+  constructor(keys: BlobKeys, pack: Buffer, buffer: Buffer) {
     this.pack = pack;
     this.#key = packKey(keys, pack);
     this.#buffer = buffer;
@@ -102,7 +103,7 @@ export class PackBuilder {
   }
 }
 
-function encryptDirectory(key: Buffer, binding: Buffer, bytes: Buffer): Buffer {
+function encryptDirectory(key: KeyObject, binding: Buffer, bytes: Buffer): Buffer {
   const target = Buffer.alloc(bytes.length + TAG_BYTES);
   encryptInto(key, binding, bytes, target, 0, DIRECTORY);
   return target;
@@ -140,7 +141,7 @@ export function decodeTrailer(pack: string, sizeBytes: number, trailer: Buffer):
 
 /** `stored` is what `decodeTrailer` said stands before the trailer. The entries fill the pack without gaps, or it is damage. */
 export function decryptDirectory(
-  keys: VaultKeys,
+  keys: BlobKeys,
   pack: string,
   sizeBytes: number,
   stored: Buffer,
@@ -172,8 +173,8 @@ export function checkPackHead(pack: string, bytes: Buffer): void {
 
 /** Plain bytes of a blob from its stored bytes; `key` is the pack's. `checkId` recomputes the id too: not needed for safety, but for `verify`. */
 export function decodeBlobWith(
-  key: Buffer,
-  keys: VaultKeys,
+  key: KeyObject,
+  keys: BlobKeys,
   pack: string,
   kind: BlobKind,
   entry: Omit<PackEntry, "kind">,

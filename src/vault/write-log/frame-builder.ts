@@ -1,5 +1,5 @@
 /** A frame while it is filled: data is encrypted as it comes, so that the caller's buffer is free and nothing is copied twice. */
-import { createCipheriv, type CipherGCM } from "node:crypto";
+import { type CipherGCM, type KeyObject, createCipheriv } from "node:crypto";
 import { crc32 } from "node:zlib";
 import {
   chunkBytes,
@@ -42,7 +42,7 @@ interface FrameContent extends FrameLink {
   readonly sealedData: readonly Buffer[];
 }
 
-function sealFrame(key: Buffer, content: FrameContent): SealedFrame {
+function sealFrame(key: KeyObject, content: FrameContent): SealedFrame {
   const { directory, sealedData, dataBytes } = content;
   const head = Buffer.allocUnsafe(frameHeaderBytes + directory.length);
   encodeFrameHeader(head, { ...content, directoryBytes: directory.length });
@@ -63,7 +63,7 @@ function sealFrame(key: Buffer, content: FrameContent): SealedFrame {
 
 /** A frame without records: opening, mark or seal. */
 export function sealPlainFrame(
-  key: Buffer,
+  key: KeyObject,
   frame: FrameLink & {
     readonly type: FrameType;
     readonly frameNumber: number;
@@ -79,14 +79,14 @@ export function sealPlainFrame(
 export class FrameBuilder {
   readonly records: LogRecord[] = [];
   readonly frameNumber: number;
-  readonly #key: Buffer;
+  readonly #key: KeyObject;
   readonly #pieces: Buffer[] = [];
   readonly #tags: Buffer[] = [];
   #chunk: CipherGCM | undefined;
   #chunkFilled = 0;
   #dataBytes = 0;
 
-  constructor(key: Buffer, frameNumber: number) {
+  constructor(key: KeyObject, frameNumber: number) {
     this.#key = key;
     this.frameNumber = frameNumber;
   }

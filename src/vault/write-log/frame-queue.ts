@@ -1,12 +1,12 @@
 /** What was appended and is not written yet: frames in order, and where segments end between them. */
-import { randomBytes } from "node:crypto";
+import { type KeyObject, randomBytes } from "node:crypto";
 import { FrameBuilder } from "./frame-builder.ts";
 import { type LogRecord, maxFrameData, maxFrameRecords, segmentKey } from "./segment-format.ts";
 
 /** A segment as its frames see it: they are encrypted before its file exists. */
 export interface SegmentPlan {
   readonly salt: Buffer;
-  readonly key: Buffer;
+  readonly key: KeyObject;
   readonly startedMs: number;
   nextFrame: number;
   bytes: number;

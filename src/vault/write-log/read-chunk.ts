@@ -1,11 +1,11 @@
 /** Reading sealed chunks back. Each is authenticated by itself: key, frame, place and content. */
-import { createDecipheriv } from "node:crypto";
+import { type KeyObject, createDecipheriv } from "node:crypto";
 import type { SegmentFile } from "./segment-folder.ts";
 import { chunkBytes, frameNonce, frameType, type FrameType, tagBytes } from "./segment-format.ts";
 
 /** `undefined` where the tag does not fit. */
 export function unseal(
-  key: Buffer,
+  key: KeyObject,
   nonce: Buffer,
   bytes: Buffer,
   tag: Buffer,
@@ -24,7 +24,7 @@ export function unseal(
 }
 
 export const unsealDirectory = (
-  key: Buffer,
+  key: KeyObject,
   frame: { frameNumber: number; type: FrameType; tag: Buffer },
   header: Buffer,
   directory: Buffer,
@@ -43,7 +43,7 @@ export const chunkPosition = (frame: FrameData, chunk: number): number =>
 export const chunkLength = (frame: FrameData, chunk: number): number =>
   Math.min(chunkBytes, frame.dataBytes - chunk * chunkBytes);
 
-const unsealChunk = (key: Buffer, frame: FrameData, chunk: number, sealed: Buffer): Buffer | undefined =>
+const unsealChunk = (key: KeyObject, frame: FrameData, chunk: number, sealed: Buffer): Buffer | undefined =>
   unseal(
     key,
     frameNonce(frame.frameNumber, chunk + 1, frameType.records),
@@ -54,7 +54,7 @@ const unsealChunk = (key: Buffer, frame: FrameData, chunk: number, sealed: Buffe
 /** Chunks `first` to `last` in one read. `undefined` for one that does not authenticate, or is not all there. */
 export async function readChunks(
   file: SegmentFile,
-  key: Buffer,
+  key: KeyObject,
   frame: FrameData,
   first: number,
   last: number,
@@ -75,7 +75,7 @@ export async function readChunks(
 /** The whole data area of a frame, for small frames: events. */
 export async function readFrameRange(
   file: SegmentFile,
-  key: Buffer,
+  key: KeyObject,
   frame: FrameData,
   at: number,
   length: number,

@@ -2,6 +2,7 @@
  * Walks a segment's frames in order and checks them: checksums, tags, the chain, numbers, sequence and time. Decides what an end is: the end, a
  * torn tail, or damage (docs/spec/write-log.md, "Opening").
  */
+import type { KeyObject } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { logDamaged } from "./log-damage.ts";
 import { decodeEvent, decodeOpening, type LogEvent, type Opening } from "./log-event.ts";
@@ -55,7 +56,7 @@ export interface ScanSegment {
   readonly header: SegmentHeader;
   /** What the opening frame must name as its predecessor. */
   readonly link: Buffer;
-  readonly key: Buffer;
+  readonly key: KeyObject;
   readonly depth: ScanDepth;
   /** What the successor says, or what is already known; without it this is the last segment, which may have a torn tail. */
   readonly expected?:

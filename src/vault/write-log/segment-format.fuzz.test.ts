@@ -1,6 +1,6 @@
 /** Hostile bytes: decoders and the scan answer, refuse or cut; they neither throw anything else nor take memory that the input did not pay for. */
 import assert from "node:assert/strict";
-import { randomBytes } from "node:crypto";
+import { createSecretKey, randomBytes } from "node:crypto";
 import { test } from "node:test";
 import { crc32 } from "node:zlib";
 import fc from "fast-check";
@@ -26,7 +26,7 @@ import {
 import type { SegmentFile } from "./segment-folder.ts";
 
 const numRuns = Number(process.env["FUZZ_RUNS"] ?? 3000);
-const key = randomBytes(32);
+const key = createSecretKey(randomBytes(32));
 const header = {
   number: 1,
   firstSequence: 1,

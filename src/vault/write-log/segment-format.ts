@@ -2,7 +2,7 @@
  * The bytes of the write log (docs/spec/write-log.md). Pure: no file is touched here. Decoders take any bytes, allocate nothing
  * that the input did not pay for, and answer `undefined` where the bytes are not what they should be.
  */
-import { createHash, createHmac, hkdfSync } from "node:crypto";
+import { type KeyObject, createHash, createHmac, createSecretKey, hkdfSync } from "node:crypto";
 import { crc32 } from "node:zlib";
 import { invariant } from "#kernel/invariant.ts";
 
@@ -102,8 +102,9 @@ export function groupFingerprint(logKey: Buffer, group: string): Buffer {
     .subarray(0, tagBytes);
 }
 
-export function segmentKey(logKey: Buffer, salt: Buffer, group: string): Buffer {
-  return Buffer.from(hkdfSync("sha256", logKey, salt, `understudy write log segment\0${group}`, 32));
+export function segmentKey(logKey: Buffer, salt: Buffer, group: string): KeyObject {
+  const key = hkdfSync("sha256", logKey, salt, `understudy write log segment\0${group}`, 32);
+  return createSecretKey(Buffer.from(key));
 }
 
 export function encodeSegmentHeader(header: SegmentHeader): Buffer {

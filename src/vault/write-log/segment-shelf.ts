@@ -1,4 +1,5 @@
 /** The segments that there are: their facts in memory, their files opened as needed, and who stands on them. */
+import type { KeyObject } from "node:crypto";
 import { invariant } from "#kernel/invariant.ts";
 import { follows, mayHaveLost } from "./after-loss.ts";
 import { logDamaged, logKeyWrong } from "./log-damage.ts";
@@ -21,7 +22,7 @@ export interface Segment {
   readonly header: SegmentHeader;
   /** What its opening frame names as its predecessor. */
   readonly link: Buffer;
-  readonly key: Buffer;
+  readonly key: KeyObject;
   /** The durable end. */
   end: {
     readonly position: number;
