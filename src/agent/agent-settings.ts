@@ -33,6 +33,8 @@ export interface AgentSettings {
   /** Null: nothing holds the disks still, and no pass is a moment of them. */
   readonly hold: HoldSettings | null;
   readonly everyMs: number;
+  /** At the latest, a pass reads whole disks, although the kernel's trace says what was written. */
+  readonly wholeEveryMs: number;
   readonly spoolLimitBytes: number;
   /** Null: as fast as it goes. */
   readonly bytesPerSecond: number | null;

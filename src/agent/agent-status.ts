@@ -12,6 +12,7 @@ const outcome = z.strictObject({
   consistency: passConsistency,
   reason: z.string().nullable(),
   diskBytes: z.int(),
+  readBytes: z.int(),
   changedBytes: z.int(),
   heldMs: z.int(),
 });
@@ -29,6 +30,8 @@ export const agentStatus = z.strictObject({
     .nullable(),
   nextPassMs: z.int().nullable(),
   lastPass: outcome.nullable(),
+  /** Why each pass reads whole disks; null: it reads what was written. */
+  wholeReads: z.string().nullable(),
   /** Why the last pass failed, or nothing can be begun. */
   problem: z.string().nullable(),
   sending: z.strictObject({

@@ -12,6 +12,7 @@ import { beginStream } from "./begin-stream.ts";
 import { checkFreezable, letGo } from "./hold-disks.ts";
 import { IntakeClient } from "./intake-client.ts";
 import { type PassOutcome, type PassProgress, runPass, volumesOf } from "./run-pass.ts";
+import { ReadPlan } from "./read-plan.ts";
 import { sendParts, type SenderView } from "./send-parts.ts";
 import { createReadBuffer } from "./source-disk.ts";
 import { TokenBucket } from "./token-bucket.ts";
@@ -38,6 +39,7 @@ interface Workshop {
   readonly client: IntakeClient;
   readonly bucket: TokenBucket | null;
   readonly buffer: Buffer;
+  readonly plan: ReadPlan;
   readonly view: AgentView;
 }
 
@@ -53,7 +55,7 @@ export async function runAgent(
   onReady: () => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const { stateFolder, disks, hold, vault, bytesPerSecond, spoolLimitBytes } = settings;
+  const { stateFolder, disks, hold, vault, bytesPerSecond, spoolLimitBytes, wholeEveryMs } = settings;
   const { clock, log } = ports;
   const buffer = createReadBuffer();
   const names = disks.map(({ volume }) => volume);
@@ -63,6 +65,7 @@ export async function runAgent(
   // What is wrong with the configuration is said at once.
   await volumesOf(disks, buffer);
   await using client = new IntakeClient(vault);
+  await using plan = new ReadPlan({ stateFolder, wholeEveryMs, clock, log });
   const bucket = bytesPerSecond === null ? null : new TokenBucket(clock, bytesPerSecond);
   const sender: SenderView = { state: "idle", problem: null, sentBytes: 0 };
   const view: AgentView = {
@@ -73,7 +76,7 @@ export async function runAgent(
     problem: null,
     sender,
   };
-  const shop: Workshop = { settings, ports, state, client, bucket, buffer, view };
+  const shop: Workshop = { settings, ports, state, client, bucket, buffer, plan, view };
   await using _api = await serveLocalApi({
     socketPath: agentSocketIn(stateFolder),
     methods: agentMethods,
@@ -139,7 +142,7 @@ async function begin(shop: Workshop, signal: AbortSignal): Promise<void> {
  * answers, however slowly, no other is begun: it would only wait behind it. When nothing can be sent, passes are kept in the spool.
  */
 async function passes(shop: Workshop, signal: AbortSignal): Promise<void> {
-  const { settings, ports, state, buffer, view } = shop;
+  const { settings, ports, state, buffer, plan, view } = shop;
   const { clock, log } = ports;
   const { disks, hold, everyMs } = settings;
   for (;;) {
@@ -149,7 +152,7 @@ async function passes(shop: Workshop, signal: AbortSignal): Promise<void> {
     view.progress = { phase: "live", readBytes: 0, totalBytes: 0 };
     try {
       const { progress } = view;
-      view.lastPass = await runPass({ state, disks, hold, buffer, clock, log, progress }, signal);
+      view.lastPass = await runPass({ state, disks, hold, buffer, plan, clock, log, progress }, signal);
       view.problem = null;
     } catch (error) {
       signal.throwIfAborted();
@@ -165,7 +168,7 @@ async function passes(shop: Workshop, signal: AbortSignal): Promise<void> {
   }
 }
 
-function statusOf({ settings, ports, state, view }: Workshop): AgentStatus {
+function statusOf({ settings, ports, state, plan, view }: Workshop): AgentStatus {
   const { spool, record } = state;
   const point = record?.point ?? null;
   return {
@@ -176,6 +179,7 @@ function statusOf({ settings, ports, state, view }: Workshop): AgentStatus {
     reading: view.progress === null ? null : { ...view.progress },
     nextPassMs: view.nextPassMs,
     lastPass: view.lastPass,
+    wholeReads: plan.reason,
     problem: view.problem,
     sending: { ...view.sender },
     spool: { parts: spool.numbers.length, bytes: spool.bytes, limitBytes: spool.limitBytes },

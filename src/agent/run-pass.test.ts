@@ -12,6 +12,7 @@ import type { AgentDisk, HoldSettings } from "./agent-settings.ts";
 import { AgentState } from "./agent-state.ts";
 import type { Held, holdDisks } from "./hold-disks.ts";
 import { leafFor } from "./leaf-file.ts";
+import { ReadPlan } from "./read-plan.ts";
 import { type PassOutcome, type PassPhase, type PassProgress, runPass } from "./run-pass.ts";
 import { createReadBuffer } from "./source-disk.ts";
 
@@ -84,6 +85,7 @@ class Bench {
         clock: systemClock,
         log: silentLog,
         progress: this.#progress(),
+        plan: new ReadPlan({ stateFolder: this.folder, wholeEveryMs: 0, clock: systemClock, log: silentLog }),
         holdDisks: held,
       },
       signal,

@@ -12,6 +12,7 @@ import type { AgentDisk, HoldSettings } from "./agent-settings.ts";
 import type { AgentState } from "./agent-state.ts";
 import { type Held, holdDisks } from "./hold-disks.ts";
 import { PartBuilder } from "./part-builder.ts";
+import type { ReadPlan, ToRead } from "./read-plan.ts";
 import { scanDisk } from "./scan-disk.ts";
 import { openSourceDisk, type SourceDisk } from "./source-disk.ts";
 
@@ -31,6 +32,8 @@ export interface PassOutcome {
   /** Why it is fuzzy. */
   readonly reason: string | null;
   readonly diskBytes: number;
+  /** Of disks in use and of held ones together. */
+  readonly readBytes: number;
   /** Content that differed from what the vault has, in whole blocks. */
   readonly changedBytes: number;
   readonly heldMs: number;
@@ -44,28 +47,31 @@ export interface RunPassOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly progress: PassProgress;
+  readonly plan: ReadPlan;
   /** Told apart from the real one by tests alone. */
   readonly holdDisks?: typeof holdDisks;
 }
 
 /** Errors: `config.invalid`, `disk.failing`, `store.*`: what was spooled until then counts, and the next pass goes on from it. */
 export async function runPass(options: RunPassOptions, signal: AbortSignal): Promise<PassOutcome> {
-  const { state, hold, clock } = options;
+  const { state, hold, clock, disks, plan } = options;
   const startedMs = clock.now();
   const { record } = state;
   invariant(record !== null && record.ready, "a pass belongs to a stream that the vault knows");
   const pass = record.pass + 1;
   await state.remember({ pass });
-  const begun = { pass, startedMs };
-  const volumes = await volumesOf(options.disks, options.buffer);
+  const begun: BegunPass = { pass, startedMs, readBytes: 0 };
+  const volumes = await volumesOf(disks, options.buffer);
+  await plan.begin(volumes.map(({ sizeBytes }, at) => ({ path: disks[at]?.path ?? "", sizeBytes })));
   const builder = new PartBuilder({ state, stream: record.stream, pass, volumes });
   // Snapshots hold nobody up: they are read once, however long that takes.
-  const unhurried = hold !== null && options.disks.every(({ snapshot }) => snapshot !== null);
+  const unhurried = hold !== null && disks.every(({ snapshot }) => snapshot !== null);
   if (!unhurried) {
-    await scanAll(options, builder, "live", signal);
+    await scanAll(options, builder, begun, "live", signal);
     await builder.flush(null, signal);
   }
   if (hold !== null) return heldPass(options, begun, builder, unhurried, signal);
+  plan.ended();
   const reason = "nothing holds the disks still: configure `consistency` (freeze, or a hook)";
   return finish(options, begun, builder, { instantMs: clock.now(), consistency: "fuzzy", reason }, 0, signal);
 }
@@ -73,6 +79,7 @@ export async function runPass(options: RunPassOptions, signal: AbortSignal): Pro
 interface BegunPass {
   readonly pass: number;
   readonly startedMs: number;
+  readBytes: number;
 }
 
 async function heldPass(
@@ -91,7 +98,7 @@ async function heldPass(
   if (!held.ok) return finish(options, begun, builder, fuzzy(held.problem), 0, signal);
   const from = clock.monotonicMs();
   builder.mayWait = unhurried;
-  const problem = await readHeld(options, builder, held, signal);
+  const problem = await readHeld(options, builder, begun, held, signal);
   builder.mayWait = true;
   const heldMs = clock.monotonicMs() - from;
   const end: PassEnd =
@@ -103,12 +110,13 @@ async function heldPass(
 async function readHeld(
   options: RunPassOptions,
   builder: PartBuilder,
+  begun: BegunPass,
   held: Held & { readonly ok: true },
   signal: AbortSignal,
 ): Promise<string | null> {
   let problem: string | null;
   try {
-    problem = await scanAll(options, builder, "held", signal);
+    problem = await scanAll(options, builder, begun, "held", signal);
     await builder.flush(null, signal);
   } catch (error) {
     builder.drop();
@@ -123,8 +131,8 @@ async function readHeld(
 }
 
 async function finish(
-  { state, disks, clock, log }: RunPassOptions,
-  { pass, startedMs }: BegunPass,
+  { state, disks, clock, log, plan }: RunPassOptions,
+  { pass, startedMs, readBytes }: BegunPass,
   builder: PartBuilder,
   end: PassEnd,
   heldMs: number,
@@ -133,6 +141,7 @@ async function finish(
   // That nothing has changed is worth telling only if it is known for one moment.
   if (end.consistency !== "fuzzy" || builder.parts > 0) await builder.flush(end, signal);
   const { instantMs, consistency, reason } = end;
+  if (consistency !== "fuzzy") plan.ended();
   const outcome: PassOutcome = {
     pass,
     startedMs,
@@ -140,6 +149,7 @@ async function finish(
     consistency,
     reason,
     diskBytes: builder.diskBytes,
+    readBytes,
     changedBytes: builder.changedBytes,
     heldMs: Math.round(heldMs),
   };
@@ -166,14 +176,17 @@ export async function volumesOf(disks: readonly AgentDisk[], buffer: Buffer): Pr
 
 /** Null: no disk was seen to be written to meanwhile, and each has the size it had. */
 async function scanAll(
-  { state, disks, buffer, progress }: RunPassOptions,
+  { state, disks, hold, buffer, progress, plan }: RunPassOptions,
   builder: PartBuilder,
+  begun: BegunPass,
   phase: PassPhase,
   signal: AbortSignal,
 ): Promise<string | null> {
+  // Without a hold, the pass over disks in use is all there is.
+  const toRead: ToRead = phase === "live" && hold !== null ? await plan.live() : await plan.held();
   progress.phase = phase;
   progress.readBytes = 0;
-  progress.totalBytes = builder.diskBytes;
+  progress.totalBytes = toRead?.reduce((sum, { bytes }) => sum + bytes, 0) ?? builder.diskBytes;
   const open: { readonly path: string; readonly disk: SourceDisk; readonly activity: string }[] = [];
   try {
     for (const { path: own, snapshot } of disks) {
@@ -185,8 +198,12 @@ async function scanAll(
     if (resized !== undefined) return `${resized.path} was resized meanwhile`;
     for (const [volume, { disk }] of open.entries()) {
       const leaves = state.leavesOf(disks[volume]?.volume ?? "");
-      const onProgress = (bytes: number): void => void (progress.readBytes += bytes);
-      await scanDisk({ disk, volume, leaves, builder, onProgress }, signal);
+      const onProgress = (bytes: number): void => {
+        progress.readBytes += bytes;
+        begun.readBytes += bytes;
+      };
+      const only = toRead?.[volume] ?? null;
+      await scanDisk({ disk, volume, leaves, builder, only, onProgress }, signal);
     }
     for (const { path, disk, activity } of open) {
       if ((await disk.activity()) !== activity) return `${path} was written to while it was held still`;

@@ -10,7 +10,7 @@ const alignment = 4096;
 
 export interface SourceDisk extends AsyncDisposable {
   readonly sizeBytes: number;
-  /** At most `readChunkBytes`, from a multiple of it. The buffer is overwritten by the next read. */
+  /** At most `readChunkBytes`, from a multiple of 4096. The buffer is overwritten by the next read. */
   read(offset: number, length: number): Promise<Buffer>;
   /**
    * Another text once the disk was written to. The same text proves nothing: it is what the kernel counts (of a block device its
@@ -104,7 +104,7 @@ async function readFully(
 }
 
 /** `MAJOR:MINOR`, as Linux packs them (sysmacros.h). */
-function deviceNumber(rdev: number): string {
+export function deviceNumber(rdev: number): string {
   const number = BigInt(rdev);
   const major = ((number >> 8n) & 0xfffn) | ((number >> 32n) & ~0xfffn);
   const minor = (number & 0xffn) | ((number >> 12n) & 0xffff_ff00n);

@@ -54,8 +54,10 @@ export function describeAgent(status: AgentStatus): string {
   if (lastPass !== null) {
     const what =
       lastPass.consistency === "fuzzy" ? `fuzzy, no point: ${lastPass.reason ?? ""}` : lastPass.consistency;
-    lines.push(`last     pass ${lastPass.pass}: ${formatBytes(lastPass.changedBytes)} changed, ${what}`);
+    const read = `${formatBytes(lastPass.readBytes)} read, ${formatBytes(lastPass.changedBytes)} changed`;
+    lines.push(`last     pass ${lastPass.pass}: ${read}, ${what}`);
   }
+  if (status.wholeReads !== null) lines.push(`reads    whole disks at each pass: ${status.wholeReads}`);
   if (problem !== null) lines.push(`problem  ${problem}`);
   return lines.join("\n");
 }

@@ -59,6 +59,8 @@ const agentSchema = z.strictObject({
     )
     .min(1),
   every: duration.prefault("10m"),
+  /** At the latest, a pass reads whole disks, although the kernel told what was written. */
+  wholeEvery: duration.prefault("1d"),
   consistency: consistency.optional(),
   spoolLimit: byteSize.prefault("10GiB"),
   /** A second. */

@@ -56,6 +56,7 @@ export function settingsOfAgent(config: AgentConfig, folder: string): AgentSetti
     disks: disks.map(({ volume, path, snapshot }) => ({ volume, path, snapshot: snapshot ?? null })),
     hold: consistency === undefined ? null : holdOf(consistency),
     everyMs: config.every,
+    wholeEveryMs: config.wholeEvery,
     spoolLimitBytes: config.spoolLimit,
     bytesPerSecond: config.bandwidth ?? null,
     window: window ?? { zone: "utc", ranges: [] },

@@ -1,12 +1,13 @@
 /** A vault's process with an intake, an agent's process, and the network between them: all real, and all can be killed. */
 import { execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { TestContext } from "node:test";
 import { agentMethods, agentSocketIn, type AgentStatus } from "#agent/agent-status.ts";
+import { endLeftTrace } from "#agent/write-trace.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
@@ -65,6 +66,7 @@ export class AgentStage {
       await stage.#agent?.end("SIGKILL");
       await stage.#vault?.end("SIGKILL");
       await network[Symbol.asyncDispose]();
+      if (existsSync(stage.agentFolder)) await endLeftTrace(stage.agentFolder);
       rmSync(folder, { recursive: true, force: true });
     });
     const at = (name: string): string => join(folder, name);

@@ -3,9 +3,10 @@ import { randomBytes } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { AgentStage } from "./agent-stage.ts";
+import { traceSkip } from "./trace-skip.ts";
 import { undo } from "./undo.ts";
 import { WrittenDisk } from "./written-disk.ts";
 
@@ -14,65 +15,68 @@ const sizeBytes = 32 * 1024 * 1024;
 const rounds = Number(process.env["AGENT_ROUNDS"] ?? "8");
 const seed = Number(process.env["AGENT_SEED"] ?? Date.now() % 100_000);
 
-test(
-  `agent, vault and network fail ${rounds} times under writes (seed ${seed}): each moment is the disk as it was`,
-  { timeout: 300_000 + rounds * 30_000 },
-  async (t) => {
-    const random = createSeededRandom(seed);
-    const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));
-    const disk = new WrittenDisk(folder, "data", sizeBytes);
-    undo(t, () => {
-      disk[Symbol.dispose]();
-      rmSync(folder, { recursive: true, force: true });
-    });
-    const stage = await AgentStage.open(t, {
-      agents: { web: [volume] },
-      disks: [{ volume, path: disk.path }],
-      agentLines: `every: 1s\n${disk.consistency}`,
-    });
-    await stage.startVault();
-    await stage.startAgent();
-    const seen = new Map<number, number>();
-    const stop = new AbortController();
-    undo(t, () => stop.abort());
-    const writing = write(disk, () => random.fraction(), stop.signal);
-    const watching = watch(stage, seen, stop.signal);
-    await stage.nextPoint();
+const title = (disk: string): string =>
+  `agent, vault and network fail ${rounds} times under writes to ${disk} (seed ${seed}): each moment is the disk as it was`;
+const timeout = 300_000 + rounds * 30_000;
 
-    for (let round = 0; round < rounds; round += 1) {
+test(title("a file"), { timeout }, (t) => failures(t, "file"));
+test(title("a device, which are traced"), { skip: traceSkip, timeout }, (t) => failures(t, "device"));
+
+async function failures(t: TestContext, kind: "file" | "device"): Promise<void> {
+  const random = createSeededRandom(seed);
+  const folder = mkdtempSync(join(tmpdir(), "understudy-disk-"));
+  const disk = new WrittenDisk(folder, "data", sizeBytes, kind);
+  undo(t, () => {
+    disk[Symbol.dispose]();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const stage = await AgentStage.open(t, {
+    agents: { web: [volume] },
+    disks: [{ volume, path: disk.path }],
+    agentLines: `every: 1s\n${disk.consistency}`,
+  });
+  await stage.startVault();
+  await stage.startAgent();
+  const seen = new Map<number, number>();
+  const stop = new AbortController();
+  undo(t, () => stop.abort());
+  const writing = write(disk, () => random.fraction(), stop.signal);
+  const watching = watch(stage, seen, stop.signal);
+  await stage.nextPoint();
+
+  for (let round = 0; round < rounds; round += 1) {
+    await pause(random.fraction() * 1500);
+    const kind = random.fraction();
+    if (kind < 0.5) {
+      await stage.killAgent();
+      await stage.startAgent();
+    } else if (kind < 0.75) {
+      await stage.killVault();
+      await pause(random.fraction() * 1000);
+      await stage.startVault();
+    } else {
+      stage.network.cut();
       await pause(random.fraction() * 1500);
-      const kind = random.fraction();
-      if (kind < 0.5) {
-        await stage.killAgent();
-        await stage.startAgent();
-      } else if (kind < 0.75) {
-        await stage.killVault();
-        await pause(random.fraction() * 1000);
-        await stage.startVault();
-      } else {
-        stage.network.cut();
-        await pause(random.fraction() * 1500);
-        stage.network.mend();
-      }
-      if (round % 4 === 3) await stage.nextPoint();
+      stage.network.mend();
     }
-    const last = await stage.nextPoint();
-    stop.abort();
-    await Promise.all([writing, watching]);
-    seen.set(last.pass, last.instantMs);
+    if (round % 4 === 3) await stage.nextPoint();
+  }
+  const last = await stage.nextPoint();
+  stop.abort();
+  await Promise.all([writing, watching]);
+  seen.set(last.pass, last.instantMs);
 
-    t.diagnostic(`${seen.size} moments were told`);
-    assert.ok(seen.size >= 3, `only ${seen.size} moments`);
-    for (const instantMs of seen.values()) {
-      const kept = await stage.content(volume, instantMs);
-      assert.equal(kept.at, instantMs);
-      assert.ok(
-        kept.bytes.equals(disk.truthAt(instantMs)),
-        `the moment ${instantMs} is not the disk as it was`,
-      );
-    }
-  },
-);
+  t.diagnostic(`${seen.size} moments were told`);
+  assert.ok(seen.size >= 3, `only ${seen.size} moments`);
+  for (const instantMs of seen.values()) {
+    const kept = await stage.content(volume, instantMs);
+    assert.equal(kept.at, instantMs);
+    assert.ok(
+      kept.bytes.equals(disk.truthAt(instantMs)),
+      `the moment ${instantMs} is not the disk as it was`,
+    );
+  }
+}
 
 async function write(disk: WrittenDisk, fraction: () => number, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {

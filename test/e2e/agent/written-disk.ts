@@ -1,6 +1,8 @@
-/** A disk in a file that a test writes to, and that a hook holds still and copies: what it held at each moment is known. */
+/** A disk that a test writes to, and that a hook holds still and copies: what it held at each moment is known. In a file, or a loop device over one. */
+import { execFileSync } from "node:child_process";
 import {
   closeSync,
+  constants,
   existsSync,
   mkdirSync,
   openSync,
@@ -18,12 +20,19 @@ export class WrittenDisk implements Disposable {
   readonly #folder: string;
   readonly #file: number;
 
-  constructor(folder: string, name: string, sizeBytes: number) {
+  constructor(folder: string, name: string, sizeBytes: number, kind: "file" | "device" = "file") {
     this.#folder = join(folder, name);
     mkdirSync(join(this.#folder, "truth"), { recursive: true });
-    this.path = join(this.#folder, "disk.raw");
-    this.#file = openSync(this.path, "w+");
+    const image = join(this.#folder, "disk.raw");
+    this.#file = openSync(image, "w+");
     ftruncateSync(this.#file, sizeBytes);
+    this.path = image;
+    if (kind === "device") {
+      closeSync(this.#file);
+      this.path = execFileSync("losetup", ["--find", "--show", image], { encoding: "utf8" }).trim();
+      // A write is on the device when it returns, not in the page cache alone.
+      this.#file = openSync(this.path, constants.O_RDWR | constants.O_SYNC);
+    }
     // Each step is one that `write` looks at: a write is over before the copy begins, or does not begin before it is let go.
     writeFileSync(
       join(this.#folder, "hold"),
@@ -31,7 +40,7 @@ export class WrittenDisk implements Disposable {
 cd "$(dirname "$0")"
 : > held
 while [ -e busy ]; do sleep 0.005; done
-cp --sparse=always disk.raw copy
+cp --sparse=always ${this.path} copy
 mv copy "truth/$(date +%s%3N)"
 `,
       { mode: 0o755 },
@@ -74,5 +83,6 @@ mv copy "truth/$(date +%s%3N)"
 
   [Symbol.dispose](): void {
     closeSync(this.#file);
+    if (this.path.startsWith("/dev/")) execFileSync("losetup", ["--detach", this.path]);
   }
 }

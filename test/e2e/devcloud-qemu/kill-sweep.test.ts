@@ -41,7 +41,7 @@ httpd -h /www
 
 test(
   "a volume that wanders under kills is at one place, with all its lines",
-  { skip, timeout: 300_000 },
+  { skip, timeout: 300_000 + rounds * 30_000 },
   async (t) => {
     t.diagnostic(`UNDERSTUDY_SEED=${seed} UNDERSTUDY_KILL_ROUNDS=${rounds}`);
     const random = createSeededRandom(seed);
