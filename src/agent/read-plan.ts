@@ -49,6 +49,11 @@ export class ReadPlan implements AsyncDisposable {
     if (clock.monotonicMs() - this.#wholeAtMs >= wholeEveryMs) this.#whole = true;
   }
 
+  /** The next pass reads everything: what the agent knows of the vault's content is another than it was. */
+  readWhole(): void {
+    this.#whole = true;
+  }
+
   /** For disks in use: what was written since the last look. */
   async live(): Promise<ToRead> {
     await this.#take();

@@ -100,8 +100,9 @@ export async function runAgent(
 
 /** A stream, from its beginning until it cannot go on. */
 async function work(shop: Workshop, signal: AbortSignal): Promise<void> {
-  const { settings, ports, state, client, bucket, view } = shop;
+  const { settings, ports, state, client, bucket, plan, view } = shop;
   await begin(shop, signal);
+  plan.readWhole();
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   const { clock, random, log } = ports;

@@ -261,6 +261,8 @@ export class WriteTrace implements AsyncDisposable {
         if (text.includes(" [LOST ")) this.#known = false;
         for (const write of parseEvents(text.slice(0, whole))) this.#note(write);
       }
+      // The kernel gives whole lines.
+      if (this.#rest !== "") throw new Error("the trace ends within a line");
     } finally {
       await pipe.close();
     }

@@ -202,6 +202,16 @@ test(
     );
     const kept = await stage.content(volume, point.instantMs);
     assert.ok(kept.bytes.equals(disk.truthAt(point.instantMs)));
+    // A vault that knows nothing of the disk gets all of it, whatever was written lately.
+    await stage.killVault();
+    for (const name of ["store", "vd"]) rmSync(join(stage.folder, name), { recursive: true });
+    execFileSync(join(import.meta.dirname, "../../../bin/understudy"), ["vault", "init"], {
+      cwd: stage.folder,
+      stdio: "ignore",
+    });
+    await stage.startVault();
+    const { instantMs } = await stage.nextPoint();
+    assert.ok((await stage.content(volume, instantMs)).bytes.equals(disk.truthAt(instantMs)));
     await stage.stopAgent();
   },
 );
