@@ -183,7 +183,7 @@ async function scanAll(
   signal: AbortSignal,
 ): Promise<string | null> {
   // Without a hold, the pass over disks in use is all there is.
-  const toRead: ToRead = phase === "live" && hold !== null ? await plan.live() : await plan.held();
+  const toRead: ToRead = phase === "live" && hold !== null ? await plan.live(signal) : await plan.held();
   progress.phase = phase;
   progress.readBytes = 0;
   progress.totalBytes = toRead?.reduce((sum, { bytes }) => sum + bytes, 0) ?? builder.diskBytes;
