@@ -7,13 +7,8 @@ import type { Clock } from "#kernel/clock.ts";
 import { isOperational } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { DirtyBlocks } from "./dirty-blocks.ts";
-import {
-  mediaOf,
-  openWriteTrace,
-  type TracedDisk,
-  type WriteTrace,
-  type WriteTraceOptions,
-} from "./write-trace.ts";
+import { mediaOf, type TracedDisk, type WriteTraceOptions } from "./trace-instance.ts";
+import { openWriteTrace, type WriteTrace } from "./write-trace.ts";
 
 /** By disk; null: all of each. */
 export type ToRead = readonly DirtyBlocks[] | null;

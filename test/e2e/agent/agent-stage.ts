@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { TestContext } from "node:test";
 import { agentMethods, agentSocketIn, type AgentStatus } from "#agent/agent-status.ts";
-import { endLeftTrace } from "#agent/write-trace.ts";
+import { endLeftTrace } from "#agent/trace-instance.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
