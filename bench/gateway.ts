@@ -105,10 +105,14 @@ export async function run(): Promise<Record<string, number | string>> {
     const bareProxy = start("bare-proxy.ts", [endpoint]);
     const bare = (await bareProxy.ready())["port"] as number;
     const profile = process.env["BENCH_CPU_PROF"];
+    // As the product runs.
+    const flags = readFileSync(new URL("../bin/node-flags", import.meta.url), "utf8")
+      .trim()
+      .split(" ");
     const gateway = start(
       "gateway-process.ts",
       [endpoint, folder],
-      profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`],
+      profile === undefined ? flags : [...flags, "--cpu-prof", `--cpu-prof-dir=${profile}`],
     );
     const ours = await gateway.ready();
     const key = { id: String(ours["id"]), secret: String(ours["secret"]) };
