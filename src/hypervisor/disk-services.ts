@@ -95,7 +95,11 @@ export class DiskServices {
     const found = this.#captures.get(disk);
     // First: an agent that is killed between the job's end and the record's leaves nobody a mirror that nobody knows of.
     if (present !== undefined) await this.#setCapture(disk, (now) => ({ ...(now ?? present), ending: true }));
-    if (!this.#machine.isOn && this.#machine.state !== "off" && this.#machine.state !== "starting") {
+    const lost = (): boolean =>
+      !this.#machine.isOn && this.#machine.state !== "off" && this.#machine.state !== "starting";
+    // A monitor that has closed is as a rule that of a machine which is going off.
+    if (lost() && this.#machine.state !== "unreachable") await this.#machine.settled();
+    if (lost()) {
       throw new OperationalError(
         "machine.failing",
         `the monitor of machine ${this.#machine.id} does not answer: the capture of ${disk} ends when it does`,

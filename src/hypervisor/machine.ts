@@ -132,6 +132,14 @@ export class Machine implements MachineView {
     return result;
   }
 
+  /** The change that is under way is over, and so is the loss of a monitor that was just seen. Not within a change. */
+  async settled(): Promise<void> {
+    // Its loss is known from here on.
+    if (this.#qemu?.qmp.isClosed === true) await this.#qemu.qmp.closed;
+    await this.#detached;
+    await this.exclusive(() => Promise.resolve());
+  }
+
   /** Durable when it returns. A function is given the record as it is when its turn comes. */
   update(patch: RecordPatch | ((record: MachineRecord) => RecordPatch)): Promise<void> {
     const written = this.#writing.then(async () => {

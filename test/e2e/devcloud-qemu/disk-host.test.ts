@@ -56,7 +56,7 @@ test(
     const source = await makeVolume(client);
 
     // Asked for before the volume is anybody's.
-    const target = await serve(copy);
+    await using target = await serve(copy);
     const wish = { volumeId: source, uri: target.uri, stallLimitMs: 3000 };
     assert.equal((await host.startCapture(wish, signal)).state, "synchronising");
     const first = await run(client, group, servesFrom(serialOf(source), "first"));
@@ -111,7 +111,7 @@ test(
 
     lap("stopped, compared");
     // A disk that is live at once.
-    const exported = await serve(copy, "--read-only");
+    await using exported = await serve(copy, "--read-only");
     const other = await makeVolume(client);
     const seed = { volumeId: other, uri: exported.uri, bytesPerSecond: 128 * 1024 * 1024 };
     assert.equal((await host.seed(seed, signal)).state, "copying");

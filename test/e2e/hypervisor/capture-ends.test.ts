@@ -98,5 +98,17 @@ test(
     assert.equal(there.state, "off");
     await last.disksOf("web").stopCapture("data");
     assert.deepEqual(there.record.captures, {});
+
+    // QEMU has let go of its monitor and is not gone yet: that is a machine that goes off, and none that does not answer.
+    await there.start(t.signal);
+    const onceMore = await last.disksOf("web").startCapture("data", { target: second.location });
+    await onceMore.reached("continuous", t.signal);
+    const off = there.stop(0);
+    while (there.isOn) await new Promise((resolve) => setImmediate(resolve));
+    assert.notEqual(there.state, "off");
+    await last.disksOf("web").stopCapture("data");
+    assert.equal(there.state, "off");
+    assert.deepEqual(there.record.captures, {});
+    await off;
   },
 );
