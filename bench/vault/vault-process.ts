@@ -12,6 +12,12 @@ const vault = operation === "first" ? await initVault(options) : await openVault
 const points = await vault.listPoints("bench");
 const last = points.at(-1);
 
+function changes(): { readonly offset: number; readonly length: number }[] | undefined {
+  return changesFile === undefined
+    ? undefined
+    : (JSON.parse(readFileSync(changesFile, "utf8")) as { offset: number; length: number }[]);
+}
+
 async function work(): Promise<object> {
   if (operation === "restore") {
     if (last === undefined) throw new Error("there is no point to restore");
@@ -19,10 +25,7 @@ async function work(): Promise<object> {
     return vault.restoreToFile(last.id, image, { sync: process.env["BENCH_SYNC"] === "1" });
   }
   await using source = await openFileSource(image);
-  const changed =
-    changesFile === undefined
-      ? undefined
-      : (JSON.parse(readFileSync(changesFile, "utf8")) as { offset: number; length: number }[]);
+  const changed = changes();
   const point = await vault.writePoint({
     volumeId: "bench",
     sizeBytes: source.sizeBytes,
@@ -33,13 +36,22 @@ async function work(): Promise<object> {
   return point.cost;
 }
 
-/** As in a process that keeps its vault open: the threads exist, the index is read, another volume was written before. */
+/**
+ * As in a process that keeps its vault open: the threads exist, the index is read, another volume was written before, whole and as a
+ * change of the same kind.
+ */
 if (operation === "changed" && last !== undefined) await warmUp();
 
 async function warmUp(): Promise<void> {
   await using source = await openFileSource(image);
   const sizeBytes = Math.min(source.sizeBytes, 64 * 1024 * 1024);
-  await vault.writePoint({ volumeId: "warm", sizeBytes, source });
+  const { id } = await vault.writePoint({ volumeId: "warm", sizeBytes, source });
+  const length = changes()?.[0]?.length ?? 0;
+  const changed = Array.from({ length: sizeBytes / 2 / length }, (_, n) => ({
+    offset: 2 * n * length,
+    length,
+  }));
+  await vault.writePoint({ volumeId: "warm", sizeBytes, source, base: id, changed });
 }
 
 const start = performance.now();

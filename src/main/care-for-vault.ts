@@ -86,14 +86,14 @@ export async function repairFrom(
 
 /** A file, a block device, or an export. */
 async function openSource(from: string, log: Log, signal: AbortSignal): Promise<BlockReader> {
-  if (!/^nbds?(\+unix)?:\/\//iu.test(from)) return openFile(from, signal);
+  if (!/^nbds?(\+unix)?:\/\//iu.test(from)) return openFile(from);
   const { address, exportName } = parseNbdUri(from);
   return openNbdClient({ address, exportName, clock: systemClock, random: systemRandom, log }, signal);
 }
 
-async function openFile(path: string, signal: AbortSignal): Promise<BlockReader> {
+async function openFile(path: string): Promise<BlockReader> {
   try {
-    return await openFileSource(path, signal);
+    return await openFileSource(path);
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
     if (code === undefined || cause instanceof OperationalError) throw cause;

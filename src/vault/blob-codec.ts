@@ -26,6 +26,15 @@ export interface Coded {
   readonly bytes: Buffer;
 }
 
+/**
+ * Frees what a codec returned and nobody looks at again. Left to the collector, each 64 MiB of it would cost a full collection: a tenth of
+ * a backup's processor time.
+ */
+export function letGo({ buffer }: Buffer): void {
+  // Shorter ones are parts of Node's pool.
+  if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0);
+}
+
 /** The keyed id of a blob, as bytes. */
 export function blobId(keys: Pick<VaultKeys, "content">, kind: BlobKind, plain: Uint8Array): Buffer {
   return createHmac("sha256", keys.content)
@@ -49,10 +58,11 @@ export function compress(plain: Uint8Array): Coded {
     params: parameters,
   });
   if (packed.length <= plain.length * (1 - SAVES_AT_LEAST)) return { codec: codecs.zstd, bytes: packed };
+  letGo(packed);
   return { codec: codecs.plain, bytes: Buffer.from(plain.buffer, plain.byteOffset, plain.byteLength) };
 }
 
-/** `plainLength` is authenticated, so it bounds what a hostile frame may unpack to. */
+/** Takes `bytes`. `plainLength` is authenticated, so it bounds what a hostile frame may unpack to. */
 export function expand(codec: number, bytes: Buffer, plainLength: number): Buffer {
   if (codec === codecs.plain) {
     if (bytes.length !== plainLength) throw new RangeError(`${bytes.length} bytes instead of ${plainLength}`);
@@ -63,6 +73,7 @@ export function expand(codec: number, bytes: Buffer, plainLength: number): Buffe
     chunkSize: Math.max(1024, plainLength),
     maxOutputLength: Math.max(1, plainLength),
   });
+  letGo(bytes);
   if (plain.length !== plainLength) throw new RangeError(`${plain.length} bytes instead of ${plainLength}`);
   return plain;
 }
@@ -92,7 +103,9 @@ export function encryptInto(
 ): number {
   const cipher = createCipheriv("aes-256-gcm", key, nonceAt(nonce));
   cipher.setAAD(binding);
-  target.set(cipher.update(bytes), offset);
+  const encrypted = cipher.update(bytes);
+  target.set(encrypted, offset);
+  letGo(encrypted);
   cipher.final();
   target.set(cipher.getAuthTag(), offset + bytes.length);
   return bytes.length + TAG_BYTES;

@@ -3,7 +3,7 @@ import { closeSync, openSync, readSync, writeSync } from "node:fs";
 import { OperationalError } from "#kernel/errors.ts";
 import { invariant } from "#kernel/invariant.ts";
 import { BLOCK_BYTES, type BlobKind, type BlobRef, ID_BYTES, blobKinds, type PatchRef } from "./block-ref.ts";
-import { blobId, packKey } from "./blob-codec.ts";
+import { blobId, letGo, packKey } from "./blob-codec.ts";
 import { DedupTable } from "./dedup-table.ts";
 import { PACK_BUFFER_BYTES, PackBuilder, decodeBlobWith } from "./pack-format.ts";
 import { packIdIn } from "./pack-numbers.ts";
@@ -204,9 +204,13 @@ export class BlockWork {
         const { bundle, offset, length } = one.patch.ref;
         const records = this.#decode(blobKinds.patches, bundle, one.patch.stored);
         applyRecord(`pack ${bundle.pack}`, block, records.subarray(offset, offset + length));
+        letGo(records);
       }
       if (task.localPath === undefined) plain.push(ownBytes(block));
-      else this.#writeTarget(task.localPath, block, one.offset);
+      else {
+        this.#writeTarget(task.localPath, block, one.offset);
+        letGo(block);
+      }
     }
     for (const one of task.plain) {
       if (task.localPath === undefined) plain.push(Uint8Array.from(one.bytes));

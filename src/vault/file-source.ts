@@ -13,26 +13,22 @@ const mapSchema = z.array(z.object({ start: z.int(), length: z.int(), data: z.bo
  * A disk image in a file, or a block device, as a source. Node has no way to ask a file for its holes (lseek's SEEK_HOLE); for a sparse file
  * `qemu-img map` is asked if it is there, else all counts as data, which costs time and nothing else.
  */
-export async function openFileSource(path: string, signal?: AbortSignal): Promise<LocalFileReader> {
+export async function openFileSource(path: string): Promise<LocalFileReader> {
   const file = await open(path, "r");
   try {
     const facts = await file.stat();
     const sizeBytes = facts.isBlockDevice() ? await endOf(file) : facts.size;
     const sparse = facts.isFile() && facts.blocks * 512 < facts.size;
-    const holes = sparse ? await holesOf(path, signal) : [];
-    return fileReader(file, path, sizeBytes, holes);
+    return fileReader(file, path, sizeBytes, sparse);
   } catch (error) {
     await file.close();
     throw error;
   }
 }
 
-function fileReader(
-  file: FileHandle,
-  path: string,
-  sizeBytes: number,
-  holes: readonly Extent[],
-): LocalFileReader {
+function fileReader(file: FileHandle, path: string, sizeBytes: number, sparse: boolean): LocalFileReader {
+  // Asked for once, and only by those who read it all.
+  let holes: Promise<readonly Extent[]> | undefined = sparse ? undefined : Promise.resolve([]);
   return {
     sizeBytes,
     localPath: path,
@@ -46,8 +42,12 @@ function fileReader(
       }
       return buffer;
     },
-    async extents(offset, length) {
-      return cutExtents(holes, offset, length);
+    async extents(offset, length, signal) {
+      holes ??= holesOf(path, signal).catch((error: unknown) => {
+        holes = undefined;
+        throw error;
+      });
+      return cutExtents(await holes, offset, length);
     },
     async [Symbol.asyncDispose]() {
       await file.close();

@@ -10,6 +10,7 @@ import {
   decrypt,
   encryptInto,
   expand,
+  letGo,
   packKey,
 } from "./blob-codec.ts";
 import { damaged } from "./vault-damage.ts";
@@ -73,6 +74,7 @@ export class PackBuilder {
     const offset = this.#length;
     const binding = blobBinding(id, kind, coded.codec, plain.length);
     const storedLength = encryptInto(this.#key, binding, coded.bytes, this.#buffer, offset);
+    if (coded.codec === codecs.zstd) letGo(coded.bytes);
     this.#length += storedLength;
     const entry = Buffer.alloc(ENTRY_BYTES);
     entry.set(id);
