@@ -3,17 +3,21 @@
  * the disk, and then lets go of the export, all while the guest runs. What was copied is in the image: after a restart of the
  * agent or the machine the copy goes on where it was. When the export fails the copy waits; the guest's own writes are in the
  * image from the start and are never given up.
+ *
+ * A guest that starts comes first: it waits for each piece that it reads, while a copy takes whatever the export and the host's
+ * processors give. So the copy begins when the guest's start is over.
  */
 import { deadlineAfter } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
-import { endJobs, endOfJob, queryJobs, queryNodes } from "./block-jobs.ts";
+import { endJobs, endOfJob, queryJobs, queryNodes, queryReads } from "./block-jobs.ts";
 import type { Machine, MachineAttendant } from "./machine.ts";
 import type { QmpClient } from "./qmp-client.ts";
+import { untilCalm } from "./until-calm.ts";
 
-export type CopyState = "waiting" | "copying" | "complete";
+export type CopyState = "waiting" | "held" | "copying" | "complete";
 
 export interface CopyProgress {
-  /** `waiting`: the machine is off, or the export does not serve. */
+  /** `waiting`: the machine is off, or the export does not serve. `held`: the guest starts, and the copy begins afterwards. */
   readonly state: CopyState;
   /** Of the disk looked at so far, whether it had to be copied or not. */
   readonly doneBytes: number;
@@ -68,7 +72,7 @@ export class BackgroundCopy implements MachineAttendant {
   async detached(): Promise<void> {
     this.#over.abort();
     await this.#running;
-    if (this.#progress.state === "copying") this.#progress = { ...this.#progress, state: "waiting" };
+    if (this.#progress.state !== "complete") this.#progress = { ...this.#progress, state: "waiting" };
   }
 
   /** The job ends too. Errors: `machine.failing` when QEMU does not end it in some seconds. */
@@ -97,11 +101,14 @@ export class BackgroundCopy implements MachineAttendant {
 
   async #follow(qmp: QmpClient, signal: AbortSignal): Promise<void> {
     const { clock } = this.#machine.deps;
+    let held = false;
     for (;;) {
       const nodes = await queryNodes(qmp, signal);
       if (!nodes.has(`source-${this.disk}`)) break;
       try {
         if (await this.#letGo(qmp, signal)) break;
+        if (!held) await this.#hold(qmp, signal);
+        held = true;
         await this.#stream(qmp, signal);
       } catch (error) {
         signal.throwIfAborted();
@@ -117,6 +124,14 @@ export class BackgroundCopy implements MachineAttendant {
     this.#progress = { ...this.#progress, state: "complete" };
     this.#machine.notify("copy.complete", "the disk stands alone; its source was let go", this.disk);
     this.#complete.resolve();
+  }
+
+  /** Returns when the guest's own start is over, as far as its reads tell; at once where a copy is under way. */
+  async #hold(qmp: QmpClient, signal: AbortSignal): Promise<void> {
+    if ((await queryJobs(qmp, signal)).has(this.#job)) return;
+    this.#progress = { ...this.#progress, state: "held" };
+    const reads = (): Promise<number> => queryReads(qmp, `top-${this.disk}`, signal);
+    await untilCalm(reads, this.#machine.deps.clock, signal);
   }
 
   /** QEMU refuses while anything stands on the export or copies from it; else it closes the connection. */

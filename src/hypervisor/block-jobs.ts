@@ -75,6 +75,15 @@ export async function queryNodes(qmp: QmpExecutor, signal?: AbortSignal): Promis
   );
 }
 
+/** How often the guest has read from the device that sits on this node, since its QEMU started; 0 where there is none. */
+export async function queryReads(qmp: QmpExecutor, node: string, signal?: AbortSignal): Promise<number> {
+  const devices = (await qmp.execute("query-blockstats", undefined, signal)) as unknown as readonly {
+    readonly "node-name"?: string;
+    readonly stats: { readonly rd_operations: number };
+  }[];
+  return devices.find((one) => one["node-name"] === node)?.stats.rd_operations ?? 0;
+}
+
 export async function queryBitmaps(
   qmp: QmpExecutor,
   node: string,

@@ -16,8 +16,10 @@ export interface PointReader extends BlockReader {
 
 /** Blobs of blocks and of patches that are kept decoded: 16 MiB. */
 const BLOBS_KEPT = 64;
-/** Blocks that a reader in sequence gets in one round to the store. */
+/** Blocks that a reader in sequence gets in one round to the store, at most: as many as it has read so far. */
 const READ_AHEAD_BLOCKS = 8;
+/** Readers in sequence that are told apart: a copy, and files that are read meanwhile. */
+const SEQUENCES = 8;
 
 export class OpenPoint implements PointReader {
   readonly manifest: PointManifest;
@@ -26,7 +28,8 @@ export class OpenPoint implements PointReader {
   readonly #blobs: BlobReader;
   readonly #lease: Lease | undefined;
   readonly #kept = new Map<string, Promise<Buffer>>();
-  #expected = -1;
+  /** Those that read last stand last. */
+  readonly #sequences: { next: number; bytes: number }[] = [];
   #closed = false;
 
   constructor(blobs: BlobReader, manifest: PointManifest, lease: Lease | undefined) {
@@ -43,14 +46,10 @@ export class OpenPoint implements PointReader {
     const end = offset + length;
     const first = Math.floor(offset / BLOCK_BYTES);
     const last = Math.ceil(end / BLOCK_BYTES);
-    const inSequence = this.#expected === offset;
-    this.#expected = end;
+    const window = Math.min(READ_AHEAD_BLOCKS, Math.floor(this.#inSequence(offset, end) / BLOCK_BYTES));
     for (let from = first; from < last; from += READ_AHEAD_BLOCKS) {
       const until = Math.min(last, from + READ_AHEAD_BLOCKS);
-      // Read ahead only for who reads on where it stopped: others would pay for what they never ask for.
-      const ahead = inSequence
-        ? Math.min(from + READ_AHEAD_BLOCKS, Math.ceil(this.sizeBytes / BLOCK_BYTES))
-        : until;
+      const ahead = Math.min(from + window, Math.ceil(this.sizeBytes / BLOCK_BYTES));
       const entries = await this.#entries(from, Math.max(until, ahead), signal);
       this.#fetch(entries);
       for (let block = from; block < until; block += 1) {
@@ -105,6 +104,19 @@ export class OpenPoint implements PointReader {
     this.#closed = true;
     this.#kept.clear();
     await this.#lease?.release();
+  }
+
+  /**
+   * Bytes that whoever reads on at this place has read in sequence. Others would pay for what is read ahead and never asked for, as would
+   * one that reads two neighbours and no more.
+   */
+  #inSequence(offset: number, end: number): number {
+    const at = this.#sequences.findIndex(({ next }) => next === offset);
+    const [found] = at < 0 ? [] : this.#sequences.splice(at, 1);
+    const bytes = found?.bytes ?? 0;
+    this.#sequences.push({ next: end, bytes: bytes + end - offset });
+    if (this.#sequences.length > SEQUENCES) this.#sequences.shift();
+    return bytes;
   }
 
   #check(offset: number, length: number): void {
