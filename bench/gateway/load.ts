@@ -1,9 +1,12 @@
 // The load generator, a process of its own: commands come as JSON lines on stdin, results go out as JSON lines.
 import { createInterface } from "node:readline";
-import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import { on } from "node:events";
+import { Worker } from "node:worker_threads";
 import { type Dispatcher, Pool } from "undici";
 import { Secret } from "#kernel/secret.ts";
 import { signSigV4 } from "#wire/aws/sigv4.ts";
+import type { Pace } from "./pacer.ts";
 
 export interface LoadCommand {
   readonly kind: "closed" | "open" | "slow";
@@ -138,10 +141,12 @@ async function openLoop(command: LoadCommand, pool: Pool): Promise<LoadResult> {
   const latencies: number[] = [];
   const pending: Promise<void>[] = [];
   let bytes = 0;
-  const started = performance.now();
-  for (let sent = 0; sent < total;) {
-    const now = performance.now();
-    const due = Math.min(total, Math.floor(((now - started) / 1000) * command.rate) + 1);
+  const pace: Pace = { rate: command.rate, total };
+  const pacer = new Worker(new URL("./pacer.ts", import.meta.url), { workerData: pace });
+  let started = 0;
+  let sent = 0;
+  for await (const [due] of on(pacer, "message", { close: ["exit"] }) as AsyncIterable<[number]>) {
+    if (started === 0) started = performance.now();
     for (; sent < due; sent += 1) {
       const counts = sent >= leadIn;
       const at = started + (sent / command.rate) * 1000;
@@ -155,8 +160,6 @@ async function openLoop(command: LoadCommand, pool: Pool): Promise<LoadResult> {
         }),
       );
     }
-    // Not a timer: its millisecond would send requests in bursts.
-    await turn();
   }
   await Promise.all(pending);
   return summary(latencies, bytes, performance.now() - started - leadInMs);

@@ -19,8 +19,8 @@ export interface GroupCommitOptions {
    * commits are as durable as they get.
    */
   readonly flush?: (() => Promise<void> | void) | undefined;
-  /** Called with the ordinal of each durable batch, after its flush and before anybody is told. */
-  readonly onCommit?: ((count: number) => void) | undefined;
+  /** Called with the ordinal of each durable batch and the number of its calls, after its flush and before anybody is told. */
+  readonly onCommit?: ((count: number, calls: number) => void) | undefined;
 }
 
 /**
@@ -136,7 +136,7 @@ export class GroupCommit {
 
   #durable(batch: readonly Waiter[], results: readonly CallResult[]): void {
     this.#batches += 1;
-    this.#options.onCommit?.(this.#batches);
+    this.#options.onCommit?.(this.#batches, batch.length);
     for (const [index, waiter] of batch.entries()) {
       const failed = results[index];
       if (failed === undefined) waiter.resolve();

@@ -112,8 +112,8 @@ async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
     const commits = new GroupCommit({
       run: sqliteBatch(writer, path),
       flush: flush?.flush,
-      onCommit: (count) => {
-        folder?.committed();
+      onCommit: (count, calls) => {
+        folder?.committed(calls);
         options.onCommit?.(count);
       },
     });
