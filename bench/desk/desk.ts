@@ -1,7 +1,7 @@
 /** The vault's desk, as the control plane has it: a process of its own, asked over its socket. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { NbdLocation } from "#hypervisor/machine-spec.ts";
@@ -83,8 +83,7 @@ export class Desk implements AsyncDisposable {
 
   /** What is known of earlier starts, and of the files that rules name. */
   forget(): void {
-    for (const name of ["boot-reads", "file-reads"])
-      rmSync(join(this.#folder, "desk", "groups", group, name), { recursive: true, force: true });
+    rmSync(join(this.#folder, "store", "reads"), { recursive: true, force: true });
   }
 
   /** Ends when the rules have said which of the disk's files come first. */
@@ -94,8 +93,10 @@ export class Desk implements AsyncDisposable {
     const id = `point-${process.hrtime.bigint().toString(36)}`;
     const point = { id, at, sequence, ...facts, volumes: { [volume]: volume }, configuration: "" };
     await this.#desk.keepPoint(group, point, noLimit);
-    const ranked = join(this.#folder, "desk", "groups", group, "file-reads", `${volume}.json`);
-    while (!existsSync(ranked)) await new Promise((resolve) => setTimeout(resolve, 50));
+    const kept = join(this.#folder, "store", "reads", group, volume);
+    const isRanked = (): boolean =>
+      existsSync(kept) && readdirSync(kept).some((name) => name.startsWith("files-"));
+    while (!isRanked()) await new Promise((resolve) => setTimeout(resolve, 50));
   }
 
   /** The most that it ever had resident (proc_pid_status(5)). */

@@ -66,7 +66,7 @@ export class GroupDesk implements AsyncDisposable {
     this.#points = new GroupPoints({ group, vault, writeLog: log, record, clock, log: options.log });
     this.#ranking = new PointRanking({
       rules: options.priorities,
-      fileReads: openBootReads(join(options.folder, "file-reads")),
+      fileReads: openBootReads(vault, group, "files"),
       open: (volume, sequence) => this.#points.open(volume, sequence),
       log: options.log,
     });
@@ -289,10 +289,10 @@ export class GroupDesk implements AsyncDisposable {
   }
 
   async #openServed(volume: string, sequence: number): Promise<PriorityReader> {
-    const { folder, clock, log } = this.#options;
+    const { group, vault, clock, log } = this.#options;
     const reader = await this.#points.open(volume, sequence);
-    const bootReads = openBootReads(join(folder, "boot-reads"));
-    const fileReads = openBootReads(join(folder, "file-reads"));
+    const bootReads = openBootReads(vault, group, "boot");
+    const fileReads = openBootReads(vault, group, "files");
     return new PriorityReader({ reader, volume, bootReads, fileReads, clock, log });
   }
 }

@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { test } from "node:test";
 import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
 import type { BlockReader } from "#model/block-device.ts";
+import { newVault } from "#vault/vault.fixture.ts";
+import { memoryStorage } from "#vault/storage/memory-storage.ts";
 import { openBootReads, type BootReads } from "./boot-reads.ts";
 import { PriorityReader } from "./priority-reader.ts";
 import { ReadTrace, REGION_BYTES } from "./read-trace.ts";
@@ -33,20 +32,16 @@ function countedDisk(regions: number, fails: (offset: number) => boolean = () =>
   };
 }
 
-async function inFolder(work: (bootReads: BootReads) => Promise<void>): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "understudy-priorities-"));
-  try {
-    await work(openBootReads(folder));
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+async function inVault(work: (bootReads: BootReads) => Promise<void>): Promise<void> {
+  await using vault = await newVault(memoryStorage());
+  await work(openBootReads(vault, "shop", "boot"));
 }
 
 const open = (reader: BlockReader, bootReads: BootReads): PriorityReader =>
   new PriorityReader({ reader, volume: "vol-1", bootReads, clock: systemClock, log: silentLog });
 
 test("what one start read is fetched before the next one asks, in whole regions, and read once", () =>
-  inFolder(async (bootReads) => {
+  inVault(async (bootReads) => {
     {
       await using first = open(countedDisk(20), bootReads);
       first.expectStart();
@@ -73,7 +68,7 @@ test("what one start read is fetched before the next one asks, in whole regions,
   }));
 
 test("every byte is the disk's own, the last region's too, and a region that could not be fetched is asked for again", () =>
-  inFolder(async (bootReads) => {
+  inVault(async (bootReads) => {
     await bootReads.save("vol-1", [9, 0, 4, 5, 700]);
     let broken = true;
     const disk = countedDisk(10, (offset) => broken && offset === 4 * REGION_BYTES);
@@ -97,11 +92,3 @@ test("a copy in plain order that reads along is no wish of the machine's", () =>
   }
   assert.deepEqual(trace.regions, [90, 2]);
 });
-
-test("what was kept and cannot be understood is as if nothing was kept", () =>
-  inFolder(async (bootReads) => {
-    await bootReads.save("vol-1", [1]);
-    await bootReads.save("vol-1", [-1]);
-    assert.deepEqual(await bootReads.load("vol-1"), []);
-    assert.deepEqual(await bootReads.load("vol-2"), []);
-  }));

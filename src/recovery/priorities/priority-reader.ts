@@ -83,8 +83,9 @@ export class PriorityReader implements BlockReader {
 
   async #warm(): Promise<void> {
     const { bootReads, fileReads, volume } = this.#options;
-    const wanted = [...(await bootReads.load(volume)), ...((await fileReads?.load(volume)) ?? [])];
-    const regions = [...new Set(wanted)]
+    const { signal } = this.#stop;
+    const wanted = await Promise.all([bootReads.load(volume, signal), fileReads?.load(volume, signal) ?? []]);
+    const regions = [...new Set(wanted.flat())]
       .filter((region) => region * REGION_BYTES < this.sizeBytes)
       .slice(0, MOST_REGIONS);
     const queue = regions.values();

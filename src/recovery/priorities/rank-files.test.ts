@@ -20,6 +20,8 @@ import { test, type TestContext } from "node:test";
 import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
 import type { BlockReader } from "#model/block-device.ts";
+import { memoryStorage } from "#vault/storage/memory-storage.ts";
+import { newVault } from "#vault/vault.fixture.ts";
 import { openBootReads } from "./boot-reads.ts";
 import { CachedReads } from "./file-system/cached-reads.ts";
 import { findPartitions } from "./file-system/partition-table.ts";
@@ -200,10 +202,9 @@ void test(
   { skip },
   async (t) => {
     const { bytes } = make(t, ["-t", "ext4"]);
-    const folder = mkdtempSync(join(tmpdir(), "understudy-ranking-"));
-    t.after(() => rmSync(folder, { recursive: true, force: true }));
-    const fileReads = openBootReads(join(folder, "file-reads"));
-    const bootReads = openBootReads(join(folder, "boot-reads"));
+    await using vault = await newVault(memoryStorage());
+    const fileReads = openBootReads(vault, "shop", "files");
+    const bootReads = openBootReads(vault, "shop", "boot");
     const rules = [{ path: "/bin/*", weight: 1 }];
     await using ranking = new PointRanking({
       rules,

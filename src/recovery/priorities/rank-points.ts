@@ -1,6 +1,6 @@
 /**
- * Looks through the file systems of recovery points in the background, and keeps beside the group's log which regions of each volume the
- * rules want first. One point at a time; of those that wait, the newest of a volume counts.
+ * Looks through the file systems of recovery points in the background, and keeps in the vault which regions of each volume the rules want
+ * first. One point at a time; of those that wait, the newest of a volume counts.
  */
 import { isOperational, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
@@ -73,7 +73,7 @@ export class PointRanking implements AsyncDisposable {
     const { rules, fileReads, open, log } = this.#options;
     await using disk = await open(volume, sequence);
     const { regions, ...facts } = await rankFiles(disk, rules, atMs, this.#stop.signal);
-    await fileReads.save(volume, regions);
+    await fileReads.save(volume, regions, this.#stop.signal);
     const said =
       facts.fileSystems === 0
         ? "no file system that is understood: only what a start reads comes first"
