@@ -52,11 +52,16 @@ export class BackgroundCopy implements MachineAttendant {
     return this.#complete.promise;
   }
 
-  /** 0: no limit. From now on, and after restarts. Errors: `machine.refused`. */
+  /** 0: no limit. From now on, and after restarts. */
   async limit(bytesPerSecond: number): Promise<void> {
     await this.#machine.update(({ copies }) => ({ copies: { ...copies, [this.disk]: { bytesPerSecond } } }));
     if (this.#progress.state === "complete" || !this.#machine.isOn) return;
-    await this.#machine.execute("block-job-set-speed", { device: this.#job, speed: bytesPerSecond });
+    try {
+      await this.#machine.execute("block-job-set-speed", { device: this.#job, speed: bytesPerSecond });
+    } catch (error) {
+      // There is no job yet: it begins with what is on record.
+      if (!isOperational(error, "machine.refused")) throw error;
+    }
   }
 
   attached(qmp: QmpClient): void {

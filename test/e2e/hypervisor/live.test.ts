@@ -24,6 +24,10 @@ test(
     const began = performance.now();
     await machine.start(t.signal);
     const copy = await host.disksOf("live").startBackgroundCopy("data");
+    // Asked again, also before it has begun: the same one, with the limit of now.
+    const asked = { bytesPerSecond: 100 * 1024 * 1024 };
+    assert.equal(await host.disksOf("live").startBackgroundCopy("data", asked), copy);
+    assert.deepEqual(machine.record.copies["data"], asked);
     assert.equal(await get(port, "/cgi-bin/count", t.signal), "1");
     t.diagnostic(`first answer after ${Math.round(performance.now() - began)} ms`);
     assert.match(copy.progress.state, /^(held|copying)$/u);
