@@ -143,13 +143,17 @@ async function openLoop(command: LoadCommand, pool: Pool): Promise<LoadResult> {
   let bytes = 0;
   const pace: Pace = { rate: command.rate, total };
   const pacer = new Worker(new URL("./pacer.ts", import.meta.url), { workerData: pace });
-  let started = 0;
+  let started: number | undefined;
   let sent = 0;
   for await (const [due] of on(pacer, "message", { close: ["exit"] }) as AsyncIterable<[number]>) {
-    if (started === 0) started = performance.now();
+    if (started === undefined) {
+      started = due - performance.timeOrigin;
+      continue;
+    }
+    const began = started;
     for (; sent < due; sent += 1) {
       const counts = sent >= leadIn;
-      const at = started + (sent / command.rate) * 1000;
+      const at = began + (sent / command.rate) * 1000;
       const request = requests[sent];
       if (request === undefined) continue;
       pending.push(
@@ -162,7 +166,7 @@ async function openLoop(command: LoadCommand, pool: Pool): Promise<LoadResult> {
     }
   }
   await Promise.all(pending);
-  return summary(latencies, bytes, performance.now() - started - leadInMs);
+  return summary(latencies, bytes, performance.now() - (started ?? Number.NaN) - leadInMs);
 }
 
 /** Readers of the 10 MiB answer that take it in slowly, all at once. */

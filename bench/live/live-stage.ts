@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { randomFillSync } from "node:crypto";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { type GuestImage, readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
 import type { MachineSpecInput } from "#hypervisor/machine-spec.ts";
@@ -68,14 +69,12 @@ async function imageOf(): Promise<GuestImage> {
   return image;
 }
 
-/** Writes to the volume and answers when that is durable. Milliseconds that it took; Infinity where nothing came in time. */
-async function askOnce(port: number, limitMs: number): Promise<number> {
+/** Writes to the volume and answers when that is durable. Milliseconds that it took; Infinity where nothing came. */
+async function askOnce(port: number, signal: AbortSignal): Promise<number> {
   const began = performance.now();
   try {
-    const answer = await fetch(`http://127.0.0.1:${port}/cgi-bin/count`, {
-      signal: AbortSignal.timeout(limitMs),
-      headers: { connection: "close" },
-    });
+    const url = `http://127.0.0.1:${port}/cgi-bin/count`;
+    const answer = await fetch(url, { signal, headers: { connection: "close" } });
     await answer.text();
     return answer.ok ? performance.now() - began : Number.POSITIVE_INFINITY;
   } catch {
@@ -86,9 +85,9 @@ async function askOnce(port: number, limitMs: number): Promise<number> {
 /** Asked again until it answers. Milliseconds of the one that was answered. */
 export async function ask(port: number): Promise<number> {
   for (;;) {
-    const tookMs = await askOnce(port, 10_000);
+    const tookMs = await askOnce(port, AbortSignal.timeout(10_000));
     if (Number.isFinite(tookMs)) return tookMs;
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await sleep(20);
   }
 }
 
@@ -99,7 +98,8 @@ export async function ask(port: number): Promise<number> {
 export async function firstAnswer(port: number): Promise<void> {
   const answered = new AbortController();
   while (!answered.signal.aborted) {
-    void askOnce(port, 2000).then((tookMs) => Number.isFinite(tookMs) && answered.abort());
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    const limit = AbortSignal.any([answered.signal, AbortSignal.timeout(2000)]);
+    void askOnce(port, limit).then((tookMs) => Number.isFinite(tookMs) && answered.abort());
+    await sleep(50, undefined, { signal: answered.signal }).catch(() => {});
   }
 }

@@ -46,7 +46,7 @@ async function warmUp(): Promise<void> {
   await using source = await openFileSource(image);
   const sizeBytes = Math.min(source.sizeBytes, 64 * 1024 * 1024);
   const { id } = await vault.writePoint({ volumeId: "warm", sizeBytes, source });
-  const length = changes()?.[0]?.length ?? 0;
+  const length = changes()?.[0]?.length ?? sizeBytes;
   const changed = Array.from({ length: sizeBytes / 2 / length }, (_, n) => ({
     offset: 2 * n * length,
     length,

@@ -17,7 +17,8 @@ import { untilCalm } from "./until-calm.ts";
 export type CopyState = "waiting" | "held" | "copying" | "complete";
 
 export interface CopyProgress {
-  /** `waiting`: the machine is off, or the export does not serve. `held`: the guest starts, and the copy begins afterwards. */
+  /** `waiting`: the machine is off, or the export does not serve. `held`: the guest starts, and the copy begins afterwards
+   * (nobody has asked the export anything for it until then). */
   readonly state: CopyState;
   /** Of the disk looked at so far, whether it had to be copied or not. */
   readonly doneBytes: number;
@@ -135,7 +136,7 @@ export class BackgroundCopy implements MachineAttendant {
   async #hold(qmp: QmpClient, signal: AbortSignal): Promise<void> {
     if ((await queryJobs(qmp, signal)).has(this.#job)) return;
     this.#progress = { ...this.#progress, state: "held" };
-    const reads = (): Promise<number> => queryReads(qmp, `top-${this.disk}`, signal);
+    const reads = (): Promise<number> => queryReads(qmp, `dev-${this.disk}`, signal);
     await untilCalm(reads, this.#machine.deps.clock, signal);
   }
 
@@ -153,7 +154,7 @@ export class BackgroundCopy implements MachineAttendant {
   /** Returns when the job has ended well; one that an agent before us left running is taken over. */
   async #stream(qmp: QmpClient, signal: AbortSignal): Promise<void> {
     const { clock } = this.#machine.deps;
-    const record = this.#machine.record.copies[this.disk];
+    const speed = (): number => this.#machine.record.copies[this.disk]?.bytesPerSecond ?? 0;
     const end: { why: string | null } = { why: null };
     const stop = qmp.onEvent((event) => {
       end.why ??= endOfJob(event, this.#job);
@@ -161,16 +162,19 @@ export class BackgroundCopy implements MachineAttendant {
     try {
       if (!(await queryJobs(qmp, signal)).has(this.#job)) {
         end.why = null;
+        const given = speed();
         await qmp.execute(
           "block-stream",
           {
             "job-id": this.#job,
             device: `disk-${this.disk}`,
-            speed: record?.bytesPerSecond ?? 0,
+            speed: given,
             "on-error": "stop",
           },
           signal,
         );
+        // Asked for another one while the job began.
+        if (speed() !== given) await this.limit(speed());
       }
       for (;;) {
         const job = (await queryJobs(qmp, signal)).get(this.#job);

@@ -75,13 +75,14 @@ export async function queryNodes(qmp: QmpExecutor, signal?: AbortSignal): Promis
   );
 }
 
-/** How often the guest has read from the device that sits on this node, since its QEMU started; 0 where there is none. */
-export async function queryReads(qmp: QmpExecutor, node: string, signal?: AbortSignal): Promise<number> {
+/** How many reads of the guest from this device have ended since its QEMU started; 0 where there is none. */
+export async function queryReads(qmp: QmpExecutor, device: string, signal?: AbortSignal): Promise<number> {
   const devices = (await qmp.execute("query-blockstats", undefined, signal)) as unknown as readonly {
-    readonly "node-name"?: string;
+    /** Its path in QEMU's tree: a mirror or a copy changes the node that a device sits on, and not the device. */
+    readonly qdev?: string;
     readonly stats: { readonly rd_operations: number };
   }[];
-  return devices.find((one) => one["node-name"] === node)?.stats.rd_operations ?? 0;
+  return devices.find(({ qdev }) => qdev?.split("/").includes(device))?.stats.rd_operations ?? 0;
 }
 
 export async function queryBitmaps(

@@ -1,8 +1,10 @@
 /** What a guest printed on its serial console: a file that QEMU appends to. */
-import { open } from "node:fs/promises";
+import { open, stat, truncate } from "node:fs/promises";
 import type { Clock } from "#kernel/clock.ts";
 
 const POLL_MS = 25;
+/** A guest that prints without end fills no host: beyond this, all that it has printed is dropped. */
+const LIMIT_BYTES = 8 * 1024 * 1024;
 
 /** The last `tailBytes` of it; empty when nothing was printed yet. */
 export async function readConsole(path: string, tailBytes: number): Promise<Buffer> {
@@ -24,6 +26,13 @@ export async function waitForConsole(
     if (clock.monotonicMs() > deadline) return false;
     await clock.sleep(POLL_MS, signal);
   }
+}
+
+/** Not while somebody waits for what the guest prints: it may be in what is dropped. */
+export async function trimConsole(path: string): Promise<void> {
+  const { size } = await stat(path).catch(() => ({ size: 0 }));
+  // QEMU appends: it goes on at the new end.
+  if (size > LIMIT_BYTES) await truncate(path, 0);
 }
 
 async function readFrom(path: string, startOf: (size: number) => number): Promise<Buffer> {

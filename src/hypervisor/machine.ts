@@ -2,16 +2,15 @@
  * One machine: its durable record, and the QEMU that runs for it. What is asked for is durable before anything is done about
  * it; what was done is durable afterwards. Killed anywhere, `resume` brings about what was asked for.
  */
-import { readFile, rm, stat, truncate } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { once } from "node:events";
 import { join } from "node:path";
-import { replaceFile } from "#kernel/durable-file.ts";
 import { deadlineAfter } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Json } from "#kernel/json.ts";
 import type { JsonObject, QmpEvent } from "#wire/qmp/qmp-message.ts";
-import { readConsole, waitForConsole } from "./console-log.ts";
-import { createDisk, ensureDisks, inspectDisk, removeDisk } from "./create-disk.ts";
+import { askOff } from "./ask-off.ts";
+import { readConsole, trimConsole, waitForConsole } from "./console-log.ts";
 import { DiskRetry } from "./disk-retry.ts";
 import { attachMissing } from "./hot-disk.ts";
 import { GuestAgent } from "./guest-agent.ts";
@@ -19,7 +18,8 @@ import type { HostNoticeCode } from "./host-notice.ts";
 import type { MachineSpec } from "./machine-spec.ts";
 import { type MachineRecord, writeRecord } from "./machine-record.ts";
 import type { MachineDeps, MachineView, RecordPatch } from "./machine-view.ts";
-import { machineFiles, planCommandLine } from "./plan-command-line.ts";
+import { machineFiles } from "./plan-command-line.ts";
+import { prepareLaunch } from "./prepare-launch.ts";
 import {
   adoptQemu,
   endQemu,
@@ -31,7 +31,6 @@ import {
 } from "./qemu-process.ts";
 import { stillRuns } from "./process-identity.ts";
 import type { QmpClient } from "./qmp-client.ts";
-import { encodeSeed } from "./seed-disk.ts";
 import { goOnFrom } from "./template.ts";
 
 /** `waiting`: paused because a disk does not serve. `unreachable`: QEMU runs, its monitor does not answer. */
@@ -50,8 +49,6 @@ const QUIT_LIMIT_MS = 5000;
 const GONE_LIMIT_MS = 2000;
 /** Until a QEMU that does not answer is asked again, or what could not be written down is written again. */
 const AGAIN_MS = 1000;
-/** A guest that prints without end fills no host: beyond this, all that it has printed is dropped. */
-const CONSOLE_LIMIT_BYTES = 8 * 1024 * 1024;
 
 export class Machine implements MachineView {
   readonly folder: string;
@@ -108,6 +105,10 @@ export class Machine implements MachineView {
       throw new OperationalError("machine.refused", `machine ${this.id} is ${this.#state}: start it first`);
     }
     return this.#qemu.qmp;
+  }
+
+  get #consoleLog(): string {
+    return join(this.folder, machineFiles.consoleLog);
   }
 
   get isOn(): boolean {
@@ -218,7 +219,7 @@ export class Machine implements MachineView {
 
   /** The end of what the guest printed, over all its starts. */
   console(tailBytes = 65_536): Promise<Buffer> {
-    return readConsole(join(this.folder, machineFiles.consoleLog), tailBytes);
+    return readConsole(this.#consoleLog, tailBytes);
   }
 
   /**
@@ -346,10 +347,15 @@ export class Machine implements MachineView {
       // An agent that closes lets go of the monitor too, and its guests run on.
       if (!this.closing.aborted && !this.#ending) died.abort(reason);
     });
-    const log = join(this.folder, machineFiles.consoleLog);
     const either = signal === undefined ? died.signal : AbortSignal.any([signal, died.signal]);
     try {
-      return await waitForConsole(log, this.#record.consoleStart, ready, this.deps.clock, either);
+      return await waitForConsole(
+        this.#consoleLog,
+        this.#record.consoleStart,
+        ready,
+        this.deps.clock,
+        either,
+      );
     } catch (error) {
       if (error !== reason) throw error;
       await this.#end(0, undefined);
@@ -360,24 +366,8 @@ export class Machine implements MachineView {
 
   async #launch(signal: AbortSignal | undefined): Promise<void> {
     const { clock } = this.deps;
-    const { spec, uuid, template } = this.#record;
-    const log = join(this.folder, machineFiles.consoleLog);
-    const consoleStart = (await stat(log).catch(() => ({ size: 0 }))).size;
-    await this.update({ process: null, consoleStart });
-    // Memory and disks of a template are right only together.
-    if (template === null) await ensureDisks(this, spec.disks, signal);
-    else {
-      for (const disk of spec.disks) {
-        await removeDisk(this.folder, disk);
-        await createDisk(this.folder, disk, signal);
-      }
-    }
-    const disks = await Promise.all(spec.disks.map((disk) => inspectDisk(this.folder, disk, signal)));
-    const incoming = template !== null;
-    const seed = spec.userData !== undefined || spec.publicKeys !== undefined;
-    if (seed) await replaceFile(join(this.folder, machineFiles.seed), encodeSeed(spec, uuid));
-    const accelerator = await this.deps.accelerator(signal);
-    const args = planCommandLine({ spec, uuid, accelerator, disks, seed, incoming });
+    const { uuid, template } = this.#record;
+    const args = await prepareLaunch(this, signal);
     const spawned = (): void => this.deps.checkpoint("QEMU was spawned");
     const qemu = await launchQemu(this.folder, args, { clock, spawned }, signal).catch(
       async (error: unknown) => {
@@ -499,7 +489,7 @@ export class Machine implements MachineView {
     const identity = qemu?.identity ?? (await findQemu(this.folder, this.#record.uuid));
     let detached: Promise<unknown> = Promise.resolve();
     if (qemu !== null && !qemu.qmp.isClosed) {
-      if (graceMs > 0) await this.#askOff(qemu.qmp, graceMs, signal);
+      if (graceMs > 0) await askOff(qemu.qmp, graceMs, signal);
       // A guest that was not asked, or did not listen, still runs: what it wrote after its captures ended nobody would have.
       const stands = await qemu.qmp.execute("stop", undefined, AbortSignal.timeout(QUIT_LIMIT_MS)).then(
         () => true,
@@ -523,31 +513,9 @@ export class Machine implements MachineView {
     this.#state = "off";
   }
 
-  async #askOff(qmp: QmpClient, graceMs: number, signal: AbortSignal | undefined): Promise<void> {
-    const limits = [AbortSignal.timeout(graceMs), ...(signal === undefined ? [] : [signal])];
-    const limit = AbortSignal.any(limits);
-    const events = qmp.events(limit);
-    try {
-      const { status } = (await qmp.execute("query-status", undefined, limit)) as { status: string };
-      if (status === "shutdown") return;
-      if (status !== "running") await qmp.execute("cont", undefined, limit);
-      await qmp.execute("system_powerdown", undefined, limit);
-      for await (const event of events) if (event.name === "SHUTDOWN") return;
-    } catch {
-      // The guest's time is over, or its monitor is: ended without being asked again.
-      signal?.throwIfAborted();
-    } finally {
-      await events.return?.();
-    }
-  }
-
   /** Called now and then by the host. */
   async trimConsole(): Promise<void> {
     // What is waited for may be in it.
-    if (this.#state === "starting") return;
-    const log = join(this.folder, machineFiles.consoleLog);
-    const { size } = await stat(log).catch(() => ({ size: 0 }));
-    // QEMU appends: it goes on at the new end.
-    if (size > CONSOLE_LIMIT_BYTES) await truncate(log, 0);
+    if (this.#state !== "starting") await trimConsole(this.#consoleLog);
   }
 }

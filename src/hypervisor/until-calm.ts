@@ -8,7 +8,7 @@ const LOOK_EVERY_MS = 100;
 
 /**
  * Returns when a guest's start is over, as far as its reads of a disk tell: it has read something, and then nothing for two seconds;
- * after 30 seconds in any case. `reads`: how often it has read since it was started.
+ * after 30 seconds in any case. A single read that takes longer than two seconds looks the same. `reads`: how many of its reads have ended.
  */
 export async function untilCalm(
   reads: () => Promise<number>,

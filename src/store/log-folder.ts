@@ -96,6 +96,8 @@ export class LogFolder {
       const pass = await this.#pass();
       const long = pass !== undefined && pass.frames >= pages * startOverAt;
       if (!long || pass.frames - pass.folded > shortPass) return;
+      // What was written during the first one, so that little is left for the one that commits wait for.
+      await this.#pass();
       using _paused = await pause();
       await this.#pass();
     } catch (error) {

@@ -1,6 +1,6 @@
 /**
- * Loaded before each test file (`node --test --import`): a file whose tests are over and which goes on all the same, because one left a
- * process or a socket open, ends here with the names of what is open. Otherwise nothing would end it.
+ * Loaded before each test file (`node --test --import`): one that goes on for longer than any of its tests may, because one left a process or
+ * a socket open, ends here with the names of what is open. Otherwise nothing would end it.
  */
 import { readFileSync } from "node:fs";
 
@@ -22,7 +22,13 @@ if (process.env["NODE_TEST_CONTEXT"] !== undefined) {
     const open = process.getActiveResourcesInfo().join(", ");
     process.stderr.write(`this test file has not ended after ${LIMIT_MS / 60_000} minutes; open: ${open}\n`);
     // They have our standard error, and whoever reads it would wait for them.
-    for (const pid of children()) process.kill(pid, "SIGKILL");
+    for (const pid of children()) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // Somebody else's, or gone: this file ends all the same.
+      }
+    }
     process.exit(1);
   }, LIMIT_MS).unref();
 }

@@ -60,6 +60,41 @@ test("what was kept and cannot be understood is as if nothing was kept", async (
   assert.deepEqual(await boot.load("vol-1"), [7]);
 });
 
+test("a damaged one, one from far ahead and a large one hide none that is whole", async () => {
+  const storage = memoryStorage();
+  await using vault = await newVault(storage);
+  const boot = openBootReads(vault, "shop", "boot");
+  await boot.save("vol-1", [1, 2]);
+  const [name = ""] = await namesIn(storage);
+  const nameAt = (ms: number): string => name.replace(/\d{15}$/u, String(ms).padStart(15, "0"));
+  await storage.put(nameAt(Date.now() + 60_000), [Buffer.from("not sealed")]);
+  await storage.put(nameAt(Date.now() + 61_000), [Buffer.alloc(1024 * 1024)]);
+  await storage.put(nameAt(999_999_999_999_999), [Buffer.from("from far ahead")]);
+  assert.deepEqual(await boot.load("vol-1"), [1, 2]);
+  await boot.save("vol-1", [3]);
+  assert.deepEqual(await boot.load("vol-1"), [3]);
+});
+
+test("one that is replaced between the list and the look is found anew", async () => {
+  const storage = memoryStorage();
+  await using vault = await newVault(storage);
+  const boot = openBootReads(vault, "shop", "boot");
+  await boot.save("vol-1", [1]);
+  let replaced = false;
+  const racing = {
+    ...vault.context.storage,
+    get: async (...asked: Parameters<typeof storage.get>) => {
+      if (!replaced) {
+        replaced = true;
+        await boot.save("vol-1", [2]);
+      }
+      return storage.get(...asked);
+    },
+  };
+  const other = openBootReads({ context: { ...vault.context, storage: racing } }, "shop", "boot");
+  assert.deepEqual(await other.load("vol-1"), [2]);
+});
+
 test("a store that deletes nothing keeps them all, and the newest counts", async () => {
   const storage = memoryStorage();
   const locked = { ...storage, delete: () => Promise.reject(new Error("it is locked")) };

@@ -15,7 +15,10 @@ const schema = z.strictObject({
   format: z.literal(1),
   regions: z.array(z.int().nonnegative()).max(MOST_REGIONS),
 });
+/** Plain, and sealed: a larger object is none of ours. */
 const MOST_BYTES = 64 * 1024;
+/** What is said to come from so far ahead is not believed; clocks may differ. */
+const AHEAD_MS = 24 * 3_600_000;
 const time = /-(\d{15})$/u;
 
 export interface BootReads {
@@ -27,21 +30,32 @@ export interface BootReads {
   save(volume: string, regions: readonly number[], signal?: AbortSignal): Promise<void>;
 }
 
-export function openBootReads(vault: Vault, group: string, kind: "boot" | "files"): BootReads {
-  const { storage, keys, clock } = vault.context;
+interface KeptReads {
+  readonly name: string;
+  readonly atMs: number;
+}
 
-  const prefixOf = (volume: string): string => `reads/${group}/${encodeVolume(volume)}/${kind}`;
+export function openBootReads(
+  { context }: Pick<Vault, "context">,
+  group: string,
+  kind: "boot" | "files",
+): BootReads {
+  const { storage, keys, clock } = context;
 
-  /** In the order of time. */
-  async function namesOf(volume: string, signal: AbortSignal | undefined): Promise<string[]> {
-    const names: string[] = [];
-    for await (const { name } of storage.list(`${prefixOf(volume)}-`, signal))
-      if (time.test(name)) names.push(name);
-    return names;
+  const prefixOf = (volume: string): string => `reads/${group}/${encodeVolume(volume)}/${kind}-`;
+
+  /** Newest first. */
+  async function keptOf(volume: string, signal: AbortSignal | undefined): Promise<KeptReads[]> {
+    const kept: KeptReads[] = [];
+    for await (const { name, sizeBytes } of storage.list(prefixOf(volume), signal)) {
+      const atMs = Number(time.exec(name)?.[1] ?? Number.NaN);
+      if (atMs <= clock.now() + AHEAD_MS && sizeBytes <= MOST_BYTES) kept.push({ name, atMs });
+    }
+    return kept.reverse();
   }
 
-  async function read(name: string | undefined, signal: AbortSignal | undefined): Promise<readonly number[]> {
-    if (name === undefined) return [];
+  /** Undefined: it is gone, damaged, or nothing of ours. */
+  async function read(name: string, signal: AbortSignal | undefined): Promise<readonly number[] | undefined> {
     try {
       const packed = unseal(keys, sealKinds.recovery, name, await storage.get(name, undefined, signal));
       return schema.parse(JSON.parse(gunzipSync(packed, { maxOutputLength: MOST_BYTES }).toString())).regions;
@@ -50,24 +64,43 @@ export function openBootReads(vault: Vault, group: string, kind: "boot" | "files
       const ofStore =
         isOperational(error) && !isOperational(error, "vault.damaged") && !isOperational(error, "not_found");
       if (ofStore) throw error;
-      return [];
+      return undefined;
     }
   }
 
+  async function newestOf(
+    kept: readonly KeptReads[],
+    signal: AbortSignal | undefined,
+  ): Promise<readonly number[] | undefined> {
+    for (const { name } of kept) {
+      const regions = await read(name, signal);
+      if (regions !== undefined) return regions;
+    }
+    return undefined;
+  }
+
   return {
-    load: async (volume, signal) => read((await namesOf(volume, signal)).at(-1), signal),
+    async load(volume, signal) {
+      const kept = await keptOf(volume, signal);
+      const regions = await newestOf(kept, signal);
+      if (regions !== undefined || kept.length === 0) return regions ?? [];
+      // All that was listed may have been replaced meanwhile.
+      return (await newestOf(await keptOf(volume, signal), signal)) ?? [];
+    },
 
     async save(volume, regions, signal) {
-      const before = await namesOf(volume, signal);
-      const newest = before.at(-1);
-      const kept = await read(newest, signal);
-      if (kept.length === regions.length && kept.every((region, at) => region === regions[at])) return;
-      const after = Number(time.exec(newest ?? "")?.[1] ?? 0) + 1;
-      const name = `${prefixOf(volume)}-${String(Math.max(clock.now(), after)).padStart(15, "0")}`;
+      const before = await keptOf(volume, signal);
+      const kept = await newestOf(before, signal);
+      if (kept?.length === regions.length && kept.every((region, at) => region === regions[at])) return;
+      const atMs = Math.max(clock.now(), (before[0]?.atMs ?? 0) + 1);
+      const name = `${prefixOf(volume)}${String(atMs).padStart(15, "0")}`;
       const packed = gzipSync(JSON.stringify({ format: 1, regions }));
       await storage.put(name, [seal(keys, sealKinds.recovery, name, packed)], signal);
-      // A store that keeps what it has for a while keeps these too; the next one that is written tries again.
-      for (const old of before) await storage.delete(old, signal).catch(() => {});
+      try {
+        for (const old of before) await storage.delete(old.name, signal);
+      } catch {
+        // A store that keeps what it has for a while keeps these too; the next one that is written tries again.
+      }
     },
   };
 }

@@ -3,7 +3,7 @@
  * starts wants little, piece by piece, each behind the one before: from a distant store it waits for every piece. What it will want
  * is fetched side by side instead, while its kernel still boots.
  */
-import type { Clock } from "#kernel/clock.ts";
+import { type Clock, deadlineAfter } from "#kernel/clock.ts";
 import type { Log } from "#kernel/log.ts";
 import type { BlockReader, Extent } from "#model/block-device.ts";
 import type { BootReads } from "./boot-reads.ts";
@@ -23,6 +23,7 @@ export interface PriorityReaderOptions {
 }
 
 const START_MS = 30_000;
+const SAVE_LIMIT_MS = 5000;
 /** Regions on their way at once. */
 const AT_ONCE = 8;
 
@@ -82,9 +83,8 @@ export class PriorityReader implements BlockReader {
   }
 
   async #warm(): Promise<void> {
-    const { bootReads, fileReads, volume } = this.#options;
-    const { signal } = this.#stop;
-    const wanted = await Promise.all([bootReads.load(volume, signal), fileReads?.load(volume, signal) ?? []]);
+    const { bootReads, fileReads } = this.#options;
+    const wanted = await Promise.all([this.#load(bootReads), this.#load(fileReads)]);
     const regions = [...new Set(wanted.flat())]
       .filter((region) => region * REGION_BYTES < this.sizeBytes)
       .slice(0, MOST_REGIONS);
@@ -96,6 +96,17 @@ export class PriorityReader implements BlockReader {
       }
     };
     await Promise.all(Array.from({ length: AT_ONCE }, lane));
+  }
+
+  /** One that cannot be read leaves what the other says. */
+  async #load(reads: BootReads | undefined): Promise<readonly number[]> {
+    const { volume, log } = this.#options;
+    try {
+      return (await reads?.load(volume, this.#stop.signal)) ?? [];
+    } catch (error) {
+      if (!this.#stop.signal.aborted) log.warn({ err: error, volume }, "what to fetch first is not known");
+      return [];
+    }
   }
 
   async #fetch(region: number): Promise<void> {
@@ -150,10 +161,13 @@ export class PriorityReader implements BlockReader {
     this.#trace = undefined;
     this.#recording = undefined;
     if (regions.length === 0) return;
+    // Also when the disk is closed: whoever closes it does not wait long for a store that does not answer.
+    const limit = deadlineAfter(clock, SAVE_LIMIT_MS);
     await bootReads
-      .save(volume, regions)
+      .save(volume, regions, limit.signal)
       .catch((error: unknown) =>
         log.warn({ err: error, volume }, "what this start read could not be kept for the next one"),
       );
+    limit.cancel();
   }
 }
