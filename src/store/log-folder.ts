@@ -21,7 +21,7 @@ export interface LogFolderOptions {
 
 /**
  * A pass begins when about this part of the length has been written since the last one. Each ends with a flush of the database, which
- * commits' own flushes wait for on the same disk: passes that came four times a second were the slowest hundredth of all commits.
+ * commits' own flushes may have to wait for on the same disk: few passes.
  */
 const passAfter = 0.5;
 /** From this part of the length on the log starts over: the second pass is the one, also where what was written is counted wrong. */
