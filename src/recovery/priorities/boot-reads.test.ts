@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { OperationalError } from "#kernel/errors.ts";
 import { memoryStorage } from "#vault/storage/memory-storage.ts";
 import { newVault, reopen } from "#vault/vault.fixture.ts";
 import { openBootReads } from "./boot-reads.ts";
@@ -97,7 +98,8 @@ test("one that is replaced between the list and the look is found anew", async (
 
 test("a store that deletes nothing keeps them all, and the newest counts", async () => {
   const storage = memoryStorage();
-  const locked = { ...storage, delete: () => Promise.reject(new Error("it is locked")) };
+  const refusal = new OperationalError("auth.forbidden", "it is locked");
+  const locked = { ...storage, delete: () => Promise.reject(refusal) };
   await using vault = await newVault(locked);
   const boot = openBootReads(vault, "shop", "boot");
   for (const region of [1, 2, 3]) await boot.save("vol-1", [region]);

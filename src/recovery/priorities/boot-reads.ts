@@ -98,7 +98,8 @@ export function openBootReads(
       await storage.put(name, [seal(keys, sealKinds.recovery, name, packed)], signal);
       try {
         for (const old of before) await storage.delete(old.name, signal);
-      } catch {
+      } catch (error) {
+        if (!isOperational(error) && signal?.aborted !== true) throw error;
         // A store that keeps what it has for a while keeps these too; the next one that is written tries again.
       }
     },
