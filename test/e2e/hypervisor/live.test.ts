@@ -58,3 +58,29 @@ test(
     assert.equal(await get(port, "/cgi-bin/count", t.signal), "4");
   },
 );
+
+test(
+  "a machine that goes off, and an agent that goes, while the copy is held: it begins afterwards",
+  { skip, timeout: 120_000 },
+  async (t) => {
+    await using stage = new Stage();
+    const path = stage.dataImage("point.raw", 64);
+    const sizeBytes = statSync(path).size;
+    await using source = await serveFile(stage, "point.raw", null, ["-r", "--filter=rate"], ["rate=80M"]);
+    const host = await stage.openHost();
+    const port = await freePort();
+    const disks = [{ id: "data", content: { kind: "live", source: source.location, sizeBytes } } as const];
+    const machine = await host.create(webGuest("live", port, { disks }));
+    await machine.start(t.signal);
+    const copy = await host.disksOf("live").startBackgroundCopy("data");
+    await machine.stop(0);
+    assert.equal(copy.progress.state, "waiting");
+    await machine.start(t.signal);
+    await stage.closeHost();
+    const second = await stage.openHost();
+    await second.resumed;
+    await second.disksOf("live").backgroundCopy("data").complete;
+    await source.kill();
+    assert.equal(await get(port, "/cgi-bin/count", t.signal), "1");
+  },
+);
