@@ -15,7 +15,7 @@ import { openSqliteStore } from "#store/open-sqlite-store.ts";
 const [, , endpoint = "", folder = ""] = process.argv;
 const bench = environmentId("bench");
 const ports = { clock: systemClock, random: systemRandom };
-const store = await openSqliteStore({ path: join(folder, "state.db"), foldBeside: true });
+const store = await openSqliteStore({ path: join(folder, "state.db"), serving: true });
 const row = { id: bench, active_site: "a", standby_site: "b", phase: "protected", epoch: 1, updated_at: 0 };
 await store.commit([{ query: store.db.insertInto("environment").values(row).compile() }]);
 const keys = await openAccessKeys(join(folder, "keys.json"), ports);

@@ -6,9 +6,8 @@ import type { Clock } from "#kernel/clock.ts";
 import { isOperational } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
-import type { Journal } from "#journal/contract.ts";
+import type { Journal, RecordedIntent } from "#journal/contract.ts";
 import type { CommandOutcome, Intent } from "#model/command.ts";
-import { newCommandId } from "./command-ids.ts";
 import type { Answer, Caller, ChangeCommand, CloudAnswer, Dialect, Problem, Verdict } from "./dialect.ts";
 import { editWhole } from "./edit-answer.ts";
 import type { EnvironmentLane, Upstream } from "./environment-lane.ts";
@@ -130,7 +129,7 @@ async function runLocked(run: Run, hold: Hold): Promise<ChangeEnd> {
     }
     const at = ports.clock.now();
     const intent: Intent = {
-      id: newCommandId(ports.random, at),
+      id: lane.ids.next(ports.random, at),
       environment: lane.id,
       service: command.service,
       operation: command.operation,
@@ -140,8 +139,9 @@ async function runLocked(run: Run, hold: Hold): Promise<ChangeEnd> {
       epoch: ports.fence(lane.id).epoch,
       at,
     };
+    let recorded: RecordedIntent;
     try {
-      await ports.journal.recordIntent(intent);
+      recorded = await ports.journal.recordIntent(intent);
     } catch (error) {
       return notRecorded(run, error);
     }
@@ -150,7 +150,9 @@ async function runLocked(run: Run, hold: Hold): Promise<ChangeEnd> {
       if (ours !== undefined) lane.unanswered.remember(caller.principal, command, ours, ports.clock.now());
     };
     presence.onGone(remember);
-    const end = await lane.underWay.track(command.operation, () => forward(run, intent, upstream, handOver));
+    const end = await lane.underWay.track(command.operation, () =>
+      forward(run, intent, recorded, upstream, handOver),
+    );
     if (end.kind === "problem" && end.problem.kind !== "unreachable") remember();
     return end;
   } finally {
@@ -161,6 +163,7 @@ async function runLocked(run: Run, hold: Hold): Promise<ChangeEnd> {
 async function forward(
   run: Run,
   intent: Intent,
+  recorded: RecordedIntent,
   upstream: Upstream,
   handOver: (intent: Intent, outcome: CommandOutcome | null) => void,
 ): Promise<ChangeEnd> {
@@ -184,7 +187,7 @@ async function forward(
     handOver(intent, null);
   } else {
     try {
-      await ports.journal.recordOutcome(intent.environment, intent.id, outcome);
+      await ports.journal.recordOutcome(intent.environment, intent.id, outcome, recorded);
     } catch (error) {
       ports.log.error(
         { command: intent.id, operation: intent.operation, error },

@@ -9,6 +9,7 @@ import type {
   UpstreamService,
   Upstreams,
 } from "./dialect.ts";
+import { CommandIds } from "./command-ids.ts";
 import type { GatewayLimits } from "./gateway-options.ts";
 import { ResourceLocks } from "./resource-locks.ts";
 import { MadeResources } from "./made-resources.ts";
@@ -26,6 +27,7 @@ export interface Upstream {
 export class EnvironmentLane {
   readonly id: EnvironmentId;
   readonly locks = new ResourceLocks();
+  readonly ids = new CommandIds();
   readonly unanswered = new UnansweredTokens();
   readonly made: MadeResources;
   readonly underWay = new UnderWay();

@@ -19,17 +19,25 @@ export interface PositionedChanges {
   readonly changes: readonly Change[];
 }
 
+/** What whoever recorded an intent has in hand, for its outcome. */
+export interface RecordedIntent {
+  readonly seq: number;
+  /** The command is open unless `Store.commits` has gone beyond this; undefined once its outcome was asked for. */
+  openSince: number | undefined;
+}
+
 export interface Journal {
   /** Errors: `state.fenced`; `not_found` for an environment that the store does not have; `state.conflict` for a used id. */
-  recordIntent(intent: Intent): Promise<{ readonly seq: number }>;
+  recordIntent(intent: Intent): Promise<RecordedIntent>;
   /**
    * Rejects with `state.conflict` if that command already has a final outcome. `unknown` takes no position (null), leaves
-   * the command open, and may be completed later.
+   * the command open, and may be completed later. With `recorded`, the answer to that intent, it is quicker.
    */
   recordOutcome(
     environment: EnvironmentId,
     id: CommandId,
     outcome: CommandOutcome,
+    recorded?: RecordedIntent,
   ): Promise<{ readonly position: number | null }>;
   /** Intents whose outcome is missing or `unknown`, by seq: ask the cloud about these before anything is repeated. */
   open(environment: EnvironmentId): Promise<readonly JournalEntry[]>;

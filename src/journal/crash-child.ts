@@ -8,7 +8,7 @@ import { openJournal } from "./open-journal.ts";
 const [path = "", round = ""] = process.argv.slice(2);
 const environment = environmentId("shop");
 // As the engine opens it.
-const store = await openSqliteStore({ path, foldBeside: true });
+const store = await openSqliteStore({ path, serving: true });
 const journal = await openJournal(store, { clock: systemClock });
 
 /** Out of this process before the call returns. Threads make the pipe one that does not block: it may be full for a moment. */
@@ -22,10 +22,13 @@ function say(line: string): void {
   }
 }
 
-async function caller(name: string): Promise<never> {
+let made = 0;
+
+async function caller(): Promise<never> {
   for (let n = 0; ; n += 1) {
-    const id = commandId(`${round}-${name}-${n}`);
-    const { seq } = await journal.recordIntent({
+    // As the gateway's, each is greater than the one before.
+    const id = commandId(`${round}-${(made += 1).toString().padStart(9, "0")}`);
+    const recorded = await journal.recordIntent({
       id,
       environment,
       service: "ec2",
@@ -36,8 +39,8 @@ async function caller(name: string): Promise<never> {
       epoch: 1,
       at: n,
     });
-    say(`intent ${id} ${seq}`);
-    const { position } = await journal.recordOutcome(environment, id, {
+    say(`intent ${id} ${recorded.seq}`);
+    const outcome = {
       result: "applied",
       status: 200,
       errorCode: null,
@@ -45,9 +48,10 @@ async function caller(name: string): Promise<never> {
       gaps: [],
       resolvedLater: false,
       at: n,
-    });
+    } as const;
+    const { position } = await journal.recordOutcome(environment, id, outcome, recorded);
     say(`outcome ${id} ${position}`);
   }
 }
 
-await Promise.all(Array.from({ length: 64 }, (_, index) => caller(`c${index}`)));
+await Promise.all(Array.from({ length: 64 }, caller));

@@ -22,7 +22,9 @@ interface Acknowledged {
 
 /** Lets the child append until it has acknowledged `enough` records, then kills it in the middle of whatever it does. */
 async function killedRound(path: string, round: number, enough: number, into: Acknowledged): Promise<void> {
-  const appender = spawn(process.execPath, [child, path, `r${round}`], { stdio: ["ignore", "pipe", "pipe"] });
+  const appender = spawn(process.execPath, [child, path, `r${round.toString().padStart(3, "0")}`], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   const complaints: Buffer[] = [];
   appender.stderr.on("data", (chunk: Buffer) => complaints.push(chunk));
   const ended = once(appender, "close");

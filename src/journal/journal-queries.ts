@@ -1,7 +1,8 @@
-/** The journal's statements, compiled once. */
+/** The journal's statements, compiled once. What reads, reads everything that was recorded. */
 import type { CompiledQuery, Kysely } from "kysely";
 import { sql } from "kysely";
 import { queryTemplate } from "#store/query-template.ts";
+import type { Store } from "#store/contract.ts";
 import type { CommandTable, Schema } from "#store/schema.ts";
 
 type Db = Kysely<Schema>;
@@ -69,6 +70,8 @@ export interface JournalQueries {
   readonly insertIntent: ReturnType<typeof insertIntent>;
   readonly completeCommand: ReturnType<typeof completeCommand>;
   lastSeq(environment: string): Promise<number>;
+  /** The greatest id of a command; "" if there is none. */
+  lastId(environment: string): Promise<string>;
   head(environment: string): Promise<number>;
   openCount(environment: string): Promise<number>;
   open(environment: string): Promise<CommandTable[]>;
@@ -82,7 +85,12 @@ export interface JournalQueries {
   byId(environment: string, id: string): Promise<CommandTable | undefined>;
 }
 
-export function journalQueries(db: Db): JournalQueries {
+export function journalQueries(store: Store): JournalQueries {
+  const { db } = store;
+  const all = async (): Promise<Db> => {
+    await store.showAppended();
+    return db;
+  };
   const lastSeq = queryTemplate<"environment">((slot) =>
     db
       .selectFrom("command")
@@ -120,15 +128,27 @@ export function journalQueries(db: Db): JournalQueries {
     insertIntent: insertIntent(db),
     completeCommand: completeCommand(db),
     async lastSeq(environment) {
-      const { rows } = await db.executeQuery(lastSeq({ environment }));
+      const { rows } = await (await all()).executeQuery(lastSeq({ environment }));
       return (rows[0] as { last: number | null } | undefined)?.last ?? 0;
     },
+    async lastId(environment) {
+      const row = await (
+        await all()
+      )
+        .selectFrom("command")
+        .select((eb) => eb.fn.max("id").as("last"))
+        .where("environment", "=", environment)
+        .executeTakeFirst();
+      return row?.last ?? "";
+    },
     async head(environment) {
-      const { rows } = await db.executeQuery(head({ environment }));
+      const { rows } = await (await all()).executeQuery(head({ environment }));
       return (rows[0] as { position: number } | undefined)?.position ?? 0;
     },
     async openCount(environment) {
-      const row = await db
+      const row = await (
+        await all()
+      )
         .selectFrom("command")
         .select((eb) => eb.fn.countAll().as("open"))
         .where("environment", "=", environment)
@@ -136,8 +156,8 @@ export function journalQueries(db: Db): JournalQueries {
         .executeTakeFirst();
       return Number(row?.open ?? 0);
     },
-    open: (environment) =>
-      db
+    open: async (environment) =>
+      (await all())
         .selectFrom("command")
         .selectAll()
         .where("environment", "=", environment)
@@ -145,15 +165,17 @@ export function journalQueries(db: Db): JournalQueries {
         .orderBy("seq")
         .execute(),
     async after(environment, position, limit) {
-      const { rows } = await db.executeQuery(after({ environment, after: position, limit }));
+      const { rows } = await (await all()).executeQuery(after({ environment, after: position, limit }));
       return rows as CommandTable[];
     },
     async changesAfter(environment, position, limit) {
-      const { rows } = await db.executeQuery(changesAfter({ environment, after: position, limit }));
+      const { rows } = await (
+        await all()
+      ).executeQuery(changesAfter({ environment, after: position, limit }));
       return rows as { position: number; changes: string | null }[];
     },
-    before: (environment, seq, limit) =>
-      db
+    before: async (environment, seq, limit) =>
+      (await all())
         .selectFrom("command")
         .selectAll()
         .where("environment", "=", environment)
@@ -161,8 +183,8 @@ export function journalQueries(db: Db): JournalQueries {
         .orderBy("seq", "desc")
         .limit(limit)
         .execute(),
-    byId: (environment, id) =>
-      db
+    byId: async (environment, id) =>
+      (await all())
         .selectFrom("command")
         .selectAll()
         .where("environment", "=", environment)

@@ -7,14 +7,23 @@ interface Counters {
   inFlight: number;
   /** A record failed, so numbers may be unused: look at the table again as soon as nothing is under way. */
   stale: boolean;
+  /** The greatest id of a command: a greater one is new. */
+  lastId: string;
+  /** The fencing epoch that an intent was recorded under, and what `Store.commits` was when that was asked for. */
+  epoch: { readonly of: number; readonly since: number } | undefined;
 }
 
+/** What is known of an environment while a record of it is made. */
 export interface Next {
   seq(): number;
   position(): number;
+  /** See `Store.append`; undefined if only the table can tell whether this intent may be recorded. */
+  intent(id: string, epoch: number): number | undefined;
+  /** The table has taken an intent under this epoch that was asked for when `Store.commits` was `since`. */
+  accepted(epoch: number, since: number): void;
 }
 
-/** The next numbers of each environment, kept in memory because this process is the only writer. */
+/** What is next in each environment, kept in memory because this process is the only writer. */
 export class Numbering {
   readonly #queries: JournalQueries;
   readonly #counters = new Map<string, Counters>();
@@ -30,7 +39,7 @@ export class Numbering {
    */
   async numbered<T>(
     environment: string,
-    record: (next: Next) => { done: Promise<void>; value: T },
+    record: (next: Next) => { done: Promise<unknown>; value: T },
   ): Promise<T> {
     const known = this.#counters.get(environment);
     const counters =
@@ -40,6 +49,12 @@ export class Numbering {
       const { done, value } = record({
         seq: () => (counters.seq += 1),
         position: () => (counters.position += 1),
+        intent(id, epoch) {
+          const isNew = id > counters.lastId;
+          if (isNew) counters.lastId = id;
+          return isNew && counters.epoch?.of === epoch ? counters.epoch.since : undefined;
+        },
+        accepted: (epoch, since) => (counters.epoch = { of: epoch, since }),
       });
       await done;
       return value;
@@ -63,7 +78,8 @@ export class Numbering {
   async #read(environment: string): Promise<Counters> {
     const seq = await this.#queries.lastSeq(environment);
     const position = await this.#queries.head(environment);
-    const counters: Counters = { seq, position, inFlight: 0, stale: false };
+    const lastId = await this.#queries.lastId(environment);
+    const counters: Counters = { seq, position, inFlight: 0, stale: false, lastId, epoch: undefined };
     this.#counters.set(environment, counters);
     return counters;
   }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { systemClock } from "#kernel/clock.ts";
 import { isOperational } from "#kernel/errors.ts";
 import { commandId, environmentId } from "#kernel/ids.ts";
@@ -51,15 +51,30 @@ const environmentRow = (epoch: number) => ({
   updated_at: 0,
 });
 
-async function opened(epoch = 3): Promise<{ store: Store; journal: Journal }> {
-  const store = await openSqliteStore({ path: ":memory:" });
-  await store.commit([{ query: store.db.insertInto("environment").values(environmentRow(epoch)).compile() }]);
-  return { store, journal: await openJournal(store, { clock: systemClock }) };
+function pathOf(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), "understudy-journal-"));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  return join(directory, "store.db");
 }
 
-test("an entry reads back as it was recorded", async (t) => {
-  const { store, journal } = await opened();
-  t.after(() => store.close());
+type Open = (epoch?: number) => Promise<{ store: Store; journal: Journal }>;
+
+/** Where records go: straight into the tables, or into the redo log first. What a journal promises is the same. */
+function bothWays(name: string, body: (t: TestContext, open: Open) => Promise<void>): void {
+  for (const serving of [false, true]) {
+    test(`${name} (${serving ? "of a process that serves" : "in memory"})`, (t) =>
+      body(t, async (epoch = 3) => {
+        const store = await openSqliteStore(serving ? { path: pathOf(t), serving } : { path: ":memory:" });
+        t.after(() => store.close());
+        const query = store.db.insertInto("environment").values(environmentRow(epoch)).compile();
+        await store.commit([{ query }]);
+        return { store, journal: await openJournal(store, { clock: systemClock }) };
+      }));
+  }
+}
+
+bothWays("an entry reads back as it was recorded", async (_t, open) => {
+  const { journal } = await open();
   const given = intent("c1");
   const said = outcome({
     status: 202,
@@ -67,7 +82,7 @@ test("an entry reads back as it was recorded", async (t) => {
     gaps: [{ code: "operation.untranslated", severity: "note", message: "m" }],
     resolvedLater: true,
   });
-  assert.deepEqual(await journal.recordIntent(given), { seq: 1 });
+  assert.equal((await journal.recordIntent(given)).seq, 1);
   assert.deepEqual(await journal.open(shop), [{ seq: 1, intent: given, position: null, outcome: null }]);
   assert.deepEqual(await journal.recordOutcome(shop, given.id, said), { position: 1 });
   assert.deepEqual(await journal.open(shop), []);
@@ -78,9 +93,8 @@ test("an entry reads back as it was recorded", async (t) => {
   assert.deepEqual(await journal.counts(shop), { commands: 1, open: 0, head: 1 });
 });
 
-test("positions follow the order of outcomes, seq that of intents", async (t) => {
-  const { store, journal } = await opened();
-  t.after(() => store.close());
+bothWays("positions follow the order of outcomes, seq that of intents", async (_t, open) => {
+  const { journal } = await open();
   const ids = ["c1", "c2", "c3"];
   const seqs = await Promise.all(ids.map((id) => journal.recordIntent(intent(id))));
   assert.deepEqual(
@@ -106,9 +120,8 @@ test("positions follow the order of outcomes, seq that of intents", async (t) =>
   );
 });
 
-test("an intent under another epoch is refused and says both epochs", async (t) => {
-  const { store, journal } = await opened(7);
-  t.after(() => store.close());
+bothWays("an intent under another epoch is refused and says both epochs", async (_t, open) => {
+  const { journal } = await open(7);
   await assert.rejects(journal.recordIntent(intent("c1", { epoch: 6 })), (error) => {
     assert.ok(isOperational(error, "state.fenced"));
     assert.match(error.message, /epoch 7.*epoch 6/);
@@ -116,20 +129,18 @@ test("an intent under another epoch is refused and says both epochs", async (t) 
   });
   await assert.rejects(journal.recordIntent(intent("c1", { epoch: 8 })), { code: "state.fenced" });
   assert.deepEqual(await journal.counts(shop), { commands: 0, open: 0, head: 0 });
-  assert.deepEqual(await journal.recordIntent(intent("c2", { epoch: 7 })), { seq: 1 });
+  assert.equal((await journal.recordIntent(intent("c2", { epoch: 7 }))).seq, 1);
 });
 
-test("an intent for an unknown environment is refused", async (t) => {
-  const { store, journal } = await opened();
-  t.after(() => store.close());
+bothWays("an intent for an unknown environment is refused", async (_t, open) => {
+  const { journal } = await open();
   await assert.rejects(journal.recordIntent(intent("c1", { environment: environmentId("other") })), {
     code: "not_found",
   });
 });
 
-test("a fenced intent among others in one batch takes none of them with it", async (t) => {
-  const { store, journal } = await opened();
-  t.after(() => store.close());
+bothWays("a fenced intent among others in one batch takes none of them with it", async (_t, open) => {
+  const { journal } = await open();
   const results = await Promise.allSettled([
     journal.recordIntent(intent("c1")),
     journal.recordIntent(intent("c2", { epoch: 2 })),
@@ -144,12 +155,54 @@ test("a fenced intent among others in one batch takes none of them with it", asy
     (await journal.open(shop)).map((entry) => entry.intent.id),
     ["c1", "c3"],
   );
-  assert.deepEqual(await journal.recordIntent(intent("c4")), { seq: 4 });
+  assert.equal((await journal.recordIntent(intent("c4"))).seq, 4);
 });
 
-test("an unknown outcome takes no position and stays open until it is final", async (t) => {
-  const { store, journal } = await opened();
-  t.after(() => store.close());
+bothWays("what was checked once holds only until the next commit", async (_t, open) => {
+  const { store, journal } = await open();
+  const fence = (epoch: number) =>
+    store.commit([{ query: store.db.updateTable("environment").set({ epoch }).compile(), expectRows: 1 }]);
+  await journal.recordIntent(intent("c1"));
+  const before = journal.recordIntent(intent("c2"));
+  const moved = fence(4);
+  const late = journal.recordIntent(intent("c3"));
+  const next = journal.recordIntent(intent("c4", { epoch: 4 }));
+  await assert.rejects(late, { code: "state.fenced" });
+  await Promise.all([before, moved, next]);
+  await journal.recordIntent(intent("c5", { epoch: 4 }));
+  await assert.rejects(journal.recordIntent(intent("c6")), { code: "state.fenced" });
+  assert.deepEqual(
+    (await journal.open(shop)).map((entry) => entry.intent.id),
+    ["c1", "c2", "c4", "c5"],
+  );
+});
+
+bothWays("an id that was used, and a second outcome, are refused however they come", async (_t, open) => {
+  const { journal } = await open();
+  await journal.recordIntent(intent("c1"));
+  const second = await journal.recordIntent(intent("c2"));
+  await assert.rejects(journal.recordIntent(intent("c2")), { code: "state.conflict" });
+  await assert.rejects(journal.recordIntent(intent("c1")), { code: "state.conflict" });
+  const third = await journal.recordIntent(intent("c3"));
+  await journal.recordOutcome(shop, commandId("c3"), outcome());
+  await assert.rejects(journal.recordOutcome(shop, commandId("c3"), outcome(), third), {
+    code: "state.conflict",
+  });
+  await journal.recordOutcome(shop, commandId("c2"), outcome(), second);
+  await assert.rejects(journal.recordOutcome(shop, commandId("c2"), outcome(), second), {
+    code: "state.conflict",
+  });
+  assert.deepEqual(
+    (await journal.read(shop, 0, 10)).map(({ intent: { id }, position }) => [id, position]),
+    [
+      ["c3", 1],
+      ["c2", 2],
+    ],
+  );
+});
+
+bothWays("an unknown outcome takes no position and stays open until it is final", async (_t, open) => {
+  const { journal } = await open();
   const { id } = intent("c1");
   await journal.recordIntent(intent("c1"));
   assert.deepEqual(await journal.recordOutcome(shop, id, outcome({ result: "unknown", status: null })), {
@@ -161,9 +214,8 @@ test("an unknown outcome takes no position and stays open until it is final", as
   assert.deepEqual(await journal.open(shop), []);
 });
 
-test("a final outcome is never changed", async (t) => {
-  const { store, journal } = await opened();
-  t.after(() => store.close());
+bothWays("a final outcome is never changed", async (_t, open) => {
+  const { journal } = await open();
   const { id } = intent("c1");
   await journal.recordIntent(intent("c1"));
   await journal.recordOutcome(shop, id, outcome({ result: "refused", status: 400 }));
@@ -177,9 +229,8 @@ test("a final outcome is never changed", async (t) => {
   assert.deepEqual(await journal.recordOutcome(shop, commandId("c2"), outcome()), { position: 2 });
 });
 
-test("changed resolves with the record that moves the head, and with the signal", async (t) => {
-  const { store, journal } = await opened();
-  t.after(() => store.close());
+bothWays("changed resolves with the record that moves the head, and with the signal", async (_t, open) => {
+  const { journal } = await open();
   const never = new AbortController();
   const waiting = journal.changed(shop, 0, never.signal);
   await journal.recordIntent(intent("c1"));
@@ -192,9 +243,8 @@ test("changed resolves with the record that moves the head, and with the signal"
   assert.equal(await journal.head(shop), 1);
 });
 
-test("trim removes what every reader has passed, and keeps numbering", async (t) => {
-  const { store, journal } = await opened();
-  t.after(() => store.close());
+bothWays("trim removes what every reader has passed, and keeps numbering", async (_t, open) => {
+  const { store, journal } = await open();
   for (const id of ["c1", "c2", "c3", "c4"]) await journal.recordIntent(intent(id));
   for (const id of ["c1", "c3", "c4"]) await journal.recordOutcome(shop, commandId(id), outcome());
   assert.equal(await journal.trim(shop, 100, 10), 0, "nobody has read anything");
@@ -215,14 +265,12 @@ test("trim removes what every reader has passed, and keeps numbering", async (t)
     ["c2", "c4"],
   );
   const again = await openJournal(store, { clock: systemClock });
-  assert.deepEqual(await again.recordIntent(intent("c5")), { seq: 5 });
+  assert.equal((await again.recordIntent(intent("c5"))).seq, 5);
   assert.deepEqual(await again.recordOutcome(shop, commandId("c5"), outcome()), { position: 4 });
 });
 
 test("a reader of another process's journal sees it move", async (t) => {
-  const directory = mkdtempSync(join(tmpdir(), "understudy-journal-"));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
-  const path = join(directory, "store.db");
+  const path = pathOf(t);
   const store = await openSqliteStore({ path });
   t.after(() => store.close());
   await store.commit([{ query: store.db.insertInto("environment").values(environmentRow(3)).compile() }]);
@@ -239,9 +287,7 @@ test("a reader of another process's journal sees it move", async (t) => {
 });
 
 test("numbers of a batch that found no space are used again once there is room", async (t) => {
-  const directory = mkdtempSync(join(tmpdir(), "understudy-journal-"));
-  t.after(() => rmSync(directory, { recursive: true, force: true }));
-  const store = await openSqliteStore({ path: join(directory, "store.db"), maxPages: 100 });
+  const store = await openSqliteStore({ path: pathOf(t), maxPages: 100 });
   t.after(() => store.close());
   await store.commit([{ query: store.db.insertInto("environment").values(environmentRow(3)).compile() }]);
   const journal = await openJournal(store, { clock: systemClock });
@@ -250,7 +296,7 @@ test("numbers of a batch that found no space are used again once there is room",
   for (const result of await Promise.allSettled(tooLarge)) {
     assert.ok(result.status === "rejected" && isOperational(result.reason, "store.full"));
   }
-  assert.deepEqual(await journal.recordIntent(intent("c4")), { seq: 2 });
+  assert.equal((await journal.recordIntent(intent("c4"))).seq, 2);
   assert.deepEqual(
     (await journal.open(shop)).map((entry) => entry.intent.id),
     ["c1", "c4"],

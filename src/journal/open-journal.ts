@@ -5,7 +5,7 @@ import type { Change } from "#model/change.ts";
 import type { CommandOutcome, Intent } from "#model/command.ts";
 import type { Statement, Store } from "#store/contract.ts";
 import { decodeEntry, encodeOutcome } from "./command-row.ts";
-import type { Journal } from "./contract.ts";
+import type { Journal, RecordedIntent } from "./contract.ts";
 import { HeadWaiters } from "./head-waiters.ts";
 import { journalQueries } from "./journal-queries.ts";
 import type { JournalQueries } from "./journal-queries.ts";
@@ -26,6 +26,8 @@ interface Ports {
   readonly queries: JournalQueries;
   readonly numbering: Numbering;
   readonly waiters: HeadWaiters;
+  /** Positions that readers are told of when they can see them. */
+  readonly unseen: Map<string, number>;
 }
 
 /** Says why the insert found no environment with that epoch. */
@@ -69,12 +71,14 @@ class NoRow extends Error {
 
 const oneRow: Omit<Statement, "query"> = { expectRows: 1, onMismatch: () => new NoRow() };
 
-async function recordIntent(ports: Ports, intent: Intent): Promise<{ seq: number }> {
+async function recordIntent(ports: Ports, intent: Intent): Promise<RecordedIntent> {
   const { store, queries, numbering } = ports;
   const input = JSON.stringify(intent.input);
   try {
     return await numbering.numbered(intent.environment, (next) => {
       const seq = next.seq();
+      const asked = store.commits();
+      const since = next.intent(intent.id, intent.epoch);
       const query = queries.insertIntent({
         environment: intent.environment,
         seq,
@@ -87,7 +91,10 @@ async function recordIntent(ports: Ports, intent: Intent): Promise<{ seq: number
         epoch: intent.epoch,
         intent_at: intent.at,
       });
-      return { done: store.commit([{ query, ...oneRow }]), value: { seq } };
+      const done = store.append([{ query, ...oneRow }], since);
+      if (since === asked) return { done, value: { seq, openSince: asked } };
+      const accepted = done.then(() => next.accepted(intent.epoch, asked));
+      return { done: accepted, value: { seq, openSince: asked } };
     });
   } catch (error) {
     throw error instanceof NoRow ? await explainRefusal(store, intent) : error;
@@ -99,31 +106,49 @@ async function recordOutcome(
   environment: EnvironmentId,
   id: CommandId,
   outcome: CommandOutcome,
+  recorded: RecordedIntent | undefined,
 ): Promise<{ position: number | null }> {
-  const { store, queries, numbering, waiters } = ports;
+  const { store, queries, numbering } = ports;
   const columns = encodeOutcome(outcome);
+  const since = recorded?.openSince;
+  if (recorded !== undefined) recorded.openSince = undefined;
   try {
-    const recorded = await numbering.numbered(environment, (next) => {
+    return await numbering.numbered(environment, (next) => {
       const position = outcome.result === "unknown" ? null : next.position();
       const query = queries.completeCommand({ environment, id, position, ...columns });
-      return { done: store.commit([{ query, ...oneRow }]), value: { position } };
+      const statements = [{ query, ...oneRow }];
+      // Without the intent's own record another outcome may be on its way: a commit, after which nothing is sure.
+      const shown =
+        recorded === undefined ? store.commit(statements).then(() => true) : store.append(statements, since);
+      const done =
+        position === null ? shown : shown.then((seen) => announce(ports, environment, position, seen));
+      return { done, value: { position } };
     });
-    if (recorded.position !== null) waiters.announce(environment, recorded.position);
-    return recorded;
   } catch (error) {
     throw error instanceof NoRow ? await explainConflict(queries, environment, id) : error;
   }
 }
 
+function announce({ waiters, unseen }: Ports, environment: string, position: number, seen: boolean): void {
+  if (seen) waiters.announce(environment, position);
+  else unseen.set(environment, position);
+}
+
 /** Opens the journal over a store. The store's writer is the journal's only writer: it keeps the numbering in memory. */
 export function openJournal(store: Store, options: JournalOptions): Promise<Journal> {
-  const queries = journalQueries(store.db);
+  const queries = journalQueries(store);
   const numbering = new Numbering(queries);
   const waiters = new HeadWaiters({ head: (environment) => queries.head(environment), ...options });
-  const ports: Ports = { store, queries, numbering, waiters };
+  const unseen = new Map<string, number>();
+  const ports: Ports = { store, queries, numbering, waiters, unseen };
+  store.onShown(() => {
+    for (const [environment, position] of unseen) waiters.announce(environment, position);
+    unseen.clear();
+  });
   return Promise.resolve({
     recordIntent: (intent) => recordIntent(ports, intent),
-    recordOutcome: (environment, id, outcome) => recordOutcome(ports, environment, id, outcome),
+    recordOutcome: (environment, id, outcome, recorded) =>
+      recordOutcome(ports, environment, id, outcome, recorded),
     open: async (environment) => (await queries.open(environment)).map(decodeEntry),
     read: async (environment, after, limit) =>
       (await queries.after(environment, after, limit)).map(decodeEntry),

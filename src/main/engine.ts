@@ -83,7 +83,7 @@ async function openAll(options: EngineOptions, stack: AsyncDisposableStack): Pro
   const token = await openOperatorToken(config.data, tokenFileName, random);
   const store = await openSqliteStore({
     path: join(config.data, "understudy.db"),
-    foldBeside: true,
+    serving: true,
     log,
     clock,
     ...(options.onCommit === undefined ? {} : { onCommit: options.onCommit }),

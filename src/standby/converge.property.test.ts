@@ -198,8 +198,7 @@ class Crash extends Error {}
 function crashingStore(store: Store, at: number, durable: boolean): Store {
   let commits = 0;
   return {
-    db: store.db,
-    close: () => store.close(),
+    ...store,
     async commit(statements) {
       commits += 1;
       if (commits > at) throw new Crash();

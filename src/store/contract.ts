@@ -3,7 +3,7 @@ import type { CompiledQuery, Kysely } from "kysely";
 import type { Schema } from "#store/schema.ts";
 
 export interface Statement {
-  readonly query: CompiledQuery;
+  readonly query: Pick<CompiledQuery, "sql" | "parameters">;
   /**
    * The number of rows it must touch; another number undoes this commit's statements and rejects with `onMismatch`. This is
    * how a fencing epoch is checked in the same transaction as what it guards.
@@ -22,5 +22,18 @@ export interface Store {
    * Errors: `store.full` (disk or quota), `store.failing`.
    */
   commit(statements: readonly Statement[]): Promise<void>;
+  /** How many calls of `commit` there were: what was read or checked holds while this number stays. */
+  commits(): number;
+  /**
+   * As `commit`, for records that no statement of a `commit` is checked against unless it comes later: the journal's. `since` is what `commits` was when
+   * the caller knew that each of the statements will touch the rows it expects, and that nothing but another `commit` can change that.
+   * If none came since, the records are durable before the database has them (SQLite: `redo-log.ts`). Resolves
+   * with whether reads see them now; if not, `onShown` tells when.
+   */
+  append(statements: readonly Statement[], since: number | undefined): Promise<boolean>;
+  /** Resolves when reads of `db` see all that was appended before. Errors: as `commit`. */
+  showAppended(): Promise<void>;
+  /** Calls back each time that reads see all that was appended until then. */
+  onShown(listener: () => void): void;
   close(): Promise<void>;
 }

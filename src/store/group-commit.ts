@@ -1,5 +1,6 @@
 import type { Statement } from "./contract.ts";
 import { OperationalError } from "#kernel/errors.ts";
+import type { AppendedCalls } from "./appended-calls.ts";
 import { BatchFailed } from "./sqlite-batch.ts";
 import type { CallResult, RunBatch } from "./sqlite-batch.ts";
 
@@ -8,7 +9,9 @@ const maxCallsPerBatch = 256;
 
 interface Waiter {
   readonly statements: readonly Statement[];
-  readonly resolve: () => void;
+  /** Nothing can keep them from taking effect. */
+  readonly sure: boolean;
+  readonly resolve: (shown: boolean) => void;
   readonly reject: (error: unknown) => void;
 }
 
@@ -19,7 +22,12 @@ export interface GroupCommitOptions {
    * commits are as durable as they get.
    */
   readonly flush?: (() => Promise<void> | void) | undefined;
-  /** Called with the ordinal of each durable batch and the number of its calls, after its flush and before anybody is told. */
+  /** Takes batches of calls that are sure to take effect. Without one, those are run like the others. */
+  readonly appended?: AppendedCalls | undefined;
+  /**
+   * Called with the ordinal of each durable batch and the number of its calls that the database has got with it, after its flush and
+   * before anybody is told.
+   */
   readonly onCommit?: ((count: number, calls: number) => void) | undefined;
 }
 
@@ -38,19 +46,40 @@ export class GroupCommit {
   #batches = 0;
   #closed = false;
   #held = false;
+  #commits = 0;
 
   constructor(options: GroupCommitOptions) {
     this.#options = options;
   }
 
-  commit(statements: readonly Statement[]): Promise<void> {
+  /** How many calls of `commit` there were. */
+  get commits(): number {
+    return this.#commits;
+  }
+
+  async commit(statements: readonly Statement[]): Promise<void> {
+    this.#commits += 1;
+    await this.#ask(statements, false);
+  }
+
+  /** See `Store.append`. */
+  append(statements: readonly Statement[], since: number | undefined): Promise<boolean> {
+    return this.#ask(statements, since === this.#commits);
+  }
+
+  /** See `Store.showAppended`. */
+  async showAppended(): Promise<void> {
+    if (this.#options.appended?.behind === true) await this.#options.appended.catchUp();
+  }
+
+  #ask(statements: readonly Statement[], sure: boolean): Promise<boolean> {
     if (this.#closed) {
       return Promise.reject(
         new OperationalError("store.failing", "the store is closed: nothing more is recorded"),
       );
     }
     return new Promise((resolve, reject) => {
-      this.#queue.push({ statements, resolve, reject });
+      this.#queue.push({ statements, sure, resolve, reject });
       this.#schedule();
     });
   }
@@ -92,30 +121,78 @@ export class GroupCommit {
       this.#queue.length <= maxCallsPerBatch ? this.#queue : this.#queue.slice(0, maxCallsPerBatch);
     this.#queue = batch === this.#queue ? [] : this.#queue.slice(maxCallsPerBatch);
     if (batch.length === 0) return;
+    const { appended } = this.#options;
+    if (this.#failed !== undefined) refuseAll(batch, this.#failed.error);
+    else if (appended === undefined) this.#commit(batch);
+    else if (!batch.every(({ sure }) => sure) || !this.#append(appended, batch)) {
+      if (appended.behind) this.#flushing = this.#caughtUp(appended, batch);
+      else this.#commit(batch);
+    }
+  }
+
+  /** False if the batch was not taken. What a write that failed has left on the disk is not known, as after a flush that failed. */
+  #append(appended: AppendedCalls, batch: readonly Waiter[]): boolean {
+    try {
+      if (!appended.write(batch.map((waiter) => waiter.statements))) return false;
+    } catch (error) {
+      this.#flushFailed(batch, error);
+      return true;
+    }
+    this.#flush(
+      batch,
+      () => appended.flush(),
+      () => {
+        appended.landed(batch.length);
+        this.#durable(batch, undefined);
+      },
+    );
+    return true;
+  }
+
+  async #caughtUp(appended: AppendedCalls, batch: readonly Waiter[]): Promise<void> {
+    try {
+      await appended.catchUp();
+      this.#flushing = undefined;
+      this.#commit(batch);
+    } catch (error) {
+      this.#flushing = undefined;
+      refuseAll(batch, error);
+    }
+    this.#schedule();
+  }
+
+  #commit(batch: readonly Waiter[]): void {
+    const { appended, run, flush } = this.#options;
     let results: readonly CallResult[];
     try {
-      if (this.#failed !== undefined) throw new BatchFailed(this.#failed.error);
-      results = this.#options.run(batch.map((waiter) => waiter.statements));
+      results = run(batch.map((waiter) => waiter.statements));
     } catch (error) {
       refuseAll(batch, error instanceof BatchFailed ? error.error : error);
       return;
     }
+    this.#flush(
+      batch,
+      () => flush?.(),
+      () => {
+        appended?.startOver();
+        this.#durable(batch, results);
+      },
+    );
+  }
+
+  #flush(batch: readonly Waiter[], flush: () => Promise<void> | void, durable: () => void): void {
     let flushing: Promise<void> | void;
     try {
-      flushing = this.#options.flush?.();
+      flushing = flush();
     } catch (error) {
       this.#flushFailed(batch, error);
       return;
     }
-    if (flushing === undefined) this.#durable(batch, results);
-    else this.#flushing = this.#flushed(flushing, batch, results);
+    if (flushing === undefined) durable();
+    else this.#flushing = this.#flushed(flushing, batch, durable);
   }
 
-  async #flushed(
-    flushing: Promise<void>,
-    batch: readonly Waiter[],
-    results: readonly CallResult[],
-  ): Promise<void> {
+  async #flushed(flushing: Promise<void>, batch: readonly Waiter[], durable: () => void): Promise<void> {
     try {
       await flushing;
     } catch (error) {
@@ -125,7 +202,7 @@ export class GroupCommit {
       return;
     }
     this.#flushing = undefined;
-    this.#durable(batch, results);
+    durable();
     this.#schedule();
   }
 
@@ -134,12 +211,13 @@ export class GroupCommit {
     refuseAll(batch, error);
   }
 
-  #durable(batch: readonly Waiter[], results: readonly CallResult[]): void {
+  /** Without results: the batch was appended. */
+  #durable(batch: readonly Waiter[], results: readonly CallResult[] | undefined): void {
     this.#batches += 1;
-    this.#options.onCommit?.(this.#batches, batch.length);
+    this.#options.onCommit?.(this.#batches, results === undefined ? 0 : batch.length);
     for (const [index, waiter] of batch.entries()) {
-      const failed = results[index];
-      if (failed === undefined) waiter.resolve();
+      const failed = results?.[index];
+      if (failed === undefined) waiter.resolve(results !== undefined);
       else waiter.reject(failed.error);
     }
   }

@@ -302,6 +302,11 @@ const migrations: readonly Migration[] = [
       await db.schema.alterTable("recovery_point").addColumn("evidence", "text").execute();
     },
   },
+  {
+    version: 5,
+    name: "what is durable before it is in the tables",
+    up: (db) => table(db, "redo", { owner: "text", applied: "bigint" }, ["owner"]),
+  },
 ];
 
 /** The newest version that this program knows. */

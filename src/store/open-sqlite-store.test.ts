@@ -21,12 +21,12 @@ function directory(t: TestContext): string {
 }
 
 /** Who folds the log: SQLite inside a commit, or a thread beside them. What a store promises is the same. */
-const ways = [{ foldBeside: false }, { foldBeside: true }] as const;
+const ways = [{ serving: false }, { serving: true }] as const;
 type Way = (typeof ways)[number];
 
 function bothWays(name: string, body: (t: TestContext, way: Way) => Promise<void>): void {
   for (const way of ways) {
-    test(`${name} (${way.foldBeside ? "folded beside" : "folded in commits"})`, (t) => body(t, way));
+    test(`${name} (${way.serving ? "folded beside" : "folded in commits"})`, (t) => body(t, way));
   }
 }
 
@@ -176,7 +176,7 @@ test("a second process is told who holds the store; a killed holder is not waite
 test("the thread that folds keeps no process alive", (t) => {
   const path = join(directory(t), "store.db");
   const script = `const { openSqliteStore } = await import(${JSON.stringify(modulePath)});
-    const store = await openSqliteStore({ path: ${JSON.stringify(path)}, foldBeside: true });
+    const store = await openSqliteStore({ path: ${JSON.stringify(path)}, serving: true });
     const query = store.db.insertInto("catalogue").values({ site: "a", data: "", at: 1 }).compile();
     await store.commit([{ query }]);
     process.stdout.write("recorded");`;

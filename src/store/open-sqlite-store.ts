@@ -13,11 +13,11 @@ import { type LogFolder, openLogFolder } from "./log-folder.ts";
 import { migrate, requireKnownSchema } from "./migrations.ts";
 import type { Schema } from "./schema.ts";
 import { busyTimeoutMs, openWriter } from "./open-writer.ts";
+import { openAppendedCalls, redo } from "./redo.ts";
 import { sqliteBatch } from "./sqlite-batch.ts";
 import { nodeSqliteDialect } from "./sqlite-dialect.ts";
 import { storeError } from "./sqlite-errors.ts";
 import { flushDirectory, openWalFlush } from "./wal-flush.ts";
-import type { WriterLock } from "./writer-lock.ts";
 import { takeWriterLock } from "./writer-lock.ts";
 
 export interface SqliteStoreOptions {
@@ -35,10 +35,11 @@ export interface SqliteStoreOptions {
   /** The most pages the file may grow to: a quota. Default: the disk's. */
   readonly maxPages?: number;
   /**
-   * Folds the log into the database in a thread of its own, beside the commits (`log-folder.ts`), so that no commit pays for it.
-   * For a process that serves; a store that is opened briefly is better off without. Nothing else differs.
+   * For a process that serves: the log is folded into the database in a thread of its own, beside the commits (`log-folder.ts`), and what
+   * is appended is durable before the database has it (`redo-log.ts`). A store that is opened briefly is better off without.
+   * Nothing else differs.
    */
-  readonly foldBeside?: boolean;
+  readonly serving?: boolean;
 }
 
 /**
@@ -69,6 +70,9 @@ function openReader(path: string): DatabaseSync {
   return database;
 }
 
+const readOnly = (path: string): OperationalError =>
+  new OperationalError("store.failing", `${path} is open for reading only`);
+
 async function openForReading(path: string): Promise<Store> {
   const reader = openReader(path);
   const db = new Kysely<Schema>({ dialect: nodeSqliteDialect(reader) });
@@ -80,7 +84,11 @@ async function openForReading(path: string): Promise<Store> {
   }
   return {
     db,
-    commit: () => Promise.reject(new OperationalError("store.failing", `${path} is open for reading only`)),
+    commits: () => 0,
+    commit: () => Promise.reject(readOnly(path)),
+    append: () => Promise.reject(readOnly(path)),
+    showAppended: () => Promise.resolve(),
+    onShown: () => undefined,
     close: () => db.destroy(),
   };
 }
@@ -88,18 +96,24 @@ async function openForReading(path: string): Promise<Store> {
 async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
   const { path, clock = systemClock, log = silentLog, maxPages } = options;
   const shared = path === inMemory;
-  const beside = options.foldBeside === true && !shared;
+  const serving = options.serving === true && !shared;
   const opened = new AsyncDisposableStack();
   try {
-    const writer = openWriter(path, {
-      maxPages,
-      checkpointPages: beside ? lastResortPages : checkpointPages,
-    });
+    if (!shared) {
+      prepareFile(path);
+      const lock = takeWriterLock(lockPathOf(path), path, clock);
+      opened.defer(() => lock.release());
+    }
+    const writerOptions = { maxPages, checkpointPages: serving ? lastResortPages : checkpointPages };
+    const writer = openWriter(path, writerOptions);
     // What is in memory is closed with the reading side, which it is.
     if (!shared) opened.defer(() => writer.close());
     // Not destroyed: that would close the writer. It is only a way to run the migrations on the writer's connection.
     const writing = new Kysely<Schema>({ dialect: nodeSqliteDialect(writer) });
     if (shared) opened.defer(() => writing.destroy());
+    const run = sqliteBatch(writer, path);
+    // Before the schema changes: what was appended was meant for the one that it finds.
+    if (!shared) await redo(writing, path, run);
     await migrate(writing, path, clock);
     const flush = shared ? undefined : openWalFlush(path, clock);
     if (flush !== undefined) {
@@ -109,31 +123,56 @@ async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
     const db = shared ? writing : new Kysely<Schema>({ dialect: nodeSqliteDialect(openReader(path)) });
     if (!shared) opened.defer(() => db.destroy());
     let folder: LogFolder | undefined;
+    const shown = new Set<() => void>();
+    const appended = serving
+      ? await openAppendedCalls(writing, {
+          database: { path, ...writerOptions },
+          clock,
+          log,
+          onShown: (calls) => {
+            folder?.committed(calls);
+            for (const listener of shown) listener();
+          },
+        })
+      : undefined;
     const commits = new GroupCommit({
-      run: sqliteBatch(writer, path),
+      run,
       flush: flush?.flush,
+      appended,
       onCommit: (count, calls) => {
-        folder?.committed(calls);
+        if (calls > 0) folder?.committed(calls);
         options.onCommit?.(count);
       },
     });
-    if (beside) {
+    if (serving) {
       const folding = await openLogFolder({
         path,
         pages: checkpointPages,
-        pause: () => commits.pause(),
+        pause: async () => {
+          const held = new DisposableStack();
+          held.use(await commits.pause());
+          if (appended !== undefined) held.use(await appended.pause());
+          return held;
+        },
         log,
       });
       opened.defer(() => folding.close());
       folder = folding;
     }
+    if (appended !== undefined) opened.defer(() => appended.close());
     opened.defer(() => commits.close());
     log.debug({ path }, "store opened");
     const stack = opened.move();
+    let closed: Promise<void> | undefined;
     return {
       db,
       commit: (statements: readonly Statement[]) => commits.commit(statements),
-      close: () => stack.disposeAsync(),
+      commits: () => commits.commits,
+      append: (statements: readonly Statement[], since: number | undefined) =>
+        commits.append(statements, since),
+      showAppended: () => commits.showAppended(),
+      onShown: (listener: () => void) => void shown.add(listener),
+      close: () => (closed ??= stack.disposeAsync()),
     };
   } catch (error) {
     await opened.disposeAsync();
@@ -148,23 +187,9 @@ async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
  * writable), `store.full`.
  */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
-  const { path, clock = systemClock } = options;
-  let lock: WriterLock | undefined;
   try {
-    if (options.readOnly === true) return await openForReading(path);
-    if (path !== inMemory) {
-      prepareFile(path);
-      lock = takeWriterLock(lockPathOf(path), path, clock);
-    }
-    const store = await openForWriting(options);
-    let closed: Promise<void> | undefined;
-    const close = async (): Promise<void> => {
-      await store.close();
-      lock?.release();
-    };
-    return { ...store, close: () => (closed ??= close()) };
+    return await (options.readOnly === true ? openForReading(options.path) : openForWriting(options));
   } catch (error) {
-    lock?.release();
-    throw storeError(error, path);
+    throw storeError(error, options.path);
   }
 }

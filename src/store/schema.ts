@@ -200,7 +200,14 @@ export interface RecoveryPointTable {
   evidence: string | null;
 }
 
+/** One row: whose redo log it is (`redo-log.ts`), and the last of its batches that the database has. */
+export interface RedoTable {
+  owner: string;
+  applied: number;
+}
+
 export interface Schema {
+  redo: RedoTable;
   kept_volume: KeptVolumeTable;
   recovery_point: RecoveryPointTable;
   environment: EnvironmentTable;

@@ -15,9 +15,9 @@ import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { FlushPace } from "./flush-pace.ts";
 
-export interface WalFlush {
+export interface LogFlush {
   /**
-   * Brings all that was committed before the call to stable storage: at once where that is quick
+   * Brings all that was written before the call to stable storage: at once where that is quick
    * (`flush-pace.ts`), else when the promise resolves. Fails with `store.failing`, outcome `unknown`: the system may have dropped
    * the writes, so a later flush proves nothing.
    */
@@ -26,7 +26,7 @@ export interface WalFlush {
 }
 
 /** For an open writer of `path` in WAL mode: the log exists, and stays the same file until the last connection closes. */
-export function openWalFlush(path: string, clock: Clock): WalFlush {
+export function openWalFlush(path: string, clock: Clock): LogFlush {
   const log = openSync(`${path}-wal`, "r+");
   try {
     fsyncSync(log);
@@ -35,6 +35,11 @@ export function openWalFlush(path: string, clock: Clock): WalFlush {
     closeSync(log);
     throw error;
   }
+  return { flush: flushOf(log, path, clock), close: () => promisify(close)(log) };
+}
+
+/** The flush of one open file; `path` is the one that errors name. */
+export function flushOf(log: number, path: string, clock: Clock): LogFlush["flush"] {
   const pace = new FlushPace();
   const flushNow = (from: number): void => {
     try {
@@ -49,12 +54,9 @@ export function openWalFlush(path: string, clock: Clock): WalFlush {
     new Promise((resolve, reject) => {
       fdatasync(log, (error) => (error === null ? resolve() : reject(flushFailed(path, error))));
     });
-  return {
-    flush: () => {
-      const now = clock.monotonicMs();
-      return pace.atOnce(now) ? flushNow(now) : flushBeside();
-    },
-    close: () => promisify(close)(log),
+  return () => {
+    const now = clock.monotonicMs();
+    return pace.atOnce(now) ? flushNow(now) : flushBeside();
   };
 }
 
@@ -67,7 +69,7 @@ export function flushDirectory(directory: string): void {
   }
 }
 
-function flushFailed(path: string, cause: Error): OperationalError {
+export function flushFailed(path: string, cause: Error): OperationalError {
   return new OperationalError(
     "store.failing",
     `the disk under ${path} fails: look at the system log, then restart understudy`,

@@ -56,7 +56,7 @@ export async function runGatewayChild(
   let steps = 0;
   const store = await openSqliteStore({
     path: join(options.folder, "state.db"),
-    foldBeside: true,
+    serving: true,
     onCommit: () => {
       if (!armed) return;
       steps += 1;
