@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -80,6 +80,8 @@ test("killed at random, 50 times over one journal: no acknowledged record is los
     await killedRound(path, round, 1 + ((round * 37) % 400), acknowledged);
   }
 
+  const redo = readFileSync(`${path}-redo`);
+  assert.equal(redo.toString("latin1", 0, 8), "USREDO1\n", "records went into the redo log first");
   const reopened = await openSqliteStore({ path });
   t.after(() => reopened.close());
   const journal = await openJournal(reopened, { clock: systemClock });

@@ -86,6 +86,28 @@ test("what was appended outlives the database's own log", async (t) => {
   assert.deepEqual(await sites(third), ["a", "b", "c", "d", "e", "f", "first"], "none of them twice");
 });
 
+test("a reader of another process sees what was durable when it came, or is told what to do", async (t) => {
+  const path = join(directory(t), "store.db");
+  const store = await opened(t, path);
+  await store.commit([put(store, "first")]);
+  const before = snapshot(t, path);
+  for (let n = 0; n < 20; n += 1) {
+    await append(store, put(store, `s${n}`));
+    const reader = await openSqliteStore({ path, readOnly: true });
+    assert.equal((await sites(reader)).length, n + 2);
+    await reader.close();
+  }
+  const left = afterPowerFailure(t, path, before);
+  await assert.rejects(openSqliteStore({ path: left, readOnly: true }), {
+    code: "store.failing",
+    message: /has not got the last commands yet.*start the engine once/,
+  });
+  await (await openSqliteStore({ path: left })).close();
+  const reader = await openSqliteStore({ path: left, readOnly: true });
+  assert.equal((await sites(reader)).length, 21);
+  await reader.close();
+});
+
 test("a database that is older than its redo log is not opened, and says why", async (t) => {
   const path = join(directory(t), "store.db");
   const store = await opened(t, path);

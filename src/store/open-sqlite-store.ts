@@ -13,7 +13,7 @@ import { type LogFolder, openLogFolder } from "./log-folder.ts";
 import { migrate, requireKnownSchema } from "./migrations.ts";
 import type { Schema } from "./schema.ts";
 import { busyTimeoutMs, openWriter } from "./open-writer.ts";
-import { openAppendedCalls, redo } from "./redo.ts";
+import { caughtUp, openAppendedCalls, redo } from "./redo.ts";
 import { sqliteBatch } from "./sqlite-batch.ts";
 import { nodeSqliteDialect } from "./sqlite-dialect.ts";
 import { storeError } from "./sqlite-errors.ts";
@@ -30,7 +30,10 @@ export interface SqliteStoreOptions {
    * that this store has made durable. A test that kills the process here kills it at a durable step.
    */
   readonly onCommit?: (count: number) => void;
-  /** Opens what another process writes: no writer lock, no migration, and `commit` is refused. */
+  /**
+   * Opens what another process writes, when all that is durable can be seen: no writer lock, no migration, and `commit` is refused. What
+   * becomes durable later is seen some 20 ms later.
+   */
   readonly readOnly?: boolean;
   /** The most pages the file may grow to: a quota. Default: the disk's. */
   readonly maxPages?: number;
@@ -73,11 +76,12 @@ function openReader(path: string): DatabaseSync {
 const readOnly = (path: string): OperationalError =>
   new OperationalError("store.failing", `${path} is open for reading only`);
 
-async function openForReading(path: string): Promise<Store> {
+async function openForReading({ path, clock = systemClock }: SqliteStoreOptions): Promise<Store> {
   const reader = openReader(path);
   const db = new Kysely<Schema>({ dialect: nodeSqliteDialect(reader) });
   try {
     await requireKnownSchema(db, path);
+    await caughtUp(db, path, clock);
   } catch (error) {
     await db.destroy();
     throw error;
@@ -188,7 +192,7 @@ async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
  */
 export async function openSqliteStore(options: SqliteStoreOptions): Promise<Store> {
   try {
-    return await (options.readOnly === true ? openForReading(options.path) : openForWriting(options));
+    return await (options.readOnly === true ? openForReading(options) : openForWriting(options));
   } catch (error) {
     throw storeError(error, options.path);
   }

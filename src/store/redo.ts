@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { type Kysely, sql } from "kysely";
 import type { Clock } from "#kernel/clock.ts";
+import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { AppendedCalls } from "./appended-calls.ts";
 import type { FollowOptions } from "./follow-worker.ts";
@@ -29,6 +30,37 @@ export async function redo(db: Db, path: string, run: RunBatch): Promise<void> {
   if (missing.length === 0) return;
   const [failed] = run([redoCall(missing)]);
   if (failed !== undefined) throw failed.error;
+}
+
+/** How long a reader waits for the process that serves to bring over what its callers were told of. */
+const readerPatienceMs = 2_000;
+
+/**
+ * For another process's reader: resolves when the database has what was durable at the call. Errors: `store.failing` if nobody brings it
+ * over.
+ */
+export async function caughtUp(db: Db, path: string, clock: Clock): Promise<void> {
+  const until = clock.monotonicMs() + readerPatienceMs;
+  let last: number | undefined;
+  for (;;) {
+    const late = clock.monotonicMs() >= until;
+    const state = await stateOf(db);
+    const applied = state?.applied ?? 0;
+    if (last !== undefined && applied >= last) return;
+    try {
+      last ??= readRedoLog(redoPathOf(path), state?.owner ?? "", applied).at(-1)?.ordinal ?? applied;
+    } catch (error) {
+      // The log may have started over between the two looks.
+      if (late) throw error;
+    }
+    if (last !== undefined && late) {
+      throw new OperationalError(
+        "store.failing",
+        `${path} has not got the last commands yet, which are in ${redoPathOf(path)}: start the engine once, it brings them over`,
+      );
+    }
+    if (last === undefined || applied < last) await clock.sleep(5);
+  }
 }
 
 export interface ServingOptions {
