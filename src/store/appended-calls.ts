@@ -13,7 +13,7 @@ import type { LogFlush } from "./wal-flush.ts";
 
 const most = 256;
 /** How far the database, for other processes that read it, may be behind. */
-const waitMs = 20;
+const waitMs = 50;
 
 export interface AppendedCallsOptions {
   readonly redo: RedoLog;

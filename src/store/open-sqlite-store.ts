@@ -32,7 +32,7 @@ export interface SqliteStoreOptions {
   readonly onCommit?: (count: number) => void;
   /**
    * Opens what another process writes, when all that is durable can be seen: no writer lock, no migration, and `commit` is refused. What
-   * becomes durable later is seen some 20 ms later.
+   * becomes durable later is seen some 50 ms later.
    */
   readonly readOnly?: boolean;
   /** The most pages the file may grow to: a quota. Default: the disk's. */
