@@ -281,3 +281,23 @@ test("a map that cannot be read stops collection before anything is deleted", as
   assert.equal(countOf(storage, "condemned/"), 0);
   assert.equal(storage.objects.size, before);
 });
+
+test("what is fetched first of a volume goes a week after its last point", async () => {
+  const clock = manualClock();
+  const storage = memoryStorage(clock);
+  const vault = await newVault(storage, { clock });
+  const disk = text(9, BLOCK_BYTES);
+  const kept = await vault.writePoint({ volumeId: "a", sizeBytes: disk.length, source: memoryDisk(disk) });
+  const name = (volume: string): string =>
+    `reads/shop/${volume}/boot-${String(clock.now()).padStart(15, "0")}`;
+  for (const volume of ["a", "gone"]) await storage.put(name(volume), [Buffer.from("x")]);
+  await vault.collectGarbage();
+  assert.equal(countOf(storage, "reads/"), 2, "a volume may be about to get its first point");
+  clock.advance(8 * 24 * 3_600_000);
+  await vault.collectGarbage();
+  assert.equal(countOf(storage, "reads/shop/a/"), 1);
+  assert.equal(countOf(storage, "reads/"), 1);
+  await vault.deletePoint(kept.id);
+  await vault.collectGarbage();
+  assert.equal(countOf(storage, "reads/"), 0);
+});

@@ -77,6 +77,7 @@ export async function collectGarbage(
   const compactedPacks = await compact(context, packs, marked, condemned, compactBelow, signal);
   const condemnedPacks = await condemn(context, packs, marked, condemned);
   await mergeIndex(context, mergeIndexAbove, signal);
+  await dropReads(context, marked.volumes, signal);
   await removeExpiredLeases(context, signal);
   return { condemnedPacks, compactedPacks, deletedPacks, deletedBytes, waiting };
 }
@@ -113,6 +114,8 @@ interface Marked {
   readonly packsBefore: ReadonlySet<string>;
   readonly busyBefore: ReadonlySet<string>;
   readonly moved: MovedBlobs;
+  /** Encoded names of the volumes that have points. */
+  readonly volumes: ReadonlySet<string>;
 }
 
 /** Finds what the points need. The order matters: packs, leases, points, leases. */
@@ -156,7 +159,8 @@ async function mark(
   for (const lease of await readLeases(context, signal))
     if (lease.kind === "read" && !points.has(lease.subject))
       return { waitFor: `the point ${lease.subject} was deleted while it is being read` };
-  return { live, named, neededBytes, packsBefore, busyBefore, moved };
+  const volumes = new Set([...points].map((point) => point.slice(0, point.indexOf("/"))));
+  return { live, named, neededBytes, packsBefore, busyBefore, moved, volumes };
 }
 
 /** Hands over each point that is there; returns their ids. */
@@ -207,6 +211,24 @@ async function dropFromIndex(
     }
     await storage.delete(name, signal);
   }
+}
+
+/** A volume may be read before it has its first point. */
+const READS_WITHOUT_POINTS_MS = 7 * 24 * 3_600_000;
+
+/** What is fetched first of a volume goes with its last point; whoever wrote it comes back no more to replace it. */
+async function dropReads(
+  { storage, clock }: VaultContext,
+  volumes: ReadonlySet<string>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const names: string[] = [];
+  for await (const { name } of storage.list("reads/", signal)) {
+    const [, volume = "", atMs] = /^reads\/[^/]+\/([^/]+)\/[a-z]+-(\d{15})$/u.exec(name) ?? [];
+    const old = atMs !== undefined && clock.now() - Number(atMs) > READS_WITHOUT_POINTS_MS;
+    if (old && !volumes.has(volume)) names.push(name);
+  }
+  for (const name of names) await storage.delete(name, signal);
 }
 
 /** Each point leaves an index object; a writer that opens the vault reads them all. Killed in the midst, it leaves some blobs indexed twice. */
