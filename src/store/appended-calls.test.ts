@@ -1,13 +1,18 @@
 import assert from "node:assert/strict";
-import { copyFileSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { closeSync, copyFileSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { type TestContext, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { isOperational } from "#kernel/errors.ts";
 import { silentLog } from "#kernel/log.ts";
+import { until } from "#testing/until.ts";
+import { AppendedCalls } from "./appended-calls.ts";
 import type { Statement, Store } from "./contract.ts";
+import { GroupCommit } from "./group-commit.ts";
 import { type SqliteStoreOptions, openSqliteStore } from "./open-sqlite-store.ts";
-import { redoBytes } from "./redo-log.ts";
+import { RedoLog, redoBytes } from "./redo-log.ts";
 
 function directory(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), "understudy-appended-"));
@@ -38,7 +43,7 @@ async function sites(store: Store): Promise<string[]> {
   return rows.map((row) => row.site);
 }
 
-/** What a power failure leaves at worst: of SQLite's files what was flushed when it was opened, of the redo log all that was. */
+/** What a power failure leaves at worst: of SQLite's files what there was at the last commit, of the redo log all that was flushed. */
 function afterPowerFailure(t: TestContext, path: string, before: string): string {
   const left = join(directory(t), "store.db");
   for (const suffix of ["", "-wal"]) {
@@ -174,6 +179,79 @@ test("a redo log that is full starts over", async (t) => {
   assert.equal((await sites(store)).length, 40);
 });
 
+/** As another process's transaction would, for longer than this one waits or not. */
+function locked(path: string): { release(): void } {
+  const other = new DatabaseSync(path);
+  other.exec("begin immediate");
+  return {
+    release: () => {
+      other.exec("rollback");
+      other.close();
+    },
+  };
+}
+
+const visible = async (store: Store): Promise<number> =>
+  (await store.db.selectFrom("catalogue").select("site").execute()).length;
+
+test("what came while the database followed slowly is brought over without being asked for", async (t) => {
+  const path = join(directory(t), "store.db");
+  const store = await opened(t, path);
+  const lock = locked(path);
+  await append(store, put(store, "a"));
+  await sleep(100);
+  await append(store, put(store, "b"));
+  await sleep(200);
+  assert.equal(await visible(store), 0);
+  lock.release();
+  await until("both records", async () => (await visible(store)) === 2 || undefined);
+});
+
+test("a failure that passes by itself needs nobody", async (t) => {
+  const path = join(directory(t), "store.db");
+  const lines: string[] = [];
+  const log = {
+    ...silentLog,
+    error: (_fields: object, message: string) => void lines.push(message),
+    info: (_fields: object, message: string) => void lines.push(message),
+  };
+  const store = await opened(t, path, { log });
+  const lock = locked(path);
+  await append(store, put(store, "a"));
+  await until("the failure", () => lines.length > 0 || undefined);
+  await assert.rejects(append(store, put(store, "b")), { code: "store.failing" });
+  lock.release();
+  await until("the record", async () => (await visible(store)) === 1 || undefined);
+  assert.deepEqual(lines, [
+    "the database cannot take what is in the redo log",
+    "the database takes what is in the redo log again",
+  ]);
+  assert.equal(await append(store, put(store, "c")), false);
+});
+
+test("after a write of the redo log that failed nothing more is recorded", async (t) => {
+  const path = join(directory(t), "store.db");
+  const store = await opened(t, path);
+  const redo = RedoLog.open(`${path}-redo`, "0123456789abcdef", 0);
+  const broken = await AppendedCalls.open(
+    { path, maxPages: undefined, checkpointPages: 1_000 },
+    { redo, flush: () => undefined, onShown: () => undefined, log: silentLog },
+  );
+  closeSync(redo.file);
+  let ran = 0;
+  const commits = new GroupCommit({
+    appended: broken,
+    run: (calls) => {
+      ran += 1;
+      return calls.map(() => undefined);
+    },
+  });
+  await assert.rejects(commits.append([put(store, "a")], 0), { code: "store.failing", outcome: "unknown" });
+  await assert.rejects(commits.commit([put(store, "a")]), { code: "store.failing" });
+  assert.equal(ran, 0);
+  await commits.close();
+});
+
 test("while the database has no room nothing more is acknowledged, and what was is not lost", async (t) => {
   const path = join(directory(t), "store.db");
   const lines: string[] = [];
@@ -192,6 +270,10 @@ test("while the database has no room nothing more is acknowledged, and what was 
   }
   assert.ok(lines.includes("the database cannot take what is in the redo log"));
   await store.close();
+  await assert.rejects(openSqliteStore({ path, maxPages: 80 }), {
+    code: "store.full",
+    outcome: "not_applied",
+  });
   const roomy = await opened(t, path);
   assert.deepEqual(await sites(roomy), ["a", "b"]);
 });

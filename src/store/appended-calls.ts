@@ -9,16 +9,19 @@ import type { Log } from "#kernel/log.ts";
 import type { Statement } from "./contract.ts";
 import type { FollowOptions, FollowReply, FollowRequest } from "./follow-worker.ts";
 import type { RedoLog } from "./redo-log.ts";
-import type { LogFlush } from "./wal-flush.ts";
+import { isSystemError } from "./sqlite-errors.ts";
+import { flushFailed, type LogFlush } from "./wal-flush.ts";
 
 const most = 256;
 /** How far the database, for other processes that read it, may be behind. */
 const waitMs = 50;
+/** After a failure: what keeps the database from following may pass by itself. */
+const retryMs = 1_000;
 
 export interface AppendedCallsOptions {
   readonly redo: RedoLog;
   readonly flush: LogFlush["flush"];
-  /** Told of each time that the database has caught up, with the number of calls. */
+  /** Told of each time that the database has followed, with the number of calls that it got. */
   readonly onShown: (calls: number) => void;
   readonly log: Log;
 }
@@ -36,6 +39,7 @@ export class AppendedCalls {
   #stuck: OperationalError | undefined;
   #gate: Promise<void> | undefined;
   #ended = false;
+  #closed = false;
 
   private constructor(thread: Worker, options: AppendedCallsOptions) {
     this.#thread = thread;
@@ -61,9 +65,17 @@ export class AppendedCalls {
     return this.#shown < this.#landed;
   }
 
-  /** Writes one batch. False if it cannot be appended now: nothing was written then. Throws what the system says. */
+  /**
+   * Writes one batch. False if it cannot be appended now: nothing was written then. Throws `store.failing`, outcome unknown, if the system
+   * fails.
+   */
   write(calls: readonly (readonly Statement[])[]): boolean {
-    return this.#stuck === undefined && this.#options.redo.write(calls);
+    if (this.#stuck !== undefined) return false;
+    try {
+      return this.#options.redo.write(calls);
+    } catch (error) {
+      throw isSystemError(error) ? flushFailed(this.#options.redo.path, error) : error;
+    }
   }
 
   /** For what was written. */
@@ -115,6 +127,7 @@ export class AppendedCalls {
     } catch (error) {
       this.#options.log.error({ error }, "the database does not have all that is in the redo log yet");
     }
+    this.#closed = true;
     clearTimeout(this.#timer);
     if (!this.#ended) {
       const gone = once(this.#thread, "exit");
@@ -126,8 +139,16 @@ export class AppendedCalls {
   }
 
   #schedule(): void {
-    if (this.#calls >= most) this.#follow();
-    else this.#timer ??= setTimeout(() => this.#follow(), waitMs).unref();
+    if (this.#closed) return;
+    if (this.#calls >= most && this.#stuck === undefined) {
+      this.#follow();
+      return;
+    }
+    const wait = this.#stuck === undefined ? waitMs : retryMs;
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      this.#follow();
+    }, wait).unref();
   }
 
   #follow(): void {
@@ -136,27 +157,32 @@ export class AppendedCalls {
     this.#timer = undefined;
     this.#following = this.#bringOver().finally(() => {
       this.#following = undefined;
-      if (this.behind && this.#stuck === undefined) this.#schedule();
+      if (this.behind) this.#schedule();
     });
   }
 
   async #bringOver(): Promise<void> {
     await this.#gate;
+    const { log, onShown } = this.#options;
     const calls = this.#calls;
     const reply = await this.#ask({ from: this.#shown, until: this.#landed });
     if ("failed" in reply) {
       const { code, message, outcome, detail } = reply.failed;
-      this.#stuck = new OperationalError(code, message, {
+      const error = new OperationalError(code, message, {
         outcome,
         ...(detail === undefined ? {} : { detail }),
       });
-      this.#options.log.error({ error: this.#stuck }, "the database cannot take what is in the redo log");
+      if (message !== this.#stuck?.message) {
+        log.error({ error }, "the database cannot take what is in the redo log");
+      }
+      this.#stuck = error;
       return;
     }
+    if (this.#stuck !== undefined) log.info({}, "the database takes what is in the redo log again");
     this.#stuck = undefined;
     this.#shown = reply.until;
     this.#calls -= calls;
-    this.#options.onShown(calls);
+    onShown(calls);
   }
 
   async #ask(part: FollowRequest): Promise<FollowReply> {

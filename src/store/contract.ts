@@ -28,12 +28,12 @@ export interface Store {
    * As `commit`, for records that no statement of a `commit` is checked against unless it comes later: the journal's. `since` is what `commits` was when
    * the caller knew that each of the statements will touch the rows it expects, and that nothing but another `commit` can change that.
    * If none came since, the records are durable before the database has them (SQLite: `redo-log.ts`). Resolves
-   * with whether reads see them now; if not, `onShown` tells when.
+   * with whether reads see them now; if not, they do in a moment.
    */
   append(statements: readonly Statement[], since: number | undefined): Promise<boolean>;
   /** Resolves when reads of `db` see all that was appended before. Errors: as `commit`. */
   showAppended(): Promise<void>;
-  /** Calls back each time that reads see all that was appended until then. */
+  /** Calls back each time that reads see more of what was appended. */
   onShown(listener: () => void): void;
   close(): Promise<void>;
 }

@@ -6,7 +6,7 @@ import { invariant } from "#kernel/invariant.ts";
 import { openWriter } from "./open-writer.ts";
 import { decodePart, redoCall, redoPathOf } from "./redo-log.ts";
 import { BatchFailed, sqliteBatch } from "./sqlite-batch.ts";
-import { storeError } from "./sqlite-errors.ts";
+import { cannotFollow, storeError } from "./sqlite-errors.ts";
 
 export interface FollowOptions {
   readonly path: string;
@@ -51,14 +51,6 @@ function follow({ from, until }: FollowRequest): void {
   const [refused] = run([redoCall(decodePart(bytes, known))]);
   if (refused !== undefined) throw new BatchFailed(cannotFollow(refused.error));
   texts = known;
-}
-
-function cannotFollow(error: unknown): OperationalError {
-  return new OperationalError(
-    "store.failing",
-    "the database refuses a record that was acknowledged: nothing more is recorded. Keep a copy of the data directory and report this",
-    { outcome: "unknown", detail: String(error), cause: error },
-  );
 }
 
 function failure(error: unknown): FollowFailure {

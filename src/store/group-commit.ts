@@ -1,5 +1,5 @@
 import type { Statement } from "./contract.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { OperationalError, isOperational } from "#kernel/errors.ts";
 import type { AppendedCalls } from "./appended-calls.ts";
 import { BatchFailed } from "./sqlite-batch.ts";
 import type { CallResult, RunBatch } from "./sqlite-batch.ts";
@@ -130,12 +130,13 @@ export class GroupCommit {
     }
   }
 
-  /** False if the batch was not taken. What a write that failed has left on the disk is not known, as after a flush that failed. */
+  /** False if the batch was not taken. After a write that failed nothing more is recorded, as after a flush that failed. */
   #append(appended: AppendedCalls, batch: readonly Waiter[]): boolean {
     try {
       if (!appended.write(batch.map((waiter) => waiter.statements))) return false;
     } catch (error) {
-      this.#flushFailed(batch, error);
+      if (isOperational(error)) this.#flushFailed(batch, error);
+      else refuseAll(batch, error);
       return true;
     }
     this.#flush(

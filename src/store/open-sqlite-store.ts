@@ -13,7 +13,7 @@ import { type LogFolder, openLogFolder } from "./log-folder.ts";
 import { migrate, requireKnownSchema } from "./migrations.ts";
 import type { Schema } from "./schema.ts";
 import { busyTimeoutMs, openWriter } from "./open-writer.ts";
-import { caughtUp, openAppendedCalls, redo } from "./redo.ts";
+import { caughtUp, openAppendedCalls, ownRedo, redo } from "./redo.ts";
 import { sqliteBatch } from "./sqlite-batch.ts";
 import { nodeSqliteDialect } from "./sqlite-dialect.ts";
 import { storeError } from "./sqlite-errors.ts";
@@ -119,6 +119,7 @@ async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
     // Before the schema changes: what was appended was meant for the one that it finds.
     if (!shared) await redo(writing, path, run);
     await migrate(writing, path, clock);
+    if (serving) await ownRedo(writing);
     const flush = shared ? undefined : openWalFlush(path, clock);
     if (flush !== undefined) {
       opened.defer(() => flush.close());
@@ -139,6 +140,7 @@ async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
           },
         })
       : undefined;
+    if (appended !== undefined) opened.defer(() => appended.close());
     const commits = new GroupCommit({
       run,
       flush: flush?.flush,
@@ -163,7 +165,6 @@ async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
       opened.defer(() => folding.close());
       folder = folding;
     }
-    if (appended !== undefined) opened.defer(() => appended.close());
     opened.defer(() => commits.close());
     log.debug({ path }, "store opened");
     const stack = opened.move();

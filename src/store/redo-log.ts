@@ -21,6 +21,7 @@
 import {
   closeSync,
   constants,
+  fchmodSync,
   fstatSync,
   fsyncSync,
   ftruncateSync,
@@ -59,6 +60,7 @@ export type RedoOwner = string;
 
 export class RedoLog {
   readonly file: number;
+  readonly path: string;
   readonly #owner: Buffer;
   #at = 0;
   #ordinal: number;
@@ -66,8 +68,9 @@ export class RedoLog {
   /** By their SQL, the numbers of statements that were written out since the start of the file. */
   #known = new Map<string, number>();
 
-  private constructor(file: number, owner: RedoOwner, applied: number) {
+  private constructor(file: number, path: string, owner: RedoOwner, applied: number) {
     this.file = file;
+    this.path = path;
     this.#owner = Buffer.from(owner, "hex");
     this.#ordinal = applied;
   }
@@ -79,8 +82,9 @@ export class RedoLog {
   static open(path: string, owner: RedoOwner, applied: number): RedoLog {
     const file = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
     try {
+      fchmodSync(file, 0o600);
       if (fstatSync(file).size !== redoBytes) takeRoom(file, path);
-      return new RedoLog(file, owner, applied);
+      return new RedoLog(file, path, owner, applied);
     } catch (error) {
       closeSync(file);
       rmSync(path);

@@ -3,13 +3,14 @@ import { randomBytes } from "node:crypto";
 import { type Kysely, sql } from "kysely";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
+import { invariant } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
 import { AppendedCalls } from "./appended-calls.ts";
 import type { FollowOptions } from "./follow-worker.ts";
 import { RedoLog, readRedoLog, redoCall, redoPathOf } from "./redo-log.ts";
 import type { RedoTable, Schema } from "./schema.ts";
-import type { RunBatch } from "./sqlite-batch.ts";
-import { storeError } from "./sqlite-errors.ts";
+import { BatchFailed, type CallResult, type RunBatch } from "./sqlite-batch.ts";
+import { cannotFollow, storeError } from "./sqlite-errors.ts";
 import { flushOf } from "./wal-flush.ts";
 
 type Db = Kysely<Schema>;
@@ -28,8 +29,22 @@ export async function redo(db: Db, path: string, run: RunBatch): Promise<void> {
   const state = await stateOf(db);
   const missing = readRedoLog(redoPathOf(path), state?.owner ?? "", state?.applied ?? 0);
   if (missing.length === 0) return;
-  const [failed] = run([redoCall(missing)]);
-  if (failed !== undefined) throw failed.error;
+  let refused: CallResult;
+  try {
+    [refused] = run([redoCall(missing)]);
+  } catch (error) {
+    throw error instanceof BatchFailed ? error.error : error;
+  }
+  if (refused !== undefined) throw cannotFollow(refused.error);
+}
+
+/** For a process that will serve: says whose its redo log is. `db`'s commits are to be durable: a log without its owner is not believed. */
+export async function ownRedo(db: Db): Promise<void> {
+  if ((await stateOf(db)) !== undefined) return;
+  await db
+    .insertInto("redo")
+    .values({ owner: randomBytes(8).toString("hex"), applied: 0 })
+    .execute();
 }
 
 /** How long a reader waits for the process that serves to bring over what its callers were told of. */
@@ -71,16 +86,13 @@ export interface ServingOptions {
   readonly onShown: (calls: number) => void;
 }
 
-/** For a database that has everything. Undefined where there is no room for a log: everything goes through the database then. */
+/** For a database that has everything, and an owner. Undefined where there is no room for a log: everything goes through the database then. */
 export async function openAppendedCalls(
   db: Db,
   { database, clock, log, onShown }: ServingOptions,
 ): Promise<AppendedCalls | undefined> {
-  let state = await stateOf(db);
-  if (state === undefined) {
-    state = { owner: randomBytes(8).toString("hex"), applied: 0 };
-    await db.insertInto("redo").values(state).execute();
-  }
+  const state = await stateOf(db);
+  invariant(state !== undefined, "a redo log has an owner");
   const redoPath = redoPathOf(database.path);
   let file: RedoLog;
   try {
@@ -93,5 +105,10 @@ export async function openAppendedCalls(
     return undefined;
   }
   const flush = flushOf(file.file, redoPath, clock);
-  return AppendedCalls.open(database, { redo: file, flush, onShown, log });
+  try {
+    return await AppendedCalls.open(database, { redo: file, flush, onShown, log });
+  } catch (error) {
+    file.close();
+    throw error;
+  }
 }

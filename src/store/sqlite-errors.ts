@@ -58,7 +58,7 @@ interface SystemError extends Error {
   readonly code: string;
 }
 
-function isSystemError(error: unknown): error is SystemError {
+export function isSystemError(error: unknown): error is SystemError {
   return error instanceof Error && "syscall" in error && "code" in error && typeof error.code === "string";
 }
 
@@ -112,4 +112,13 @@ export function storeError(error: unknown, path: string, outcome: Outcome = "not
     default:
       return error;
   }
+}
+
+/** A record that was acknowledged before the database had judged it. */
+export function cannotFollow(error: unknown): OperationalError {
+  return new OperationalError(
+    "store.failing",
+    "the database refuses a record that was acknowledged: nothing more is recorded. Keep a copy of the data directory and report this",
+    { outcome: "unknown", detail: String(error), cause: error },
+  );
 }
