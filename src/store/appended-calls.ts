@@ -92,7 +92,7 @@ export class AppendedCalls {
 
   /** Resolves when the database has everything that is durable now. Errors: `store.full`, `store.failing`; nothing is lost then. */
   async catchUp(): Promise<void> {
-    for (const until = this.#landed; this.#shown < until;) {
+    for (const until = this.#landed; this.behind && this.#shown < until;) {
       this.#follow();
       await this.#following;
       if (this.#stuck !== undefined) throw this.#stuck;
