@@ -55,6 +55,11 @@ export interface Journal {
   head(environment: EnvironmentId): Promise<number>;
   /** Resolves when `head` exceeds `after` (or the signal aborts): readers wait on this, not on a timer. */
   changed(environment: EnvironmentId, after: number, signal: AbortSignal): Promise<void>;
+  /**
+   * Calls back with each final outcome of the environment once it is durable, before whoever recorded it is told, and perhaps before reads
+   * see it. In the order of positions where one follows the other. Answers with what ends it.
+   */
+  onOutcome(environment: EnvironmentId, listener: (outcome: PositionedChanges) => void): () => void;
   /** `commands`: seq of the last intent, that is, how many were ever recorded. */
   counts(
     environment: EnvironmentId,

@@ -5,7 +5,7 @@ import type { Change } from "#model/change.ts";
 import type { CommandOutcome, Intent } from "#model/command.ts";
 import type { Statement, Store } from "#store/contract.ts";
 import { decodeEntry, encodeOutcome } from "./command-row.ts";
-import type { Journal, RecordedIntent } from "./contract.ts";
+import type { Journal, PositionedChanges, RecordedIntent } from "./contract.ts";
 import { HeadWaiters } from "./head-waiters.ts";
 import { journalQueries } from "./journal-queries.ts";
 import type { JournalQueries } from "./journal-queries.ts";
@@ -26,6 +26,7 @@ interface Ports {
   readonly queries: JournalQueries;
   readonly numbering: Numbering;
   readonly waiters: HeadWaiters;
+  readonly listeners: Map<string, Set<(outcome: PositionedChanges) => void>>;
   /** Positions that readers are told of when they can see them. */
   readonly unseen: Map<string, number>;
 }
@@ -121,7 +122,9 @@ async function recordOutcome(
       const shown =
         recorded === undefined ? store.commit(statements).then(() => true) : store.append(statements, since);
       const done =
-        position === null ? shown : shown.then((seen) => announce(ports, environment, position, seen));
+        position === null
+          ? shown
+          : shown.then((seen) => announce(ports, environment, { position, changes: outcome.changes }, seen));
       return { done, value: { position } };
     });
   } catch (error) {
@@ -129,9 +132,20 @@ async function recordOutcome(
   }
 }
 
-function announce({ waiters, unseen }: Ports, environment: string, position: number, seen: boolean): void {
-  if (seen) waiters.announce(environment, position);
-  else unseen.set(environment, position);
+function announce(ports: Ports, environment: string, outcome: PositionedChanges, seen: boolean): void {
+  for (const listener of ports.listeners.get(environment) ?? []) listener(outcome);
+  if (seen) ports.waiters.announce(environment, outcome.position);
+  else ports.unseen.set(environment, outcome.position);
+}
+
+function onOutcome(
+  { listeners }: Ports,
+  environment: string,
+  listener: (outcome: PositionedChanges) => void,
+): () => void {
+  const known = listeners.get(environment) ?? new Set();
+  listeners.set(environment, known.add(listener));
+  return () => void known.delete(listener);
 }
 
 /** Opens the journal over a store. The store's writer is the journal's only writer: it keeps the numbering in memory. */
@@ -140,7 +154,7 @@ export function openJournal(store: Store, options: JournalOptions): Promise<Jour
   const numbering = new Numbering(queries);
   const waiters = new HeadWaiters({ head: (environment) => queries.head(environment), ...options });
   const unseen = new Map<string, number>();
-  const ports: Ports = { store, queries, numbering, waiters, unseen };
+  const ports: Ports = { store, queries, numbering, waiters, listeners: new Map(), unseen };
   store.onShown(() => {
     for (const [environment, position] of unseen) waiters.announce(environment, position);
     unseen.clear();
@@ -161,6 +175,7 @@ export function openJournal(store: Store, options: JournalOptions): Promise<Jour
       (await queries.before(environment, before, limit)).map(decodeEntry).toReversed(),
     head: (environment) => queries.head(environment),
     changed: (environment, after, signal) => waiters.changed(environment, after, signal),
+    onOutcome: (environment, listener) => onOutcome(ports, environment, listener),
     counts: async (environment) => ({
       commands: await queries.lastSeq(environment),
       open: await queries.openCount(environment),

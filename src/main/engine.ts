@@ -284,13 +284,10 @@ async function follow(
   if (moved) await gateway?.setUpstream(record.id, servicesOf(standing));
 }
 
-function knownTo(
-  runtimes: ReadonlyMap<string, EnvironmentRuntime>,
-  id: string,
-): Pick<EnvironmentRuntime["state"], "get" | "resources"> {
+function knownTo(runtimes: ReadonlyMap<string, EnvironmentRuntime>, id: string): EnvironmentRuntime["known"] {
   const runtime = runtimes.get(id);
   invariant(runtime !== undefined, `environment "${id}" is open`);
-  return runtime.state;
+  return runtime.known;
 }
 
 /** Answers with what ends them. */

@@ -6,6 +6,7 @@ import type { Cloud } from "#cloud/contract.ts";
 import type { DiskHost } from "#cloud/disk-host.ts";
 import { readCatalogue } from "#environment/catalogue.ts";
 import { openJournalFollower, type JournalFollower } from "#environment/follow-journal.ts";
+import { KnownNow } from "#environment/known-now.ts";
 import type { Journal } from "#journal/contract.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
@@ -84,6 +85,8 @@ export class EnvironmentRuntime {
   readonly #ports: RuntimePorts;
   readonly #id: EnvironmentId;
   readonly #follower: JournalFollower;
+  /** What commands say that come in now is judged by this. */
+  readonly known: KnownNow;
   readonly #director: TrafficDirector;
   readonly #stage: Stage;
   readonly #stop = new AbortController();
@@ -110,6 +113,7 @@ export class EnvironmentRuntime {
     this.#id = environmentId(ports.settings.id);
     this.#record = record;
     this.#follower = follower;
+    this.known = new KnownNow(ports.journal, this.#id, follower);
     const { store, clock, log, routes } = ports;
     this.#director = createTrafficDirector({
       environment: this.#id,
@@ -338,6 +342,7 @@ export class EnvironmentRuntime {
     await this.#running;
     await this.#closeStandby();
     await Promise.all(this.#loops);
+    this.known[Symbol.dispose]();
     await this.#follower[Symbol.asyncDispose]();
   }
 
