@@ -137,7 +137,17 @@ test("a log of another database, or of a later one, is not taken", (t) => {
 });
 
 test("what no record can hold, or touches another number of rows, is a bug", (t) => {
-  const log = opened(t, pathOf(t));
-  assert.throws(() => log.write([[statement("insert", new Uint8Array(1))]]), /texts, numbers and nulls/);
+  const path = pathOf(t);
+  const log = opened(t, path);
+  assert.throws(
+    () => log.write([[statement("never written")], [statement("insert", new Uint8Array(1))]]),
+    /texts, numbers and nulls/,
+  );
   assert.throws(() => log.write([[{ ...statement("insert"), expectRows: 2 }]]), /one row each/);
+  log.write([put(1)]);
+  log.write([put(2)]);
+  assert.deepEqual(found(path), [
+    [1, rows(1)],
+    [2, rows(2)],
+  ]);
 });

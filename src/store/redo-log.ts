@@ -99,28 +99,26 @@ export class RedoLog {
 
   /** False if there is no room: nothing was written then. Not durable before the file is flushed. */
   write(calls: readonly (readonly Statement[])[]): boolean {
-    const newSql: string[] = [];
+    const fresh = new Map<string, number>();
     const payload = JSON.stringify(
-      calls.flatMap((statements) => statements.map((statement) => this.#encode(statement, newSql))),
+      calls.flatMap((statements) => statements.map((one) => this.#encode(one, fresh))),
     );
-    const most = headerBytes + 3 * payload.length;
-    if (this.#buffer.length < most + sector) this.#buffer = Buffer.alloc(2 * (most + sector));
-    const record = this.#buffer;
-    const length = record.write(payload, headerBytes);
+    const length = Buffer.byteLength(payload);
     const end = Math.ceil((headerBytes + length) / sector) * sector;
-    if (this.#at + end > redoBytes) {
-      for (const sql of newSql) this.#known.delete(sql);
-      return false;
-    }
+    if (this.#at + end > redoBytes) return false;
+    if (this.#buffer.length < end) this.#buffer = Buffer.alloc(end);
+    const record = this.#buffer;
     magic.copy(record);
     record.writeUInt32LE(length, 12);
     record.writeBigUInt64LE(BigInt(this.#ordinal + 1), 16);
     this.#owner.copy(record, 24);
+    record.write(payload, headerBytes);
     record.writeUInt32LE(crc32(record.subarray(12, headerBytes + length)), 8);
     record.fill(0, headerBytes + length, end);
     writeAll(this.file, record.subarray(0, end), this.#at);
     this.#at += end;
     this.#ordinal += 1;
+    for (const [sql, number] of fresh) this.#known.set(sql, number);
     return true;
   }
 
@@ -134,7 +132,8 @@ export class RedoLog {
     closeSync(this.file);
   }
 
-  #encode({ query, expectRows }: Statement, newSql: string[]): readonly RedoValue[] {
+  /** `fresh`: what is written out in this record. */
+  #encode({ query, expectRows }: Statement, fresh: Map<string, number>): readonly RedoValue[] {
     invariant(expectRows === 1, "what is appended to the store touches one row each");
     for (const value of query.parameters) {
       invariant(
@@ -143,10 +142,9 @@ export class RedoLog {
       );
     }
     const values = query.parameters as readonly RedoValue[];
-    const known = this.#known.get(query.sql);
+    const known = this.#known.get(query.sql) ?? fresh.get(query.sql);
     if (known !== undefined) return [known, ...values];
-    this.#known.set(query.sql, this.#known.size);
-    newSql.push(query.sql);
+    fresh.set(query.sql, this.#known.size + fresh.size);
     return [query.sql, ...values];
   }
 }
