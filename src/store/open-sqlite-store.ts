@@ -135,7 +135,7 @@ async function openForWriting(options: SqliteStoreOptions): Promise<Store> {
           clock,
           log,
           onShown: (calls) => {
-            folder?.committed(calls);
+            folder?.followed(calls);
             for (const listener of shown) listener();
           },
         })
