@@ -87,10 +87,7 @@ export interface JournalQueries {
 
 export function journalQueries(store: Store): JournalQueries {
   const { db } = store;
-  const all = async (): Promise<Db> => {
-    await store.showAppended();
-    return db;
-  };
+  const everything = (): Promise<void> => store.showAppended();
   const lastSeq = queryTemplate<"environment">((slot) =>
     db
       .selectFrom("command")
@@ -128,13 +125,13 @@ export function journalQueries(store: Store): JournalQueries {
     insertIntent: insertIntent(db),
     completeCommand: completeCommand(db),
     async lastSeq(environment) {
-      const { rows } = await (await all()).executeQuery(lastSeq({ environment }));
+      await everything();
+      const { rows } = await db.executeQuery(lastSeq({ environment }));
       return (rows[0] as { last: number | null } | undefined)?.last ?? 0;
     },
     async lastId(environment) {
-      const row = await (
-        await all()
-      )
+      await everything();
+      const row = await db
         .selectFrom("command")
         .select((eb) => eb.fn.max("id").as("last"))
         .where("environment", "=", environment)
@@ -142,13 +139,13 @@ export function journalQueries(store: Store): JournalQueries {
       return row?.last ?? "";
     },
     async head(environment) {
-      const { rows } = await (await all()).executeQuery(head({ environment }));
+      await everything();
+      const { rows } = await db.executeQuery(head({ environment }));
       return (rows[0] as { position: number } | undefined)?.position ?? 0;
     },
     async openCount(environment) {
-      const row = await (
-        await all()
-      )
+      await everything();
+      const row = await db
         .selectFrom("command")
         .select((eb) => eb.fn.countAll().as("open"))
         .where("environment", "=", environment)
@@ -156,39 +153,45 @@ export function journalQueries(store: Store): JournalQueries {
         .executeTakeFirst();
       return Number(row?.open ?? 0);
     },
-    open: async (environment) =>
-      (await all())
+    open: async (environment) => {
+      await everything();
+      return db
         .selectFrom("command")
         .selectAll()
         .where("environment", "=", environment)
         .where("position", "is", null)
         .orderBy("seq")
-        .execute(),
+        .execute();
+    },
     async after(environment, position, limit) {
-      const { rows } = await (await all()).executeQuery(after({ environment, after: position, limit }));
+      await everything();
+      const { rows } = await db.executeQuery(after({ environment, after: position, limit }));
       return rows as CommandTable[];
     },
     async changesAfter(environment, position, limit) {
-      const { rows } = await (
-        await all()
-      ).executeQuery(changesAfter({ environment, after: position, limit }));
+      await everything();
+      const { rows } = await db.executeQuery(changesAfter({ environment, after: position, limit }));
       return rows as { position: number; changes: string | null }[];
     },
-    before: async (environment, seq, limit) =>
-      (await all())
+    before: async (environment, seq, limit) => {
+      await everything();
+      return db
         .selectFrom("command")
         .selectAll()
         .where("environment", "=", environment)
         .where("seq", "<", seq)
         .orderBy("seq", "desc")
         .limit(limit)
-        .execute(),
-    byId: async (environment, id) =>
-      (await all())
+        .execute();
+    },
+    byId: async (environment, id) => {
+      await everything();
+      return db
         .selectFrom("command")
         .selectAll()
         .where("environment", "=", environment)
         .where("id", "=", id)
-        .executeTakeFirst(),
+        .executeTakeFirst();
+    },
   };
 }
