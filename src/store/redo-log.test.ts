@@ -116,6 +116,12 @@ test("cut off anywhere while it holds records, it is told of", (t) => {
   }
 });
 
+test("what is no redo log at all is told of", (t) => {
+  const path = pathOf(t);
+  writeFileSync(path, Buffer.alloc(redoBytes, "rubbish"));
+  assert.throws(() => found(path), { code: "store.failing", message: /is no redo log/ });
+});
+
 test("one whose room was being taken when the power failed is empty", (t) => {
   const path = pathOf(t);
   writeFileSync(path, Buffer.alloc(4096));

@@ -179,6 +179,10 @@ export function readRedoLog(path: string, owner: RedoOwner, applied: number): re
   if (bytes.length < redoBytes && recordAt(bytes, 0) !== undefined) {
     throw broken(path, `has ${bytes.length} bytes instead of ${redoBytes}`);
   }
+  const head = bytes.subarray(0, magic.length);
+  if (!head.equals(magic.subarray(0, head.length)) && head.some((byte) => byte !== 0)) {
+    throw broken(path, "is no redo log");
+  }
   return missingBatches(bytes, path, owner, applied);
 }
 
