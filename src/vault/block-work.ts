@@ -5,7 +5,7 @@ import { invariant } from "#kernel/invariant.ts";
 import { BLOCK_BYTES, type BlobKind, type BlobRef, ID_BYTES, blobKinds, type PatchRef } from "./block-ref.ts";
 import { blobId, letGo, packKey } from "./blob-codec.ts";
 import { DedupTable } from "./dedup-table.ts";
-import { PACK_BUFFER_BYTES, PackBuilder, decodeBlobWith } from "./pack-format.ts";
+import { PACK_TARGET, PackBuilder, decodeBlobWith, packBufferBytes } from "./pack-format.ts";
 import { packIdIn } from "./pack-numbers.ts";
 import { BUNDLE_TARGET, type Span, applyRecord, encodeSpans, recordLength } from "./patch-record.ts";
 import type { BlobKeys } from "./vault-keys.ts";
@@ -85,16 +85,24 @@ interface OpenPack {
   readonly buffer: Buffer<ArrayBuffer>;
 }
 
+/**
+ * The first pack that a thread fills in a session; each next one is twice as large. So a small point is on its way to the store while the
+ * rest of it is compressed, and moves no large buffers between threads: V8 counts them as each heap's own, and collects for them.
+ */
+const FIRST_PACK_BYTES = 4 * 1024 * 1024;
+
 const zeroes = Buffer.alloc(BLOCK_BYTES);
 
 export class BlockWork {
   readonly #keys: BlobKeys;
   readonly #emit: (pack: FinishedPack) => void;
-  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
+  /** Buffers that wait to be used again, one of each size. */
+  readonly #spare = new Map<number, Uint8Array<ArrayBuffer>>();
   readonly #packKeys = new Map<string, KeyObject>();
   #session: SessionStart | undefined;
   #table: DedupTable | undefined;
   #builder: OpenPack | undefined;
+  #packBytes = FIRST_PACK_BYTES;
   #source: number | undefined;
   #target: { readonly path: string; readonly file: number } | undefined;
   #input: Buffer | undefined;
@@ -107,6 +115,7 @@ export class BlockWork {
   start(session: SessionStart): void {
     this.end();
     this.#session = session;
+    this.#packBytes = FIRST_PACK_BYTES;
     this.#table = new DedupTable(session.table);
     if (session.localPath !== undefined) this.#source = openSync(session.localPath, "r");
   }
@@ -117,7 +126,7 @@ export class BlockWork {
 
   /** A pack's buffer whose bytes are durable now, to be used again. */
   recycle(buffer: Uint8Array<ArrayBuffer>): void {
-    if (this.#spare.length < 1) this.#spare.push(buffer);
+    this.#spare.set(buffer.length, buffer);
   }
 
   blocks(task: BlocksTask): Uint8Array<ArrayBuffer> {
@@ -233,8 +242,11 @@ export class BlockWork {
 
   #begin(table: DedupTable, session: SessionStart): OpenPack {
     const number = table.takePackNumber();
-    const bytes = this.#spare.pop() ?? new Uint8Array(PACK_BUFFER_BYTES);
-    const buffer = Buffer.from(bytes.buffer, 0, PACK_BUFFER_BYTES);
+    const size = packBufferBytes(this.#packBytes);
+    this.#packBytes = Math.min(PACK_TARGET, 2 * this.#packBytes);
+    const bytes = this.#spare.get(size) ?? new Uint8Array(size);
+    this.#spare.delete(size);
+    const buffer = Buffer.from(bytes.buffer, 0, size);
     const pack = packIdIn(asBuffer(session.session), number - session.firstPack);
     return { pack: new PackBuilder(this.#keys, pack, buffer), number, buffer };
   }

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -41,6 +42,28 @@ test("a disk comes back byte for byte, from the store and the key alone", async 
     await point.read(MiB - 3, 6),
     Buffer.concat([disk.subarray(MiB - 3, MiB), Buffer.alloc(3)]),
   );
+});
+
+test("a session begins with small packs, so that a small point is on its way while the rest is made", async () => {
+  const storage = memoryStorage();
+  const vault = await newVault(storage);
+  const random = randomBytes(64 * MiB);
+  const write = (from: number, sizeBytes: number): Promise<unknown> =>
+    vault.writePoint({
+      volumeId: `from ${from}`,
+      sizeBytes,
+      source: memoryDisk(random.subarray(from, from + sizeBytes)),
+    });
+  const packs = async (): Promise<number[]> => {
+    const sizes: number[] = [];
+    for await (const { sizeBytes } of storage.list("packs/")) sizes.push(Math.floor(sizeBytes / MiB));
+    return sizes.sort((a, b) => a - b);
+  };
+  await write(0, 48 * MiB);
+  // The first holds map nodes; what is random does not shrink.
+  assert.deepEqual(await packs(), [0, 4, 4, 8, 16, 16]);
+  await write(50 * MiB, 5 * MiB);
+  assert.deepEqual(await packs(), [0, 0, 1, 4, 4, 4, 8, 16, 16], "also where buffers of all sizes wait");
 });
 
 test("worker threads and a file give the same point as work in place", async () => {

@@ -16,11 +16,13 @@ import {
 import { damaged } from "./vault-damage.ts";
 import type { BlobKeys } from "./vault-keys.ts";
 
-/** A pack is closed when it has reached this many bytes. */
-const PACK_TARGET = 16 * 1024 * 1024;
+/** A pack is closed when it has reached this many bytes, or earlier. */
+export const PACK_TARGET = 16 * 1024 * 1024;
 /** What a builder may still add after that: a blob that compression did not shrink, its tag, and the directory. */
 const PACK_SLACK = 1024 * 1024;
-export const PACK_BUFFER_BYTES = PACK_TARGET + PACK_SLACK;
+
+/** The size of the buffer of a pack that is to be closed at `target` bytes. */
+export const packBufferBytes = (target: number): number => target + PACK_SLACK;
 
 const HEAD_BYTES = 8;
 const TRAILER_BYTES = 8;
@@ -49,7 +51,7 @@ export class PackBuilder {
   readonly #entries: Buffer[] = [];
   #length = HEAD_BYTES;
 
-  /** `pack` is the id, used by nobody else, ever. `buffer` has `PACK_BUFFER_BYTES`. */
+  /** `pack` is the id, used by nobody else, ever. `buffer` has `packBufferBytes` of what it is to take. */
   constructor(keys: BlobKeys, pack: Buffer, buffer: Buffer) {
     this.pack = pack;
     this.#key = packKey(keys, pack);
@@ -58,7 +60,7 @@ export class PackBuilder {
   }
 
   get isFull(): boolean {
-    return this.#length >= PACK_TARGET || this.#entries.length >= MOST_BLOBS - 1;
+    return this.#length >= this.#buffer.length - PACK_SLACK || this.#entries.length >= MOST_BLOBS - 1;
   }
 
   get isEmpty(): boolean {

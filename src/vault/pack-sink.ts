@@ -1,6 +1,6 @@
 import { type BlobKind, type BlobRef, SESSION_BYTES, blobKinds, packName } from "./block-ref.ts";
 import { encodeIndex } from "./index-object.ts";
-import { PACK_BUFFER_BYTES, PackBuilder, decodeDirectory } from "./pack-format.ts";
+import { PACK_TARGET, PackBuilder, decodeDirectory, packBufferBytes } from "./pack-format.ts";
 import { packIdIn } from "./pack-numbers.ts";
 import { seal, sealKinds } from "./sealed-object.ts";
 import type { VaultContext } from "./vault-context.ts";
@@ -52,7 +52,7 @@ export class PackSink {
   #open(): OpenPack {
     const id = packIdIn(Buffer.from(this.#session, "hex"), this.#number);
     this.#number += 1;
-    const buffer = Buffer.alloc(PACK_BUFFER_BYTES);
+    const buffer = Buffer.alloc(packBufferBytes(PACK_TARGET));
     return {
       builder: new PackBuilder(this.#context.keys, id, buffer),
       buffer,
