@@ -80,8 +80,8 @@ export async function setMachineStage(
   await Promise.all(["north", "south"].map(witness));
   const token = readFileSync(join(folder, "understudy-data", "api-token"), "utf8").trim();
   const hosts = {
-    east: openHostClient(join(folder, "east", "host.sock")),
-    west: openHostClient(join(folder, "west", "host.sock")),
+    east: openHostClient({ socketPath: join(folder, "east", "host.sock") }),
+    west: openHostClient({ socketPath: join(folder, "west", "host.sock") }),
   };
   return {
     room: new ControlRoom(String(engine.ready["api"]), token),

@@ -1,7 +1,9 @@
 /** The shape of understudy.yaml. Every object is strict: an unknown key is an error, never ignored. */
 import { z } from "zod";
 import { byteSize } from "#config/byte-size.ts";
+import { cloudHost, vaultHosts } from "#config/host-config.ts";
 import { hypervisorSite } from "#config/hypervisor-site.ts";
+import { listenAddress } from "#config/listen-address.ts";
 import { noticeCodes, type NoticeCode } from "#model/notice.ts";
 
 const durationUnits: Readonly<Record<string, number>> = {
@@ -21,16 +23,6 @@ export const duration = z
     return Math.round(Number.parseFloat(text) * (durationUnits[unit] ?? 1));
   });
 
-/** `127.0.0.1:7480` or `[::1]:7480`. */
-export const listenAddress = z
-  .string()
-  .regex(/^(\[[0-9a-fA-F:]+\]|[^\s:]+):\d{1,5}$/u, "an address looks like 127.0.0.1:7480")
-  .transform((text) => {
-    const colon = text.lastIndexOf(":");
-    return { host: text.slice(0, colon).replace(/^\[|\]$/gu, ""), port: Number(text.slice(colon + 1)) };
-  })
-  .refine(({ port }) => port <= 65_535, "a port is at most 65535");
-
 /** Secrets never stand in the file: they are named, by environment variable or by file. */
 export const secretReference = z.union([
   z.strictObject({ env: z.string().min(1) }),
@@ -41,12 +33,10 @@ const tags = z.record(z.string(), z.string());
 
 export { byteSize };
 
-/** A host agent of ours beside the site: what captures disks there, and gives them their content. */
-const host = z.strictObject({ socket: z.string().min(1) });
-
 const ec2Site = z.strictObject({
   driver: z.literal("ec2"),
-  host: host.optional(),
+  /** A host agent of ours beside the site: what captures disks there, and gives them their content. */
+  host: cloudHost.optional(),
   region: z.string().min(1),
   /** Only for clouds other than AWS. */
   endpoint: z.url().optional(),
@@ -59,7 +49,7 @@ const ec2Site = z.strictObject({
 
 const openstackSite = z.strictObject({
   driver: z.literal("openstack"),
-  host: host.optional(),
+  host: cloudHost.optional(),
   authUrl: z.url(),
   region: z.string().min(1),
   project: z.string().min(1),
@@ -352,6 +342,8 @@ const vault = z.strictObject({
   /** Older points thin out. */
   retention: retention.prefault({}),
   agents: agents.optional(),
+  /** Host agents on other machines. */
+  hosts: vaultHosts.optional(),
 });
 
 export const configSchema = z.strictObject({

@@ -34,7 +34,7 @@ void test("a host of one's own: sizes in bytes, paths from the configuration's f
   writeFileSync(path, config());
   const { metal } = readConfig(path).config.sites;
   assert.ok(metal?.driver === "hypervisor");
-  assert.equal(metal.host.socket, join(folder, "host.sock"));
+  assert.equal("socket" in metal.host && metal.host.socket, join(folder, "host.sock"));
   assert.equal(metal.data, join(folder, "understudy-host"));
   assert.equal(metal.outbound, false);
   assert.deepEqual(metal.types["small"], { cpus: 1, memory: 512 * 1024 ** 2 });

@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import { z } from "zod";
 import { byteSize } from "#config/byte-size.ts";
+import { bareHost } from "#config/host-config.ts";
 
 const name = z
   .string()
@@ -53,8 +54,8 @@ const notEmpty = (value: object): boolean => Object.keys(value).length > 0;
 
 export const hypervisorSite = z.strictObject({
   driver: z.literal("hypervisor"),
-  /** The socket that `understudy host up` serves: the site's API, and the content of its disks. */
-  host: z.strictObject({ socket: z.string().min(1) }),
+  /** Where `understudy host up` serves the site's API, and the content of its disks. */
+  host: bareHost,
   /** Machines, disks and records of the host agent. */
   data: z.string().min(1).default("./understudy-host"),
   /** Addresses that this host has; each guest is reached at one of them. */

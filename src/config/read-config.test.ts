@@ -165,7 +165,7 @@ test("folders and sockets are found from the file's own folder", () => {
       .replace("driver: ec2", "driver: ec2\n    host: {socket: ./east/host.sock}"),
   );
   const { config } = readConfig(path);
-  assert.equal(config.sites["a"]?.host?.socket, join(folder, "east/host.sock"));
+  assert.deepEqual(config.sites["a"]?.host, { socket: join(folder, "east/host.sock") });
   assert.deepEqual(config.vault?.store, { folder: join(folder, "store") });
   assert.equal(config.vault?.data, join(folder, "understudy-vault"));
 });

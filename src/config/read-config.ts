@@ -9,6 +9,7 @@ import {
   type SiteConfig,
   type VaultConfig,
 } from "#config/config-schema.ts";
+import { withAbsoluteHost } from "#config/host-config.ts";
 import { withAbsoluteImages } from "#config/hypervisor-site.ts";
 import { OperationalError } from "#kernel/errors.ts";
 
@@ -55,7 +56,7 @@ function withAbsolutePaths(config: Config, folder: string): Config {
     const { host } = placed;
     return [
       name,
-      host === undefined ? placed : { ...placed, host: { socket: resolve(folder, host.socket) } },
+      host === undefined ? placed : { ...placed, host: withAbsoluteHost(host, folder) },
     ];
   });
   return {
@@ -67,10 +68,11 @@ function withAbsolutePaths(config: Config, folder: string): Config {
 }
 
 function withAbsoluteFolders(vault: VaultConfig, folder: string): VaultConfig {
-  const { store, agents } = vault;
+  const { store, agents, hosts } = vault;
   return {
     ...vault,
     ...(agents && { agents: { ...agents, certificate: resolve(folder, agents.certificate) } }),
+    ...(hosts && { hosts: { ...hosts, certificates: resolve(folder, hosts.certificates) } }),
     data: resolve(folder, vault.data),
     store: "folder" in store ? { folder: resolve(folder, store.folder) } : store,
   };
@@ -124,6 +126,15 @@ function crossChecks(config: Config): Finding[] {
       findings.push({
         path: [...at, "protect"],
         message: "disks can be protected only with a vault: add `vault` (store and passphrase) at the top",
+      });
+    }
+    for (const role of ["active", "standby"] as const) {
+      const host = config.sites[environment[role]]?.host;
+      if (environment.protect === undefined || host === undefined || !("url" in host)) continue;
+      if (config.vault === undefined || config.vault.hosts !== undefined) continue;
+      findings.push({
+        path: ["vault"],
+        message: `site "${environment[role]}" is on another machine: say under \`hosts\` where its machines reach the vault`,
       });
     }
     const witnesses = environment.witnesses.map((witness) => (witness === "engine" ? witness : witness.name));

@@ -9,7 +9,7 @@ export type ProbeCheck =
   | { readonly type: "tcp"; readonly host: string; readonly port: number }
   /**
    * A cloud's API endpoint: any answer below 500 shows that it is alive, a refusal of our missing credentials too. `unix:PATH`, a
-   * bare host's: that somebody listens.
+   * bare host's, or `tcp://HOST:PORT` of one on another machine: that somebody listens.
    */
   | { readonly type: "cloud_api"; readonly url: string };
 
@@ -81,6 +81,11 @@ async function lookHttp(check: ProbeCheck & { type: "http" }, signal: AbortSigna
 async function lookCloudApi(url: string, signal: AbortSignal): Promise<ProbeResult> {
   if (url.startsWith("unix:")) {
     (await connectUnix(url.slice("unix:".length), "cloud.unreachable", signal)).destroy();
+    return { ok: true };
+  }
+  if (url.startsWith("tcp:")) {
+    const { hostname, port } = new URL(url);
+    await lookTcp(hostname.replace(/^\[(.*)\]$/u, "$1"), Number(port), signal);
     return { ok: true };
   }
   const { statusCode, body } = await request(url, {

@@ -11,7 +11,7 @@ import { planWatch } from "./capture-watch.ts";
 import type { CaptureRecord } from "./machine-record.ts";
 import type { NbdLocation } from "./machine-spec.ts";
 import type { MachineView } from "./machine-view.ts";
-import { planNbdNode } from "./plan-command-line.ts";
+import { credentialsOf, planCredentials, planNbdNode } from "./plan-nbd.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
 /** QEMU has let go of a target, whatever it does, long before; a QEMU that stands still itself is not waited for. */
@@ -129,6 +129,16 @@ async function removeNode(qmp: QmpClient, node: string, signal: AbortSignal): Pr
   } catch (error) {
     if (!isOperational(error, "machine.refused")) throw error;
   }
+  await removeCredentials(qmp, node, signal);
+}
+
+/** There are none for a target without TLS. */
+async function removeCredentials(qmp: QmpExecutor, node: string, signal: AbortSignal): Promise<void> {
+  try {
+    await qmp.execute("object-del", { id: credentialsOf(node) }, signal);
+  } catch (error) {
+    if (!isOperational(error, "machine.refused")) throw error;
+  }
 }
 
 async function addTarget(
@@ -137,6 +147,10 @@ async function addTarget(
   location: NbdLocation,
   signal: AbortSignal,
 ): Promise<void> {
+  const credentials = planCredentials(node, location);
+  // Those of an attempt before us are of an earlier certificate.
+  if (credentials.length > 0) await removeCredentials(qmp, node, signal);
+  for (const object of credentials) await qmp.execute("object-add", object, signal);
   await qmp.execute(
     "blockdev-add",
     // No reconnecting: an error at once, so that the mirror lets the write go; and one second at most to connect.

@@ -15,7 +15,8 @@ import { OperationalError, publicMessage } from "#kernel/errors.ts";
 import { type BlockJob, endOfJob, type QmpExecutor, queryBitmaps, queryJobs } from "./block-jobs.ts";
 import { CaptureJobs } from "./capture-jobs.ts";
 import { type JobWatch, planWatch, stuckForMs, watchJob } from "./capture-watch.ts";
-import { nbdUri, qemuImg } from "./create-disk.ts";
+import { qemuImg } from "./create-disk.ts";
+import { nbdArguments } from "./plan-nbd.ts";
 import type { Machine, MachineAttendant } from "./machine.ts";
 import type { CaptureRecord } from "./machine-record.ts";
 import type { QmpClient } from "./qmp-client.ts";
@@ -198,9 +199,7 @@ export class Capture implements MachineAttendant {
   async #waitForTarget(qmp: QmpClient, signal: AbortSignal): Promise<void> {
     for (;;) {
       const limit = AbortSignal.any([AbortSignal.timeout(PROBE_LIMIT_MS), signal]);
-      const answer = await qemuImg(["info", "-f", "raw", nbdUri(this.#record.target)], limit).catch(
-        () => null,
-      );
+      const answer = await qemuImg(["info", ...nbdArguments(this.#record.target)], limit).catch(() => null);
       if (answer !== null) return;
       // A mirror that an agent before us began may be holding the guest's writes.
       if (this.#status.state !== "behind") await this.#fallBehind(qmp, "the target does not answer", signal);

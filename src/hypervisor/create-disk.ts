@@ -5,9 +5,10 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { OperationalError } from "#kernel/errors.ts";
 import { isThere, missingImage, publishImage } from "./image-file.ts";
-import type { DiskSpec, NbdLocation } from "./machine-spec.ts";
+import type { DiskSpec } from "./machine-spec.ts";
 import type { MachineView } from "./machine-view.ts";
 import type { DiskPlan } from "./plan-command-line.ts";
+import { nbdUri } from "./plan-nbd.ts";
 
 const run = promisify(execFile);
 
@@ -91,14 +92,6 @@ function planCreation({ content }: DiskSpec, path: string): string[] {
     case "existing":
       return [];
   }
-}
-
-/** As in the NBD project's document `uri`. */
-export function nbdUri(location: NbdLocation): string {
-  const name = encodeURIComponent(location.export);
-  return location.kind === "unix"
-    ? `nbd+unix:///${name}?socket=${encodeURIComponent(location.path)}`
-    : `nbd://${location.host}:${location.port}/${name}`;
 }
 
 export async function qemuImg(args: string[], signal?: AbortSignal): Promise<{ stdout: string }> {

@@ -9,7 +9,13 @@ import { queryNodes } from "./block-jobs.ts";
 import { ensureDisks, inspectDisk } from "./create-disk.ts";
 import { decodeDiskSpec, type DiskSpec, type DiskSpecInput } from "./machine-spec.ts";
 import type { MachineView } from "./machine-view.ts";
-import { planDiskDevice, planDiskNodes, planThrottleGroup } from "./plan-command-line.ts";
+import {
+  planDiskDevice,
+  planDiskNodes,
+  planSourceCredentials,
+  planThrottleGroup,
+} from "./plan-command-line.ts";
+import { credentialsOf, exportNode } from "./plan-nbd.ts";
 
 /** A guest that does not let a disk go in this time is asked again at the next call. */
 const UNPLUG_LIMIT_MS = 10_000;
@@ -61,6 +67,7 @@ async function plug(machine: MachineView, disk: DiskSpec, signal: AbortSignal | 
   const plan = await inspectDisk(machine.folder, disk, signal);
   try {
     await machine.execute("object-add", planThrottleGroup(disk), signal);
+    for (const object of planSourceCredentials(plan)) await machine.execute("object-add", object, signal);
     for (const node of planDiskNodes(plan)) await machine.execute("blockdev-add", node, signal);
     const port = await freePort(machine, signal);
     machine.deps.checkpoint(`disk ${disk.id} is known to QEMU`);
@@ -167,6 +174,9 @@ async function removeNodes(machine: MachineView, id: string, signal?: AbortSigna
     { path: "/objects" },
     signal,
   )) as unknown as JsonObject[];
-  if (!objects.some(({ name }) => name === `limit-${id}`)) return;
-  await machine.execute("object-del", { id: `limit-${id}` }, signal);
+  for (const object of [`limit-${id}`, credentialsOf(exportNode(id))]) {
+    if (objects.some(({ name }) => name === object)) {
+      await machine.execute("object-del", { id: object }, signal);
+    }
+  }
 }

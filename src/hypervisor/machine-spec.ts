@@ -10,6 +10,8 @@ const nbdLocation = z.discriminatedUnion("kind", [
     host: z.string(),
     port: z.int().min(1).max(65535),
     export: z.string(),
+    /** Over TLS: the folder with `ca-cert.pem`, `client-cert.pem` and `client-key.pem`. */
+    certificates: z.string().startsWith("/").optional(),
   }),
 ]);
 

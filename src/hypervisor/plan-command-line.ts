@@ -8,6 +8,7 @@
  */
 import type { JsonObject } from "#wire/qmp/qmp-message.ts";
 import { type DiskSpec, type MachineSpec, type NbdLocation, SEED_DISK } from "./machine-spec.ts";
+import { exportNode, planCredentials, planNbdNode } from "./plan-nbd.ts";
 
 export type Accelerator = "kvm" | "tcg";
 
@@ -161,6 +162,7 @@ function planDisk(disk: DiskPlan, port: string | undefined, boots: boolean): str
     // Before the node that names it.
     "-object",
     JSON.stringify(planThrottleGroup(disk.spec)),
+    ...planSourceCredentials(disk).flatMap((object) => ["-object", JSON.stringify(object)]),
     ...planDiskNodes(disk).flatMap((node) => ["-blockdev", JSON.stringify(node)]),
     "-device",
     JSON.stringify({ ...planDiskDevice(disk.spec, port), ...(boots && { bootindex: 0 }) }),
@@ -174,6 +176,11 @@ export function planThrottleGroup({ id, bytesPerSecond, operationsPerSecond }: D
     id: `limit-${id}`,
     limits: { "bps-total": bytesPerSecond, "iops-total": operationsPerSecond },
   };
+}
+
+/** `object-add`'s arguments for what the nodes of a disk name. */
+export function planSourceCredentials({ spec, source }: DiskPlan): JsonObject[] {
+  return source === undefined ? [] : planCredentials(exportNode(spec.id), source);
 }
 
 /** `blockdev-add`'s arguments, in order. */
@@ -231,22 +238,8 @@ function planSourceNode(id: string, source: NbdLocation): JsonObject {
     driver: "quorum",
     "node-name": `source-${id}`,
     "vote-threshold": 1,
-    children: [{ ...planNbdNode(`export-${id}`, source, SOURCE_RECONNECT_SECONDS), "read-only": true }],
+    children: [{ ...planNbdNode(exportNode(id), source, SOURCE_RECONNECT_SECONDS), "read-only": true }],
     "read-only": true,
-  };
-}
-
-export function planNbdNode(nodeName: string, location: NbdLocation, reconnectSeconds: number): JsonObject {
-  const server =
-    location.kind === "unix"
-      ? { type: "unix", path: location.path }
-      : { type: "inet", host: location.host, port: String(location.port) };
-  return {
-    driver: "nbd",
-    "node-name": nodeName,
-    server,
-    export: location.export,
-    "reconnect-delay": reconnectSeconds,
   };
 }
 

@@ -35,7 +35,7 @@ export async function runConfiguredAgent(
 export async function askAgent(configPath: string, signal: AbortSignal): Promise<AgentStatus> {
   const { config } = readAgentConfig(configPath);
   await using client = new LocalApiClient({
-    socketPath: agentSocketIn(config.state),
+    place: { socketPath: agentSocketIn(config.state) },
     methods: agentMethods,
     unreachable: "api.unreachable",
     peer: `the agent of ${config.state} ("understudy agent run")`,

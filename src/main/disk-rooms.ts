@@ -2,7 +2,6 @@
 import type { DiskHost } from "#cloud/disk-host.ts";
 import type { SnapshotSource } from "#cloud/snapshot-source.ts";
 import type { Config } from "#config/config-schema.ts";
-import { openHostClient } from "#hypervisor/host-api/host-client.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import { environmentId } from "#kernel/ids.ts";
@@ -11,6 +10,8 @@ import type { Log } from "#kernel/log.ts";
 import type { Random } from "#kernel/random.ts";
 import type { BlockDevice } from "#model/block-device.ts";
 import type { Evidence } from "#model/evidence.ts";
+import { hostClientOf } from "#main/host-place.ts";
+import { loadClientTls } from "#nbd/load-client-tls.ts";
 import { openNbdClient } from "#nbd/nbd-client.ts";
 import { createDiskMover } from "#recovery/create-disk-mover.ts";
 import { deskWithin, hostWithin } from "#recovery/answer-within.ts";
@@ -55,7 +56,7 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
       config.vault === undefined ? undefined : deskWithin(connectDesk(config.vault.data), ports.clock);
     for (const [name, site] of Object.entries(config.sites)) {
       if (site.host === undefined) continue;
-      this.#hosts.set(name, hostWithin(openHostClient(site.host.socket), name, ports.clock));
+      this.#hosts.set(name, hostWithin(hostClientOf(site.host, config.vault), name, ports.clock));
     }
   }
 
@@ -191,10 +192,13 @@ export class DiskRooms implements DiskViews, AsyncDisposable {
     await this.#desk?.[Symbol.asyncDispose]();
   }
 
-  #openDisk(uri: string, signal: AbortSignal): Promise<BlockDevice> {
+  async #openDisk(uri: string, signal: AbortSignal): Promise<BlockDevice> {
     const { clock, random, log } = this.#ports;
-    const { address, exportName } = parseNbdUri(uri);
+    const parsed = parseNbdUri(uri);
+    const { address, exportName } = parsed;
+    const tls = await loadClientTls(parsed);
+    const ports = { clock, random, log, ...(tls && { tls }) };
     // Nobody else writes to what a run restores into: a lost connection's writes can be sent again.
-    return openNbdClient({ address, exportName, clock, random, log, repeatWrites: true }, signal);
+    return openNbdClient({ ...ports, address, exportName, repeatWrites: true }, signal);
   }
 }

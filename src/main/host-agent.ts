@@ -10,6 +10,7 @@ import { hostLimits } from "#hypervisor/guests/host-capacity.ts";
 import type { Accelerator } from "#hypervisor/plan-command-line.ts";
 import { type HostSiteOptions, openHostSite } from "#hypervisor/site/host-site.ts";
 import { startSiteApi } from "#hypervisor/site/serve-site.ts";
+import { serveRemotely } from "#main/remote-host-agent.ts";
 import type { SiteImage, SiteLimits, SiteSettings } from "#hypervisor/site/site-settings.ts";
 import { OperationalError, publicMessage } from "#kernel/errors.ts";
 
@@ -22,6 +23,8 @@ export type HostAgentPorts = Pick<HostSiteOptions, "clock" | "random" | "log" | 
 
 export interface HostAgent extends AsyncDisposable {
   readonly socket: string;
+  /** For a control plane on another machine; null: none was asked for. */
+  readonly url: string | null;
 }
 
 /** Errors: `not_found`, `config.invalid` for a site that is no host; those of `openHostSite` and `startSiteApi`. */
@@ -32,28 +35,26 @@ export async function startHostAgent(
   accelerator?: Accelerator,
 ): Promise<HostAgent> {
   const site = hostOf(config, name);
+  if ("url" in site.host) {
+    const advice = "the host's own file names the `socket`, and `remote` for others";
+    throw new OperationalError("config.invalid", `site "${name}" is served by ${site.host.url}: ${advice}`);
+  }
+  const { socket, remote } = site.host;
   await makeFolder(site.data);
   const settings = await settingsOf(name, site);
   const opened = await openHostSite({
     ...ports,
     folder: site.data,
     settings,
+    certificates: remote?.certificates,
     ...(accelerator === undefined ? {} : { accelerator }),
   });
-  const { socket } = site.host;
-  try {
-    const api = await startSiteApi(opened, socket, ports.log);
-    return {
-      socket,
-      [Symbol.asyncDispose]: async () => {
-        await api[Symbol.asyncDispose]();
-        await opened[Symbol.asyncDispose]();
-      },
-    };
-  } catch (error) {
-    await opened[Symbol.asyncDispose]();
-    throw error;
-  }
+  await using parts = new AsyncDisposableStack();
+  parts.use(opened);
+  parts.use(await startSiteApi(opened, socket, ports.log));
+  const doors = remote === undefined ? null : parts.use(await serveRemotely(opened, remote, ports));
+  const kept = parts.move();
+  return { socket, url: doors?.url ?? null, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }
 
 function hostOf(config: Config, name: string): HypervisorSiteConfig {

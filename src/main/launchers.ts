@@ -153,10 +153,11 @@ async function hostUp(
   const { startHostAgent } = await import("#main/host-agent.ts");
   const ports = { clock: systemClock, random: systemRandom, log };
   const agent = await startHostAgent(config, site, ports, accelerator);
-  if (json) terminal.out(JSON.stringify({ ready: true, site, socket: agent.socket }));
+  if (json) terminal.out(JSON.stringify({ ready: true, site, socket: agent.socket, url: agent.url }));
   else {
     terminal.out(`understudy ${version}: host ${site} is up`);
     terminal.out(`  socket   ${agent.socket}   understudy cloud verify ${site}`);
+    if (agent.url !== null) terminal.out(`  api      ${agent.url}   for a control plane on another machine`);
   }
   await aborted(signal);
   await agent[Symbol.asyncDispose]();

@@ -8,6 +8,7 @@ import { openOpenstackCloud } from "#drivers/openstack/openstack-cloud.ts";
 import type { Clock } from "#kernel/clock.ts";
 import type { Log } from "#kernel/log.ts";
 import type { Secret } from "#kernel/secret.ts";
+import { placeOf, probedAddressOf } from "#main/host-place.ts";
 import type { OpenstackCredentials, ScopedRef } from "#wire/openstack/keystone.ts";
 
 export interface CloudPlace {
@@ -43,7 +44,7 @@ export function openCloud(site: SiteConfig, place: CloudPlace): Cloud {
         log,
       });
     case "hypervisor":
-      return openHypervisorCloud({ socketPath: site.host.socket, outbound: site.outbound });
+      return openHypervisorCloud({ place: placeOf(site.host), outbound: site.outbound });
   }
 }
 
@@ -55,7 +56,7 @@ export function apiAddressOf(site: SiteConfig): string {
     case "openstack":
       return site.authUrl;
     case "hypervisor":
-      return `unix:${site.host.socket}`;
+      return probedAddressOf(site.host);
   }
 }
 

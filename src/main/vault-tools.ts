@@ -15,6 +15,7 @@ import { makeFolder } from "#kernel/durable-file.ts";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { repairFrom, speakProgress, verifyWhole } from "#main/care-for-vault.ts";
+import { nbdTlsOf } from "#main/host-place.ts";
 import { catContent, mountContent } from "#main/vault-content.ts";
 import { retentionPolicyOf } from "#main/retention-policy-of.ts";
 import { openVaultPlace, withVault } from "#main/vault-place.ts";
@@ -92,7 +93,7 @@ export function createVaultTools(terminal: Terminal, openLog: () => Promise<Log>
 async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: AbortSignal): Promise<void> {
   await withVault(flags, log, async (vault, { config, storage }) => {
     const served = requireConfig(config, "serve");
-    const { data: folder, window, windowSize, foldEvery, retention, priorities } = served;
+    const { data: folder, window, windowSize, foldEvery, retention, priorities, hosts } = served;
     await makeFolder(folder);
     await using desk = await openDesk({
       folder,
@@ -107,6 +108,7 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
         applyEveryMs: retention.applyEvery,
         collectEveryMs: retention.collectEvery,
       },
+      ...(hosts && { remote: { listen: hosts.listen, tls: nbdTlsOf(hosts) } }),
     });
     await using _served = await serveDesk(desk, folder, log);
     await using intake = await intakeOf(served, flags.config, { vault, desk, log });
@@ -115,6 +117,7 @@ async function serve(terminal: Terminal, log: Log, flags: VaultFlags, signal: Ab
       store: storage.description,
       desk: deskSocketIn(folder),
       nbd: nbdSocketIn(folder),
+      ...(hosts && { hosts: `nbds://${hosts.listen.host}:${hosts.listen.port}` }),
       ...(intake && { agents: intake.url }),
     };
     terminal.out(

@@ -2,11 +2,12 @@
  * TLS for both sides: x509 certificates, pre-shared keys, or both. TLS 1.2 at least. A connection counts as authenticated when the
  * client showed a certificate of the CA that was named, or knew a key.
  */
-import type { Socket } from "node:net";
+import { isIP, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect, createServer, type TLSSocket } from "node:tls";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Secret } from "#kernel/secret.ts";
+import { isCalledBy } from "#wire/tls/certificates.ts";
 
 /** PEM texts. */
 export interface NbdCertificate {
@@ -20,6 +21,8 @@ export interface NbdServerTls {
   readonly certificate?: NbdCertificate;
   /** PEM of the CA whose clients are let in. Without it a certificate connection is encrypted but not authenticated. */
   readonly clientCa?: string;
+  /** Of those, the ones whose certificate is for one of these names. Without it, all. */
+  readonly clientNames?: readonly string[];
   /** The key of an identity, in hex; undefined for an unknown one. */
   readonly pskOf?: (identity: string) => Secret | undefined;
 }
@@ -94,7 +97,9 @@ export function acceptTls(
       signal.removeEventListener("abort", onAbort);
       stream.off("close", onClose);
       secured.on("error", ignore);
-      const certified = tls.clientCa !== undefined && secured.authorized;
+      const { clientCa, clientNames } = tls;
+      const named = clientNames === undefined || isCalledBy(secured, clientNames);
+      const certified = clientCa !== undefined && secured.authorized && named;
       resolve({ stream: secured, authenticated: identity !== undefined || certified });
     });
     server.emit("connection", stream as Socket);
@@ -118,7 +123,7 @@ export function connectTls(
       minVersion: "TLSv1.2",
       rejectUnauthorized: true,
       ...(psk === undefined
-        ? { host: tls.serverName ?? host, servername: tls.serverName ?? host }
+        ? nameOf(tls.serverName ?? host)
         : {
             ciphers: `${tls13Ciphers}:${pskCiphers}`,
             pskCallback: () => ({ identity: psk.identity, psk: Buffer.from(psk.key.reveal(), "hex") }),
@@ -153,4 +158,9 @@ export function connectTls(
       resolve(secured);
     });
   });
+}
+
+/** An address is no name to send along (RFC 6066, 3); it is looked for in the certificate all the same. */
+function nameOf(host: string): { readonly host: string; readonly servername?: string } {
+  return isIP(host) === 0 ? { host, servername: host } : { host };
 }

@@ -12,11 +12,11 @@ const codes: Partial<Record<ErrorCode, ErrorCode>> = {
 };
 
 /** What the agent threw is one of its own; what it is told of the outcome stands, and a bug of the agent's says nothing of it. */
-export function hostError(error: OperationalError, socketPath: string): OperationalError {
+export function hostError(error: OperationalError, where: string): OperationalError {
   if (error.code.startsWith("cloud.")) return error;
   if (error.code === "not_found") {
     // A site's own is `cloud.not_found`: this one says that there is no such method.
-    const message = `what answers at ${socketPath} is no host agent with a site: name the socket of "understudy host up"`;
+    const message = `what answers at ${where} is no host agent with a site: name the address of "understudy host up"`;
     return new OperationalError("cloud.protocol", message, { retry: "never", cause: error });
   }
   const { code, message, outcome, detail, retryAfterMs } = error;

@@ -1,5 +1,5 @@
 /**
- * A bare host as a cloud: its host agent serves the contract's nouns on a Unix socket and keeps all state; here they are only
+ * A bare host as a cloud: its host agent serves the contract's nouns and keeps all state; here they are only
  * asked for, and errors get the contract's codes.
  */
 import type {
@@ -17,12 +17,12 @@ import type { ResourceId } from "#kernel/ids.ts";
 import { type ResourceKind, resourceKinds, type ResourceSpecs, type Tags } from "#model/resource.ts";
 import { type ObservedOnWire, type SiteMethods, siteMethods } from "#wire/host/site-methods.ts";
 import type { InputOf, OutputOf } from "#wire/local-api/local-api.ts";
-import { LocalApiClient } from "#wire/local-api/local-api-client.ts";
+import { type ApiPlace, LocalApiClient, nameOfPlace } from "#wire/local-api/local-api-client.ts";
 import { hostError } from "./host-error.ts";
 
 export interface HypervisorCloudOptions {
   /** The host agent's. */
-  readonly socketPath: string;
+  readonly place: ApiPlace;
   /** As the host's own configuration says: guests may reach the host, and what the host reaches. */
   readonly outbound: boolean;
 }
@@ -52,29 +52,30 @@ export function hypervisorFacts(outbound: boolean): CloudFacts {
 }
 
 /** Nothing is asked of the host before the first call. Errors of calls: `cloud.*`; `cloud.unreachable` when no agent answers. */
-export function openHypervisorCloud({ socketPath, outbound }: HypervisorCloudOptions): Cloud {
-  return new HypervisorCloud(socketPath, hypervisorFacts(outbound));
+export function openHypervisorCloud({ place, outbound }: HypervisorCloudOptions): Cloud {
+  return new HypervisorCloud(place, hypervisorFacts(outbound));
 }
 
 class HypervisorCloud implements Cloud {
   readonly facts: CloudFacts;
-  readonly #socketPath: string;
+  /** As an address. */
+  readonly #where: string;
   readonly #client: LocalApiClient<SiteMethods>;
 
-  constructor(socketPath: string, facts: CloudFacts) {
+  constructor(place: ApiPlace, facts: CloudFacts) {
     this.facts = facts;
-    this.#socketPath = socketPath;
+    this.#where = nameOfPlace(place);
     this.#client = new LocalApiClient({
-      socketPath,
+      place,
       methods: siteMethods,
-      peer: `the host agent at ${socketPath}`,
+      peer: `the host agent at ${this.#where}`,
       unreachable: "cloud.unreachable",
     });
   }
 
   async identify(signal: AbortSignal): Promise<CloudIdentity> {
     const { account } = await this.#call("identify", {}, signal);
-    return { account, endpoint: `unix:${this.#socketPath}` };
+    return { account, endpoint: this.#where.startsWith("https:") ? this.#where : `unix:${this.#where}` };
   }
 
   catalogue(signal: AbortSignal): Promise<Catalogue> {
@@ -165,7 +166,7 @@ class HypervisorCloud implements Cloud {
       return await this.#client.call(name, input, signal);
     } catch (error) {
       signal.throwIfAborted();
-      if (error instanceof OperationalError) throw hostError(error, this.#socketPath);
+      if (error instanceof OperationalError) throw hostError(error, this.#where);
       throw error;
     }
   }

@@ -43,6 +43,8 @@ export interface DiskHostParts {
   readonly isStarting: (serverId: string) => boolean;
   /** Brings machines to the records soon. */
   readonly reconcile: () => void;
+  /** What machines show to NBD servers over TLS: see `NbdLocation`. */
+  readonly certificates?: string | undefined;
 }
 
 export class GuestDisks implements DiskHost {
@@ -82,7 +84,7 @@ export class GuestDisks implements DiskHost {
         kind: "existing",
         path,
         format: "qcow2",
-        ...(seed?.phase === "live" && { source: locationOf(seed.uri) }),
+        ...(seed?.phase === "live" && { source: this.#locationOf(seed.uri) }),
       },
     };
   }
@@ -103,7 +105,7 @@ export class GuestDisks implements DiskHost {
       if (wish !== undefined && seed?.phase !== "live") {
         wished.add(disk);
         await services.startCapture(disk, {
-          target: locationOf(wish.uri),
+          target: this.#locationOf(wish.uri),
           stallLimitMs: wish.stallLimitMs,
         });
       }
@@ -139,7 +141,7 @@ export class GuestDisks implements DiskHost {
   async startCapture(request: CaptureRequest, signal: AbortSignal): Promise<CaptureStatus> {
     signal.throwIfAborted();
     const { volumeId, uri, stallLimitMs } = request;
-    locationOf(uri);
+    this.#locationOf(uri);
     this.#volume(volumeId);
     const { ledger, clock, reconcile } = this.#parts;
     const present = ledger.records.captures[volumeId];
@@ -174,7 +176,7 @@ export class GuestDisks implements DiskHost {
     const { host, ledger, files, turn, reconcile } = this.#parts;
     return turn(async () => {
       signal.throwIfAborted();
-      locationOf(uri);
+      this.#locationOf(uri);
       const volume = this.#volume(volumeId);
       const present = ledger.records.seeds[volumeId];
       const speed = bytesPerSecond ?? null;
@@ -345,7 +347,7 @@ export class GuestDisks implements DiskHost {
     const present = holder?.record.captures[disk];
     // One to another target, which is still to end, says nothing of this wish.
     const capture =
-      holder !== undefined && present !== undefined && capturesTo(present, locationOf(wish.uri))
+      holder !== undefined && present !== undefined && capturesTo(present, this.#locationOf(wish.uri))
         ? this.#parts.host.disksOf(holder.id).capture(disk)
         : undefined;
     const seeding = this.#parts.ledger.records.seeds[volumeId]?.phase === "live" && holder?.isOn === true;
@@ -358,6 +360,10 @@ export class GuestDisks implements DiskHost {
     this.#seen.set(volumeId, { state: seen.state, since });
     const { state, reason, copiedBytes, totalBytes } = seen;
     return { volumeId, uri: wish.uri, state, reason, copiedBytes, totalBytes, since };
+  }
+
+  #locationOf(uri: string): NbdLocation {
+    return locationOf(uri, this.#parts.certificates);
   }
 
   #seedStatus(volumeId: string, seed: SeedRecord): SeedStatus {
@@ -381,16 +387,22 @@ export class GuestDisks implements DiskHost {
 }
 
 /** Errors: `input.invalid`. */
-function locationOf(uri: string): NbdLocation {
+function locationOf(uri: string, certificates: string | undefined): NbdLocation {
   const { address, exportName, tls } = parseNbdUri(uri);
-  if (tls) {
-    throw new OperationalError("input.invalid", "machines reach NBD exports without TLS only", {
-      detail: uri,
-    });
+  const invalid = (why: string): OperationalError =>
+    new OperationalError("input.invalid", why, { detail: uri });
+  if (address.kind === "unix") {
+    if (tls) throw invalid("machines reach NBD exports over TLS by TCP only");
+    return { kind: "unix", path: address.path, export: exportName };
   }
-  return address.kind === "unix"
-    ? { kind: "unix", path: address.path, export: exportName }
-    : { kind: "tcp", host: address.host, port: address.port, export: exportName };
+  const place = { kind: "tcp", host: address.host, port: address.port, export: exportName } as const;
+  if (!tls) return place;
+  if (certificates === undefined) {
+    throw invalid(
+      "this host has no certificates to show: set `remote.certificates` of its site, and start its agent again",
+    );
+  }
+  return { ...place, certificates };
 }
 
 function refused(message: string): OperationalError {

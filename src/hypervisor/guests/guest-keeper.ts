@@ -47,6 +47,8 @@ export interface GuestKeeperOptions {
   /** Default: what a timed probe boot says. */
   readonly accelerator?: Accelerator;
   readonly limits: HostLimits;
+  /** See `DiskHostParts`. */
+  readonly certificates?: string | undefined;
 }
 
 /** Errors: `machine.refused` where QEMU is missing, `state.conflict`, `store.*`. */
@@ -107,6 +109,7 @@ export class GuestKeeper implements AsyncDisposable {
       log: options.log,
       turn: (work) => this.#turn(work),
       reconcile: () => this.reconcile(),
+      certificates: options.certificates,
       isStarting: (id) => this.#starting.has(id),
     });
     this.#resumed = host.resumed.then(

@@ -43,7 +43,7 @@ async function served(
   const path = join(folder, "host.sock");
   const server = await startHostApi(recordingHost(calls, answer), path, silentLog);
   try {
-    await use(openHostClient(path), calls, path);
+    await use(openHostClient({ socketPath: path }), calls, path);
   } finally {
     await server[Symbol.asyncDispose]();
     rmSync(folder, { recursive: true });
@@ -184,7 +184,7 @@ void test("what is not a call is refused, and nothing of it reaches the host", a
 });
 
 void test("no agent: the failure says so, and nothing was applied", async () => {
-  const client = openHostClient(join(tmpdir(), "no-such-host.sock"));
+  const client = openHostClient({ socketPath: join(tmpdir(), "no-such-host.sock") });
   await assert.rejects(client.captures(signal), (error: OperationalError) => {
     assert.equal(error.code, "machine.failing");
     assert.equal(error.outcome, "not_applied");

@@ -1,14 +1,14 @@
 /** A host agent's disks over its Unix socket, as a `DiskHost`: what the agent refuses is thrown here as it was thrown there. */
 import type { DiskHost } from "#cloud/disk-host.ts";
-import { LocalApiClient } from "#wire/local-api/local-api-client.ts";
+import { type ApiPlace, LocalApiClient, nameOfPlace } from "#wire/local-api/local-api-client.ts";
 import { hostMethods } from "./host-methods.ts";
 
 /** An agent that was restarted is found again. Errors, beside the agent's own: `machine.failing` when no agent answers. */
-export function openHostClient(socketPath: string): DiskHost {
+export function openHostClient(place: ApiPlace): DiskHost {
   const client = new LocalApiClient({
-    socketPath,
+    place,
     methods: hostMethods,
-    peer: `the host agent at ${socketPath}`,
+    peer: `the host agent at ${nameOfPlace(place)}`,
     unreachable: "machine.failing",
   });
   return {

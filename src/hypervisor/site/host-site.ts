@@ -42,6 +42,8 @@ export interface HostSiteOptions {
   readonly accelerator?: Accelerator;
   /** Between asking a guest to turn itself off and ending it, in milliseconds. */
   readonly stopGraceMs?: number;
+  /** A folder of certificates, for disks on other machines. */
+  readonly certificates?: string | undefined;
   /** Of a listing; default 200. */
   readonly pageSize?: number;
 }
@@ -74,6 +76,7 @@ export async function openHostSite(options: HostSiteOptions): Promise<HostSite> 
     speaker: "host",
     clock,
     log,
+    certificates: options.certificates,
     limits: { memoryMiB: settings.limits.memoryMiB, guests: settings.limits.servers },
     ...(options.accelerator === undefined ? {} : { accelerator: options.accelerator }),
     ...(options.stopGraceMs === undefined ? {} : { stopGraceMs: options.stopGraceMs }),

@@ -4,7 +4,7 @@ import { diskHandlers } from "#hypervisor/host-api/host-api-server.ts";
 import { hostMethods } from "#hypervisor/host-api/host-methods.ts";
 import type { Log } from "#kernel/log.ts";
 import { decodePartialSpec, decodeSpec } from "#wire/host/resource-schema.ts";
-import { type ObservedOnWire, type SiteMethods, siteMethods } from "#wire/host/site-methods.ts";
+import { type ObservedOnWire, siteMethods } from "#wire/host/site-methods.ts";
 import type { LocalHandlers } from "#wire/local-api/local-api.ts";
 import { serveLocalApi } from "#wire/local-api/local-api-server.ts";
 import type { HostSite } from "./host-site.ts";
@@ -13,14 +13,17 @@ import type { HostSite } from "./host-site.ts";
 export function startSiteApi(site: HostSite, socketPath: string, log: Log): Promise<AsyncDisposable> {
   return serveLocalApi({
     socketPath,
-    methods: { ...hostMethods, ...siteMethods },
+    methods: siteMethodsWithDisks,
     log,
-    handlers: { ...diskHandlers(site.disks), ...siteHandlers(site) },
+    handlers: siteHandlers(site),
   });
 }
 
-function siteHandlers(site: HostSite): LocalHandlers<SiteMethods> {
+export const siteMethodsWithDisks = { ...hostMethods, ...siteMethods } as const;
+
+export function siteHandlers(site: HostSite): LocalHandlers<typeof siteMethodsWithDisks> {
   return {
+    ...diskHandlers(site.disks),
     identify: () => Promise.resolve({ account: site.name }),
     catalogue: () => {
       const { types, images, zones } = site.catalogue();

@@ -4,7 +4,8 @@ import type { Clock } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import type { ExportProvider, NbdExport } from "#nbd/export-provider.ts";
-import { startNbdServer } from "#nbd/nbd-server.ts";
+import { type NbdServer, type NbdServerOptions, startNbdServer } from "#nbd/nbd-server.ts";
+import type { NbdServerTls } from "#nbd/nbd-tls.ts";
 import {
   type KeptPointsCache,
   listKeptPoints,
@@ -36,6 +37,11 @@ export interface DeskOptions {
   readonly priorities?: readonly FileRule[];
   /** Undefined: every point stays. */
   readonly retention?: DeskRetention;
+  /** The same exports for hosts on other machines. */
+  readonly remote?: {
+    readonly listen: { readonly host: string; readonly port: number };
+    readonly tls: NbdServerTls;
+  };
 }
 
 export interface DeskRetention {
@@ -98,15 +104,16 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
   }
 
   const path = nbdSocketIn(folder);
-  const server = await startNbdServer({
-    listen: { kind: "unix", path },
-    provider,
-    clock,
-    log,
-    maxConnections: 1024,
-  });
+  const servers = await startServers([
+    { listen: { kind: "unix", path }, provider, clock, log, maxConnections: 1024 },
+    ...(options.remote === undefined ? [] : [remoteOptions(options.remote)]),
+  ]);
   const uriOf = (name: ExportName): string =>
     formatNbdUri({ address: { kind: "unix", path }, exportName: encodeExportName(name), tls: false });
+
+  function remoteOptions({ listen, tls }: NonNullable<DeskOptions["remote"]>): NbdServerOptions {
+    return { listen: { kind: "tcp", ...listen }, tls, provider, clock, log, maxConnections: 1024 };
+  }
 
   async function known(group: string): Promise<GroupDesk> {
     const desk = await groups.get(group);
@@ -176,10 +183,22 @@ export async function openDesk(options: DeskOptions): Promise<VaultDesk> {
     async [Symbol.asyncDispose]() {
       stop.abort(new OperationalError("aborted", "the vault's desk closes"));
       await retaining;
-      await server.close();
+      await Promise.all(servers.map((server) => server.close()));
       await groups[Symbol.asyncDispose]();
     },
   };
+}
+
+/** All of them, or none. */
+async function startServers(wanted: readonly NbdServerOptions[]): Promise<readonly NbdServer[]> {
+  const servers: NbdServer[] = [];
+  try {
+    for (const one of wanted) servers.push(await startNbdServer(one));
+    return servers;
+  } catch (error) {
+    for (const server of servers) await server.close();
+    throw error;
+  }
 }
 
 function factsOf({ configuration: _configuration, ...facts }: StoredPoint): KeptPointFacts {

@@ -49,7 +49,7 @@ export function serveDesk(desk: VaultDesk, folder: string, log: Log): Promise<As
 /** The desk that the vault's process serves from the folder. Errors of each call: also `api.unreachable`. */
 export function connectDesk(folder: string): VaultDesk {
   const client = new LocalApiClient({
-    socketPath: deskSocketIn(folder),
+    place: { socketPath: deskSocketIn(folder) },
     methods: deskMethods,
     unreachable: "api.unreachable",
     peer: `the vault's process ("understudy vault serve", ${folder})`,

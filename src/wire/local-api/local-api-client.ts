@@ -1,10 +1,25 @@
+import { isIP, type Socket } from "node:net";
+import { connect } from "node:tls";
 import { Pool } from "undici";
 import { type ErrorCode, isOperational, OperationalError, type Outcome } from "#kernel/errors.ts";
 import { decodeLocalError, type InputOf, type LocalMethods, type OutputOf } from "./local-api.ts";
+import type { Certificates } from "#wire/tls/certificates.ts";
 import { connectUnix } from "./unix-socket.ts";
 
+/** Where calls are served: on a socket of this machine, or by another one, which shows a certificate for its name. */
+export type ApiPlace =
+  | { readonly socketPath: string }
+  | { readonly host: string; readonly port: number; readonly certificates: Certificates };
+
+/** As an address, for errors. */
+export function nameOfPlace(place: ApiPlace): string {
+  return "socketPath" in place ? place.socketPath : `https://${urlHost(place.host)}:${place.port}`;
+}
+
+const urlHost = (host: string): string => (host.includes(":") ? `[${host}]` : host);
+
 export interface LocalApiClientOptions<M extends LocalMethods> {
-  readonly socketPath: string;
+  readonly place: ApiPlace;
   readonly methods: M;
   /** Who is called, for errors: `the vault at ./vault.sock`. */
   readonly peer: string;
@@ -21,7 +36,7 @@ export class LocalApiClient<M extends LocalMethods> implements AsyncDisposable {
     this.#options = options;
     this.#pool = new Pool("http://local", {
       connect: (_wanted, done) => {
-        connectUnix(options.socketPath, options.unreachable).then(
+        openConnection(options.place, options.unreachable).then(
           (socket) => done(null, socket),
           (cause: unknown) => done(this.#silence("not_applied", cause), null),
         );
@@ -69,4 +84,27 @@ export class LocalApiClient<M extends LocalMethods> implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#pool.destroy();
   }
+}
+
+const connectMs = 10_000;
+
+function openConnection(place: ApiPlace, unreachable: ErrorCode): Promise<Socket> {
+  if ("socketPath" in place) return connectUnix(place.socketPath, unreachable);
+  const { host, port } = place;
+  const { ca, cert, key } = place.certificates;
+  return new Promise((resolve, reject) => {
+    // An address is no name to send along (RFC 6066, 3); it is looked for in the certificate all the same.
+    const name = isIP(host) === 0 ? { servername: host } : {};
+    const tls = { ca, cert, key: key.reveal(), minVersion: "TLSv1.2" } as const;
+    const socket = connect({ ...tls, ...name, host, port });
+    socket.setTimeout(connectMs, () => socket.destroy(new Error(`no TLS connection within ${connectMs} ms`)));
+    // It stays: a socket without a listener for its errors takes the process with it.
+    socket.on("error", reject);
+    socket.once("secureConnect", () => {
+      socket.setTimeout(0);
+      // A peer that is gone without a word would otherwise be waited for without end.
+      socket.setKeepAlive(true, connectMs);
+      resolve(socket);
+    });
+  });
 }

@@ -1,16 +1,32 @@
 import { rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import type { TLSSocket } from "node:tls";
 import { errorCodes, isOperational, OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { encodeLocalError, type LocalHandlers, type LocalMethods, maxLocalBodyBytes } from "./local-api.ts";
+import { type Certificates, isCalledBy } from "#wire/tls/certificates.ts";
 import { connectUnix, listenUnix } from "./unix-socket.ts";
 
-export interface LocalApiServerOptions<M extends LocalMethods> {
-  readonly socketPath: string;
+export interface ServedMethods<M extends LocalMethods> {
   readonly methods: M;
   readonly handlers: LocalHandlers<M>;
   readonly log: Log;
 }
+
+export interface LocalApiServerOptions<M extends LocalMethods> extends ServedMethods<M> {
+  readonly socketPath: string;
+}
+
+export interface RemoteApiServerOptions<M extends LocalMethods> extends ServedMethods<M> {
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly certificates: Certificates;
+  /** Names of certificates of the same CA whose holders may call. */
+  readonly callers: readonly string[];
+}
+
+const limits = { requestTimeout: 30_000, maxHeaderSize: 8192 };
 
 /** Errors: `state.conflict` when another process serves the socket, `config.invalid` when there can be none. */
 export async function serveLocalApi<M extends LocalMethods>(
@@ -20,7 +36,7 @@ export async function serveLocalApi<M extends LocalMethods>(
   if (await isServed(socketPath)) {
     throw new OperationalError("state.conflict", `another process serves ${socketPath}: stop it first`);
   }
-  const server = createServer({ requestTimeout: 30_000, maxHeaderSize: 8192 }, (request, response) => {
+  const server = createServer(limits, (request, response) => {
     void answer(options, request, response);
   });
   try {
@@ -40,6 +56,59 @@ export async function serveLocalApi<M extends LocalMethods>(
   };
 }
 
+/**
+ * The same for callers on other machines, who show who they are. `port`: the bound one.
+ * Errors: `config.invalid` for certificates that do not work, `port.*`.
+ */
+export async function serveRemoteApi<M extends LocalMethods>(
+  options: RemoteApiServerOptions<M>,
+): Promise<AsyncDisposable & { readonly port: number }> {
+  const { listen, certificates, callers, log } = options;
+  const server = makeTlsServer(certificates, (request, response) => {
+    const socket = request.socket as TLSSocket;
+    if (isCalledBy(socket, callers)) void answer(options, request, response);
+    else {
+      log.warn({ address: socket.remoteAddress }, "a caller whose certificate has no name that may call");
+      const refusal = "the certificate is for no name that may call here: add it to `callers`";
+      const error = new OperationalError("auth.forbidden", refusal);
+      send(response, errorCodes[error.code].http, encodeLocalError(error));
+    }
+  });
+  server.maxConnections = 256;
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (cause: NodeJS.ErrnoException) => {
+      const code = cause.code === "EACCES" ? "port.forbidden" : "port.in_use";
+      const message = `cannot listen on ${listen.host}:${listen.port}: ${cause.message}`;
+      reject(new OperationalError(code, message, { cause }));
+    });
+    server.listen(listen.port, listen.host, resolve);
+  });
+  return {
+    port: (server.address() as AddressInfo).port,
+    async [Symbol.asyncDispose]() {
+      await new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      });
+    },
+  };
+}
+
+function makeTlsServer(
+  { ca, cert, key }: Certificates,
+  handle: (request: IncomingMessage, response: ServerResponse) => void,
+): ReturnType<typeof createTlsServer> {
+  try {
+    const tls = { ca, cert, key: key.reveal(), minVersion: "TLSv1.2" } as const;
+    return createTlsServer({ ...limits, ...tls, requestCert: true, rejectUnauthorized: true }, handle);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new OperationalError("config.invalid", `the certificate and its key do not work: ${why}`, {
+      cause,
+    });
+  }
+}
+
 async function isServed(path: string): Promise<boolean> {
   try {
     (await connectUnix(path, "api.unreachable")).destroy();
@@ -50,7 +119,7 @@ async function isServed(path: string): Promise<boolean> {
 }
 
 async function answer<M extends LocalMethods>(
-  { methods, handlers, log }: LocalApiServerOptions<M>,
+  { methods, handlers, log }: ServedMethods<M>,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {

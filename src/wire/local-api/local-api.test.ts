@@ -43,7 +43,7 @@ async function withApi(
   };
   await using _server = await serveLocalApi({ socketPath, methods, handlers, log: silentLog });
   await using client = new LocalApiClient({
-    socketPath,
+    place: { socketPath },
     methods,
     peer: "the other one",
     unreachable: "api.unreachable",
@@ -143,7 +143,7 @@ test("a socket that is served is not taken over; one that a dead process left is
 
 test("nobody there", async () => {
   await using client = new LocalApiClient({
-    socketPath: "/nonexistent/a.sock",
+    place: { socketPath: "/nonexistent/a.sock" },
     methods,
     peer: "the vault",
     unreachable: "api.unreachable",

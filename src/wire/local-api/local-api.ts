@@ -1,6 +1,7 @@
 /**
- * Calls between processes of ours on one machine: named methods with typed input and output, JSON over HTTP on a Unix socket.
- * Who may open the socket may call: it is made with mode 0600. Errors cross as what they are: code, message, outcome, retry.
+ * Calls between processes of ours: named methods with typed input and output, JSON over HTTP. On one machine by a Unix socket, made with
+ * mode 0600: who may open it may call. Between machines over TLS, with certificates of one CA on both sides: who holds one for a
+ * name that may call. Errors cross as what they are: code, message, outcome, retry.
  */
 import { z } from "zod";
 import { errorCodes, OperationalError, type ErrorCode } from "#kernel/errors.ts";

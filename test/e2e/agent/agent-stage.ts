@@ -148,7 +148,7 @@ ${agentLines}`,
   /** Undefined: it does not answer now. */
   async agentStatus(): Promise<AgentStatus | undefined> {
     await using client = new LocalApiClient({
-      socketPath: agentSocketIn(this.agentFolder),
+      place: { socketPath: agentSocketIn(this.agentFolder) },
       methods: agentMethods,
       unreachable: "api.unreachable",
       peer: "the agent",

@@ -219,7 +219,7 @@ test("no agent, and what is no host agent, are told apart", async (t) => {
   const socketPath = join(host.folder, "other.sock");
   await using other = await serveLocalApi({ socketPath, methods: {}, handlers: {}, log: silentLog });
   assert.ok(other);
-  const cloud = openHypervisorCloud({ socketPath, outbound: false });
+  const cloud = openHypervisorCloud({ place: { socketPath }, outbound: false });
   try {
     await assert.rejects(cloud.identify(t.signal), {
       code: "cloud.protocol",

@@ -20,6 +20,7 @@ import { openHypervisorCloud } from "#drivers/hypervisor/hypervisor-cloud.ts";
 import { readGuestImage } from "#hypervisor/guest/build-guest-image.ts";
 import type { ResourceId } from "#kernel/ids.ts";
 import { isRunning } from "../devcloud-qemu/stage.ts";
+import { certify } from "./machines-apart.ts";
 
 export const siteName = "metal";
 
@@ -30,6 +31,8 @@ export interface HostOptions {
   /** YAML, as under `limits`. */
   readonly limits?: string;
   readonly outbound?: boolean;
+  /** Also for a control plane on another machine, whose certificate is for `control`: ports of the API and of disks. */
+  readonly apart?: { readonly api: number; readonly disks: number };
 }
 
 export class HostUnderTest implements AsyncDisposable {
@@ -41,7 +44,17 @@ export class HostUnderTest implements AsyncDisposable {
   private constructor(folder: string, options: HostOptions) {
     this.folder = folder;
     this.#options = options;
-    this.cloud = openHypervisorCloud({ socketPath: this.socket, outbound: options.outbound ?? true });
+    const { apart } = options;
+    if (apart !== undefined) {
+      certify(this.certificates, [
+        { name: "control", address: "127.0.0.1" },
+        { name: "metal", address: "127.0.0.1" },
+      ]);
+    }
+    this.cloud = openHypervisorCloud({
+      place: { socketPath: this.socket },
+      outbound: options.outbound ?? true,
+    });
   }
 
   static async open(options: HostOptions): Promise<HostUnderTest> {
@@ -56,6 +69,11 @@ export class HostUnderTest implements AsyncDisposable {
 
   get socket(): string {
     return join(this.folder, "host.sock");
+  }
+
+  /** A folder for each machine: `control` and `metal`. */
+  get certificates(): string {
+    return join(this.folder, "certificates");
   }
 
   get configPath(): string {
@@ -73,12 +91,12 @@ export class HostUnderTest implements AsyncDisposable {
   }
 
   /** With paths that hold wherever the configuration stands. */
-  siteYaml(): string {
+  siteYaml(from: "host" | "control" = "host"): string {
     const { folder } = this;
     const { addresses, limits = "memory: 2GiB, cpus: 16, disk: 500GiB", outbound = true } = this.#options;
     return `  ${siteName}:
     driver: hypervisor
-    host: {socket: ${folder}/host.sock}
+    host: ${this.#hostYaml(from)}
     data: ${folder}/host
     addresses: [${addresses}]
     outbound: ${String(outbound)}
@@ -92,6 +110,17 @@ export class HostUnderTest implements AsyncDisposable {
       booting: {disk: ${this.imageDisk}, format: raw, ready: "image: up"}
       hung: {kernel: ${folder}/kernel, initrd: ${folder}/initrd, ready: "what no guest prints"}
 `;
+  }
+
+  #hostYaml(from: "host" | "control"): string {
+    const socket = `socket: ${this.folder}/host.sock`;
+    const { apart } = this.#options;
+    if (apart === undefined) return `{${socket}}`;
+    const { api, disks } = apart;
+    if (from === "control")
+      return `{url: "https://127.0.0.1:${api}", certificates: ${this.certificates}/control}`;
+    const doors = `listen: "127.0.0.1:${api}", disks: "127.0.0.1:${disks}"`;
+    return `{${socket}, remote: {${doors}, certificates: ${this.certificates}/metal, callers: [control]}}`;
   }
 
   async start(): Promise<void> {

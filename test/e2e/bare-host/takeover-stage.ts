@@ -1,4 +1,5 @@
-// A cloud with real guests in the east, a bare host in the west, a vault and the control plane: all processes of their own.
+// A cloud with real guests in the east, a bare host in the west, a vault and the control plane: all processes of their own. The west is on
+// another machine as far as it can tell: control plane and vault are reached over TLS alone.
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -52,7 +53,9 @@ export class TakeoverStage implements AsyncDisposable {
   }
 
   diskHost(side: "east" | "west"): DiskHost {
-    return openHostClient(side === "west" ? this.west.socket : join(this.folder, "east", "host.sock"));
+    return openHostClient({
+      socketPath: side === "west" ? this.west.socket : join(this.folder, "east", "host.sock"),
+    });
   }
 
   consolesOf(machines: string): string {
@@ -88,10 +91,13 @@ export class TakeoverStage implements AsyncDisposable {
   }
 
   async #set(): Promise<void> {
-    this.#ports = await freePorts(5);
+    this.#ports = await freePorts(8);
     await this.startEast();
     // It removes the folder that it is given, so that it has one of its own.
-    this.#west = await HostUnderTest.open({ addresses: "127.65.0.0/24" });
+    this.#west = await HostUnderTest.open({
+      addresses: "127.65.0.0/24",
+      apart: { api: this.#ports[5] ?? 0, disks: this.#ports[6] ?? 0 },
+    });
     await this.#west.start();
     writeFileSync(join(this.folder, "vault-passphrase"), randomBytes(24).toString("hex"), { mode: 0o600 });
     writeFileSync(join(this.folder, "understudy.yaml"), this.#config());
@@ -126,13 +132,14 @@ export class TakeoverStage implements AsyncDisposable {
   }
 
   #config(): string {
-    const [, gateway, api, database, web] = this.#ports;
+    const [, gateway, api, database, web, , , nbd] = this.#ports;
+    const hosts = `{listen: "127.0.0.1:${nbd}", certificates: ${this.west.certificates}/control, callers: [metal]}`;
     const route = (name: string, tier: string, port: number | undefined): string =>
       `{name: ${name}, select: {tier: ${tier}}, port: 8080, through: {forwarder: {listen: "127.0.0.1:${port}", mode: http, drain: 1s}}}`;
     return `version: 1
 data: ./understudy-data
 listen: {gateway: "127.0.0.1:${gateway}", api: "127.0.0.1:${api}"}
-vault: {store: {folder: ./vault}, passphrase: {file: ./vault-passphrase}, data: ./vault-data, foldEvery: 10s}
+vault: {store: {folder: ./vault}, passphrase: {file: ./vault-passphrase}, data: ./vault-data, foldEvery: 10s, hosts: ${hosts}}
 sites:
   east:
     driver: ec2
@@ -140,7 +147,7 @@ sites:
     region: ${String(this.#east?.ready["region"])}
     endpoint: ${String(this.#east?.ready["endpoint"])}
     credentials: {accessKeyId: {env: EAST_KEY}, secretAccessKey: {file: ./east/secret-key}}
-${this.west.siteYaml()}environments:
+${this.west.siteYaml("control")}environments:
   shop:
     active: east
     standby: metal

@@ -27,7 +27,7 @@ diskHostConformance(
     const stage = new Stage("ec2", "127.84.0.0/16", 168);
     const ready = await stage.start();
     const client = clientOf(ready);
-    const host = openHostClient(ready.hostSocket);
+    const host = openHostClient({ socketPath: ready.hostSocket });
     const servers: ChildProcess[] = [];
     return {
       host,

@@ -49,7 +49,7 @@ test(
     await using stage = new Stage("ec2", "127.83.0.0/16", 2 * 168);
     const ready = await stage.start();
     let client = clientOf(ready);
-    const host = openHostClient(ready.hostSocket);
+    const host = openHostClient({ socketPath: ready.hostSocket });
     const group = await openGroup(client, [80]);
     const copy = join(stage.data, "copy.raw");
     execFileSync("truncate", ["-s", "1G", copy]);
