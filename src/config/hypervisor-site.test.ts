@@ -81,3 +81,43 @@ environments:
   assert.ok(check.ok);
   assert.match(check.warnings.map(({ message }) => message).join("\n"), /"metal" has no API/u);
 });
+
+void test("a host on another machine, from both sides: paths from the configuration's folder", (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "hypervisor-site-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, "understudy.yaml");
+  const hostOf = (host: string): unknown => {
+    writeFileSync(path, config(site.replace("{socket: ./host.sock}", host)));
+    return readConfig(path).config.sites["metal"]?.host;
+  };
+  const doors = 'listen: "0.0.0.0:7484", disks: "0.0.0.0:10809", certificates: ./tls, callers: [control]';
+  assert.deepEqual(hostOf(`{socket: ./host.sock, remote: {${doors}}}`), {
+    socket: join(folder, "host.sock"),
+    remote: {
+      listen: { host: "0.0.0.0", port: 7484 },
+      disks: { host: "0.0.0.0", port: 10_809 },
+      certificates: join(folder, "tls"),
+      callers: ["control"],
+    },
+  });
+  const url = "https://metal.example.net:7484";
+  assert.deepEqual(hostOf(`{url: "${url}", certificates: ./tls}`), {
+    url,
+    certificates: join(folder, "tls"),
+  });
+});
+
+void test("what is wrong with a host on another machine is told", () => {
+  const one = (host: string): string => problemsOf("{socket: ./host.sock}", host).join("\n");
+  const tls = "certificates: ./tls";
+  assert.match(
+    one(`{url: "http://metal:7484", ${tls}}`),
+    /5 sites\.metal\.host\.url: an agent's url looks like/u,
+  );
+  assert.match(one(`{url: "https://metal", ${tls}}`), /sites\.metal\.host\.url/u);
+  assert.match(one(`{url: "https://metal:7484/path", ${tls}}`), /sites\.metal\.host\.url/u);
+  assert.match(one('{url: "https://metal:7484"}'), /sites\.metal\.host\.certificates/u);
+  const remote = 'listen: "0.0.0.0:7484", disks: "0.0.0.0:10809"';
+  assert.match(one(`{socket: ./a, remote: {${remote}, ${tls}}}`), /remote\.callers/u);
+  assert.match(one(`{socket: ./a, remote: {${remote}, ${tls}, callers: []}}`), /remote\.callers/u);
+});

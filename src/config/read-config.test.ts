@@ -124,6 +124,19 @@ test("protected disks need a vault, and a host at both sites", () => {
   );
 });
 
+test("where a host is another machine, the vault says where it is reached", () => {
+  const protect = `${good}    protect: {volumes: {role: db}}\n`
+    .replace("sites:", "vault: {store: {folder: ./store}, passphrase: {file: phrase}}\nsites:")
+    .replace(
+      "driver: ec2",
+      'driver: ec2\n    host: {url: "https://east.example.net:7484", certificates: ./tls}',
+    );
+  const [problem] = problemsOf(protect);
+  assert.match(problem?.message ?? "", /site "a" is on another machine: say under `hosts`/u);
+  const hosts = 'hosts: {listen: "0.0.0.0:10809", certificates: ./tls, callers: [east]}';
+  assert.ok(checkConfig(protect.replace("{file: phrase}}", `{file: phrase}, ${hosts}}`)).ok);
+});
+
 test("where a cloud's snapshots are asked for, its site needs no host while it serves", () => {
   const vault = "vault: {store: {folder: ./store}, passphrase: {file: phrase}}\n";
   const asked = (every: string) =>

@@ -54,10 +54,7 @@ function withAbsolutePaths(config: Config, folder: string): Config {
   const sites = Object.entries(config.sites).map(([name, site]): [string, SiteConfig] => {
     const placed = site.driver === "hypervisor" ? withAbsoluteImages(site, folder) : site;
     const { host } = placed;
-    return [
-      name,
-      host === undefined ? placed : { ...placed, host: withAbsoluteHost(host, folder) },
-    ];
+    return [name, host === undefined ? placed : { ...placed, host: withAbsoluteHost(host, folder) }];
   });
   return {
     ...config,

@@ -43,13 +43,30 @@ export function nbdUri(location: NbdLocation): string {
     : `nbd://${location.host}:${location.port}/${name}`;
 }
 
+/** The node whose credentials a program of QEMU's is given for the export that an image's header names. */
+const HEADER_NODE = "header";
+
+/** The export as the name of a backing file, in an image's header. */
+export function backingName(location: NbdLocation): string {
+  if (planCredentials(HEADER_NODE, location).length === 0) return nbdUri(location);
+  const { "node-name": _name, ...file } = planNbdNode(HEADER_NODE, location, 0);
+  return jsonName(file);
+}
+
+/** For programs that open an image by its header: what `backingName` refers to. */
+export function headerCredentials(certificates: string | undefined): string[] {
+  const anywhere = { kind: "tcp", host: "", port: 1, export: "" } as const;
+  const credentials =
+    certificates === undefined ? [] : planCredentials(HEADER_NODE, { ...anywhere, certificates });
+  return credentials.flatMap((object) => ["--object", JSON.stringify(object)]);
+}
+
 /** Arguments for programs of QEMU's that are to open the export once. */
 export function nbdArguments(location: NbdLocation): string[] {
   const credentials = planCredentials("probe", location);
   if (credentials.length === 0) return ["-f", "raw", nbdUri(location)];
   const { "node-name": _name, ...file } = planNbdNode("probe", location, 0);
-  return [
-    ...credentials.flatMap((object) => ["--object", JSON.stringify(object)]),
-    `json:${JSON.stringify({ driver: "raw", file })}`,
-  ];
+  return [...credentials.flatMap((object) => ["--object", JSON.stringify(object)]), jsonName(file)];
 }
+
+const jsonName = (file: JsonObject): string => `json:${JSON.stringify({ driver: "raw", file })}`;

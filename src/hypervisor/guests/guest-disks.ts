@@ -66,7 +66,7 @@ export class GuestDisks implements DiskHost {
     const { files, ledger } = this.#parts;
     const seed = ledger.records.seeds[volume.id];
     if (seed?.phase === "making") {
-      await files.overlay(volume.id, seed.sizeBytes, seed.uri, signal);
+      await files.overlay(volume.id, seed.sizeBytes, this.#locationOf(seed.uri), signal);
       await ledger.setSeed(volume.id, { ...seed, phase: "live" });
     }
     const sizeBytes = await files.ensure(volume, ledger.records.made?.[volume.id] === true, signal);
@@ -290,7 +290,8 @@ export class GuestDisks implements DiskHost {
   }
 
   #fileOf(volumeId: string): ExportedFile {
-    return { folder: this.#parts.files.folder, name: volumeId };
+    const { files, certificates } = this.#parts;
+    return { folder: files.folder, name: volumeId, certificates };
   }
 
   #volume(id: string): VolumeWish {

@@ -97,7 +97,7 @@ export class GuestKeeper implements AsyncDisposable {
     this.#options = options;
     this.#wishes = options.wishes;
     this.#host = host;
-    this.#files = new VolumeFiles(join(options.dataDir, "volumes"));
+    this.#files = new VolumeFiles(join(options.dataDir, "volumes"), options.certificates);
     const states = { folder: join(options.dataDir, "states"), host, random: systemRandom };
     this.#states = new MemoryStates({ ...states, clock: options.clock, log: options.log }, this.#signal);
     this.disks = new GuestDisks({

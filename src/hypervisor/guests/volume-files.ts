@@ -3,6 +3,8 @@ import { open, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { qemuImg } from "#hypervisor/create-disk.ts";
 import { isThere, missingImage, publishImage } from "#hypervisor/image-file.ts";
+import type { NbdLocation } from "#hypervisor/machine-spec.ts";
+import { backingName, headerCredentials } from "#hypervisor/plan-nbd.ts";
 import { makeFolder } from "#kernel/durable-file.ts";
 import type { VolumeWish } from "./guest-wishes.ts";
 
@@ -27,8 +29,12 @@ export class VolumeFiles {
   /** Bytes, of those looked at by this process. */
   readonly #sizes = new Map<string, number>();
 
-  constructor(folder: string) {
+  /** See `DiskHostParts`. */
+  readonly #certificates: string | undefined;
+
+  constructor(folder: string, certificates?: string) {
     this.folder = folder;
+    this.#certificates = certificates;
   }
 
   path(volumeId: string): string {
@@ -65,8 +71,14 @@ export class VolumeFiles {
   }
 
   /** In the place of the file that is there: its own writes over what the export holds, which need not answer now. */
-  async overlay(volumeId: string, sizeBytes: number, uri: string, signal: AbortSignal): Promise<void> {
-    await this.#make(volumeId, "any", sizeBytes, ["-u", "-F", "raw", "-b", uri], signal);
+  async overlay(
+    volumeId: string,
+    sizeBytes: number,
+    source: NbdLocation,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const below = ["-u", "-F", "raw", "-b", backingName(source)];
+    await this.#make(volumeId, "any", sizeBytes, below, signal);
   }
 
   /** Whether nothing was ever written to it. No machine has it. */
@@ -89,7 +101,9 @@ export class VolumeFiles {
 
   /** No machine has it. Larger only. */
   async grow(volumeId: string, sizeBytes: number, signal: AbortSignal): Promise<void> {
-    await qemuImg(["resize", "-q", "-f", "qcow2", this.path(volumeId), String(sizeBytes)], signal);
+    const credentials = headerCredentials(this.#certificates);
+    const resize = ["resize", ...credentials, "-q", "-f", "qcow2", this.path(volumeId), String(sizeBytes)];
+    await qemuImg(resize, signal);
     this.grew(volumeId, sizeBytes);
   }
 

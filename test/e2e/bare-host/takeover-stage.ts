@@ -19,6 +19,7 @@ const understudy = new URL("../../../bin/understudy", import.meta.url).pathname;
 export class TakeoverStage implements AsyncDisposable {
   readonly folder = mkdtempSync(join(tmpdir(), "understudy-bare-host-"));
   readonly #actors: Actor[] = [];
+  #vault: Actor | undefined;
   #east: Actor | undefined;
   #room: ControlRoom | undefined;
   #ec2: EC2Client | undefined;
@@ -81,9 +82,18 @@ export class TakeoverStage implements AsyncDisposable {
     this.#east = await startActor("east", [...args, ...place], this.folder);
   }
 
+  async startVault(): Promise<void> {
+    this.#vault = await startActor("vault", ["vault", "serve", "--json"], this.folder);
+  }
+
+  async killVault(): Promise<void> {
+    await this.#vault?.kill();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ec2?.destroy();
     for (const actor of this.#actors.toReversed()) await actor.stop();
+    await this.#vault?.stop();
     await this.#east?.stop();
     this.#endGuests("east/host/machines");
     await this.#west?.[Symbol.asyncDispose]();
@@ -102,7 +112,7 @@ export class TakeoverStage implements AsyncDisposable {
     writeFileSync(join(this.folder, "vault-passphrase"), randomBytes(24).toString("hex"), { mode: 0o600 });
     writeFileSync(join(this.folder, "understudy.yaml"), this.#config());
     this.command(["vault", "init"]);
-    this.#actors.push(await startActor("vault", ["vault", "serve", "--json"], this.folder));
+    await this.startVault();
     const key = this.command(["keys", "create", "shop"]) as AccessKey;
     const engine = await startActor("engine", ["up", "--json"], this.folder, {
       EAST_KEY: String(this.#east?.ready["accessKeyId"]),

@@ -146,6 +146,16 @@ test(
     const tag = new CreateTagsCommand({ Resources: [id], Tags: [{ Key: "a", Value: "b" }] });
     await assert.rejects(stage.ec2.send(tag), /is no AWS with the service/u);
     await captured(stage, "west");
+    {
+      await using host = stage.diskHost("west");
+      const [capture] = await host.captures(t.signal);
+      assert.match(capture?.uri ?? "", /^nbds:/u, "what leaves the machine does so over TLS");
+    }
+    const beforeCut = await databaseOf(stage, ({ now }) => now.last > inWest.boot.last);
+    await stage.killVault();
+    await databaseOf(stage, ({ now }) => now.last > beforeCut.now.last + 20);
+    await stage.startVault();
+    await captured(stage, "west");
 
     await stage.startEast();
     const beforeReturn = await databaseOf(stage, ({ now }) => now.last > inWest.boot.last + 20);
