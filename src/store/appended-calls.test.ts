@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { closeSync, copyFileSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { closeSync, copyFileSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -126,6 +126,27 @@ test("a database that is older than its redo log is not opened, and says why", a
     code: "store.failing",
     message: /begins with batch 2, and the database ends with batch 0: acknowledged commands are missing/,
   });
+});
+
+test("a database whose redo log is missing is not opened, and an empty log says that nothing is lost", async (t) => {
+  const path = join(directory(t), "store.db");
+  const store = await openSqliteStore({ path, serving: true });
+  await append(store, put(store, "a"));
+  await store.close();
+  rmSync(`${path}-redo`);
+  for (const options of [{ path }, { path, serving: true }, { path, readOnly: true }]) {
+    await assert.rejects(openSqliteStore(options), {
+      code: "store.failing",
+      message: /store\.db-redo is missing: .* make an empty one in its place to go on/,
+    });
+    assert.ok(!existsSync(`${path}-redo`), "nothing was made in its place");
+  }
+  writeFileSync(`${path}-redo`, "");
+  const again = await opened(t, path);
+  assert.equal((await sites(again)).length, 1);
+  await append(again, put(again, "b"));
+  await again.showAppended();
+  assert.equal((await sites(again)).length, 2);
 });
 
 test("a statement that is no longer sure is checked", async (t) => {

@@ -27,7 +27,6 @@ import {
   ftruncateSync,
   openSync,
   readFileSync,
-  rmSync,
   writeSync,
 } from "node:fs";
 import { dirname } from "node:path";
@@ -77,7 +76,7 @@ export class RedoLog {
 
   /**
    * For a log of which the database has everything, up to the batch `applied`. The room is taken now, so that a flush has nothing but data
-   * to write. Throws the system's error where there is none, and leaves no file then.
+   * to write. Throws the system's error where there is none, and leaves an empty file then: that there is one says that nothing is lost.
    */
   static open(path: string, owner: RedoOwner, applied: number): RedoLog {
     const file = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
@@ -86,8 +85,8 @@ export class RedoLog {
       if (fstatSync(file).size !== redoBytes) takeRoom(file, path);
       return new RedoLog(file, path, owner, applied);
     } catch (error) {
+      ftruncateSync(file, 0);
       closeSync(file);
-      rmSync(path);
       throw error;
     }
   }
@@ -165,15 +164,19 @@ function writeAll(file: number, bytes: Buffer, at: number): void {
 
 /**
  * The batches that the database has not got, in order, once it has those up to `applied`.
- * Errors: `store.failing` where acknowledged batches are missing, or the file is another database's.
+ * Errors: `store.failing` where acknowledged batches are missing or may be, or the file is another database's.
  */
 export function readRedoLog(path: string, owner: RedoOwner, applied: number): readonly RedoBatch[] {
   let bytes: Buffer;
   try {
     bytes = readFileSync(path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
-    throw error;
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    if (applied === 0) return [];
+    throw new OperationalError(
+      "store.failing",
+      `${path} is missing: commands that were acknowledged may be in it alone. Put back the database and this file of the same moment; if the engine had been stopped in order, or the file is lost, make an empty one in its place to go on`,
+    );
   }
   // Before its first record it gets its full length.
   if (bytes.length < redoBytes && recordAt(bytes, 0) !== undefined) {
