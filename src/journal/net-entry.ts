@@ -34,8 +34,8 @@ export interface NetEntry {
   readonly kind: ResourceKind;
   readonly id: ResourceId;
   span: Span;
-  /** It was there before the queue, and the queue deletes it. */
-  deleted: { readonly tick: number } | undefined;
+  /** It was there before the queue, and the queue deletes it. `moved`: when an update that went with it first moved its references. */
+  deleted: { readonly tick: number; readonly moved?: number | undefined } | undefined;
   /** The queue creates it; later updates and tags are part of the resource here. */
   created: Created | undefined;
   /** It was there before the queue, which changes it. */

@@ -16,7 +16,7 @@ interface Part {
   readonly referred?: number | undefined;
   /** For a delete: the key of what goes. */
   readonly ends?: string;
-  /** For an update: the tick of the first change of it that moved references. */
+  /** The tick of the first change that moved references: of an update, or of one that a delete made needless. */
   readonly moved?: number | undefined;
   /** Another part of the same resource that comes first. */
   readonly after?: Part | undefined;
@@ -33,9 +33,14 @@ interface PartsOf {
   readonly creates: Map<string, Part>;
 }
 
-function deletePart(key: string, entry: NetEntry, tick: number, after?: Part): Part {
+function deletePart(
+  key: string,
+  entry: NetEntry,
+  { tick, moved }: NonNullable<NetEntry["deleted"]>,
+  after?: Part,
+): Part {
   const change: Change = { type: "delete", kind: entry.kind, id: entry.id };
-  return { tick, change, from: entry.span, needs: [], ends: key, after, placed: false };
+  return { tick, change, from: entry.span, needs: [], ends: key, moved, after, placed: false };
 }
 
 function createPart(entry: NetEntry, after: Part | undefined): Part | undefined {
@@ -78,7 +83,7 @@ function partsOf(source: Source): PartsOf {
   const all: Part[] = [];
   const creates = new Map<string, Part>();
   for (const [key, entry] of source.entries) {
-    const first = entry.deleted === undefined ? undefined : deletePart(key, entry, entry.deleted.tick);
+    const first = entry.deleted === undefined ? undefined : deletePart(key, entry, entry.deleted);
     const create = createPart(entry, first);
     if (first !== undefined) all.push(first);
     if (create !== undefined) {
@@ -86,7 +91,7 @@ function partsOf(source: Source): PartsOf {
       creates.set(key, create);
     }
     all.push(...changeParts(entry));
-    if (entry.spent !== undefined) all.push(deletePart(key, entry, entry.spent.tick, create));
+    if (entry.spent !== undefined) all.push(deletePart(key, entry, entry.spent, create));
   }
   return { all: all.sort((a, b) => a.tick - b.tick), creates };
 }
@@ -99,7 +104,7 @@ export function orderedChanges(source: Source): { change: Change; from: Span }[]
     .sort((a, b) => (a.moved ?? 0) - (b.moved ?? 0));
   let nextMover = 0;
 
-  /** A merged update may have let go, early in the queue, of what is deleted here. */
+  /** A merged update, or what was deleted later, may have let go, early in the queue, of what is deleted here. */
   function placeMoversBefore(tick: number): void {
     for (;;) {
       const mover = movers[nextMover];

@@ -117,6 +117,42 @@ test("each net change can be applied in its turn", () => {
   );
 });
 
+test("what let go of a resource before it went, and was deleted itself, is deleted first", () => {
+  const group = (id: string): Change => ({
+    type: "create",
+    kind: "securityGroup",
+    id: resourceId(id),
+    spec: { name: id, description: id },
+    tags: {},
+  });
+  const server: Change = {
+    type: "create",
+    kind: "server",
+    id: resourceId("i-1"),
+    spec: {
+      imageId: "ami",
+      type: "t",
+      groupIds: [resourceId("sg-1")],
+      publicAddress: false,
+      power: "running",
+      blockDevices: [],
+    },
+    tags: {},
+  };
+  const state = stateAfter([group("sg-1"), server]);
+  const queue: Change[] = [
+    group("sg-2"),
+    { type: "update", kind: "server", id: server.id, set: { groupIds: [resourceId("sg-2")] } },
+    { type: "delete", kind: "securityGroup", id: resourceId("sg-1") },
+    { type: "delete", kind: "server", id: server.id },
+  ];
+  const reduced = changesOf(reduceChanges(numbered(queue), state).changes);
+  assert.deepEqual(
+    reduced.map(({ type, id }) => `${type} ${id}`),
+    ["create sg-2", "delete i-1", "delete sg-1"],
+  );
+});
+
 test("an association that moves and ends with its ends leaves no delete behind", () => {
   const address = resourceId("eip-1");
   const id = resourceId("assoc-1");

@@ -186,10 +186,11 @@ class Reduction {
   }
 
   #end(key: string, entry: NetEntry): void {
+    const moved = entry.updated?.references?.first;
     entry.updated = undefined;
     entry.tagged = undefined;
     if (entry.created === undefined) {
-      entry.deleted = { tick: this.#tick };
+      entry.deleted = { tick: this.#tick, moved };
       return;
     }
     this.#refer(key, entry.created.resource, undefined);
