@@ -11,7 +11,9 @@ import { deadlineAfter } from "#kernel/clock.ts";
 import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import { endJobs, endOfJob, queryJobs, queryNodes, queryReads } from "./block-jobs.ts";
 import type { Machine, MachineAttendant } from "./machine.ts";
+import { exportNode } from "./plan-nbd.ts";
 import type { QmpClient } from "./qmp-client.ts";
+import { removeCredentials } from "./remove-credentials.ts";
 import { untilCalm } from "./until-calm.ts";
 
 export type CopyState = "waiting" | "held" | "copying" | "complete";
@@ -144,6 +146,7 @@ export class BackgroundCopy implements MachineAttendant {
   async #letGo(qmp: QmpClient, signal: AbortSignal): Promise<boolean> {
     try {
       await qmp.execute("blockdev-del", { "node-name": `source-${this.disk}` }, signal);
+      await removeCredentials(qmp, exportNode(this.disk), signal);
       return true;
     } catch (error) {
       if (isOperational(error, "machine.refused")) return false;

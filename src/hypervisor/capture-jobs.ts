@@ -11,8 +11,9 @@ import { planWatch } from "./capture-watch.ts";
 import type { CaptureRecord } from "./machine-record.ts";
 import type { NbdLocation } from "./machine-spec.ts";
 import type { MachineView } from "./machine-view.ts";
-import { credentialsOf, planCredentials, planNbdNode } from "./plan-nbd.ts";
+import { planCredentials, planNbdNode } from "./plan-nbd.ts";
 import type { QmpClient } from "./qmp-client.ts";
+import { removeCredentials } from "./remove-credentials.ts";
 
 /** QEMU has let go of a target, whatever it does, long before; a QEMU that stands still itself is not waited for. */
 const BREAK_LIMIT_MS = 5000;
@@ -130,15 +131,6 @@ async function removeNode(qmp: QmpClient, node: string, signal: AbortSignal): Pr
     if (!isOperational(error, "machine.refused")) throw error;
   }
   await removeCredentials(qmp, node, signal);
-}
-
-/** There are none for a target without TLS. */
-async function removeCredentials(qmp: QmpExecutor, node: string, signal: AbortSignal): Promise<void> {
-  try {
-    await qmp.execute("object-del", { id: credentialsOf(node) }, signal);
-  } catch (error) {
-    if (!isOperational(error, "machine.refused")) throw error;
-  }
 }
 
 async function addTarget(
