@@ -60,7 +60,9 @@ function describeIssue(issue: Issue, lineOf: (path: readonly PropertyKey[]) => n
   if (issue.code === "invalid_union") {
     // The branch that came furthest says the most useful thing.
     const branches = issue.errors.filter((branch) => branch.length > 0);
-    const best = [...branches].sort((a, b) => depth(b) - depth(a) || a.length - b.length)[0];
+    const best = [...branches].sort(
+      (a, b) => depth(b) - depth(a) || a.length - b.length || unknownKeys(a) - unknownKeys(b),
+    )[0];
     if (best !== undefined && depth(best) > 0) {
       return best.flatMap((inner) =>
         describeIssue({ ...inner, path: [...issue.path, ...inner.path] }, lineOf),
@@ -68,6 +70,10 @@ function describeIssue(issue: Issue, lineOf: (path: readonly PropertyKey[]) => n
     }
   }
   return [{ line: lineOf(issue.path), path: issue.path.join("."), message: issue.message }];
+}
+
+function unknownKeys(issues: readonly Issue[]): number {
+  return issues.reduce((sum, issue) => sum + (issue.code === "unrecognized_keys" ? issue.keys.length : 0), 0);
 }
 
 function depth(issues: readonly Issue[]): number {

@@ -117,6 +117,8 @@ void test("what is wrong with a host on another machine is told", () => {
   assert.match(one(`{url: "https://metal", ${tls}}`), /sites\.metal\.host\.url/u);
   assert.match(one(`{url: "https://metal:7484/path", ${tls}}`), /sites\.metal\.host\.url/u);
   assert.match(one('{url: "https://metal:7484"}'), /sites\.metal\.host\.certificates/u);
+  assert.doesNotMatch(one('{url: "https://metal:7484", certificate: ./tls}'), /socket/u);
+  assert.match(one('{url: "https://metal:7484", certificate: ./tls}'), /unknown key "certificate"/u);
   const remote = 'listen: "0.0.0.0:7484", disks: "0.0.0.0:10809"';
   assert.match(one(`{socket: ./a, remote: {${remote}, ${tls}}}`), /remote\.callers/u);
   assert.match(one(`{socket: ./a, remote: {${remote}, ${tls}, callers: []}}`), /remote\.callers/u);

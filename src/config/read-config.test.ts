@@ -133,8 +133,12 @@ test("where a host is another machine, the vault says where it is reached", () =
     );
   const [problem] = problemsOf(protect);
   assert.match(problem?.message ?? "", /site "a" is on another machine: say under `hosts`/u);
-  const hosts = 'hosts: {listen: "0.0.0.0:10809", certificates: ./tls, callers: [east]}';
-  assert.ok(checkConfig(protect.replace("{file: phrase}}", `{file: phrase}, ${hosts}}`)).ok);
+  const withHosts = (more: string): string => {
+    const hosts = `hosts: {listen: "0.0.0.0:10809", ${more}certificates: ./tls, callers: [east]}`;
+    return protect.replace("{file: phrase}}", `{file: phrase}, ${hosts}}`);
+  };
+  assert.match(problemsOf(withHosts(""))[0]?.message ?? "", /hosts cannot call 0\.0\.0\.0: add `address`/u);
+  assert.ok(checkConfig(withHosts('address: "vault.example.net:10809", ')).ok);
 });
 
 test("where a cloud's snapshots are asked for, its site needs no host while it serves", () => {

@@ -103,6 +103,13 @@ interface Finding {
 function crossChecks(config: Config): Finding[] {
   const findings: Finding[] = [];
   const siteNames = Object.keys(config.sites);
+  const { hosts } = config.vault ?? {};
+  if (hosts !== undefined && hosts.address === undefined && ["0.0.0.0", "::"].includes(hosts.listen.host)) {
+    findings.push({
+      path: ["vault", "hosts"],
+      message: `hosts cannot call ${hosts.listen.host}: add \`address\`, as they reach this machine`,
+    });
+  }
   for (const [name, environment] of Object.entries(config.environments)) {
     const at = ["environments", name];
     for (const role of ["active", "standby"] as const) {

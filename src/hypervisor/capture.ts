@@ -11,7 +11,7 @@
  * step in which the mirror counts the write as in flight; so once the mirror has nothing in flight after the fresh bitmap was
  * added, every write that the fresh one lacks is at the target.
  */
-import { OperationalError, publicMessage } from "#kernel/errors.ts";
+import { isOperational, OperationalError, publicMessage } from "#kernel/errors.ts";
 import { type BlockJob, endOfJob, type QmpExecutor, queryBitmaps, queryJobs } from "./block-jobs.ts";
 import { CaptureJobs } from "./capture-jobs.ts";
 import { type JobWatch, planWatch, stuckForMs, watchJob } from "./capture-watch.ts";
@@ -199,10 +199,17 @@ export class Capture implements MachineAttendant {
   async #waitForTarget(qmp: QmpClient, signal: AbortSignal): Promise<void> {
     for (;;) {
       const limit = AbortSignal.any([AbortSignal.timeout(PROBE_LIMIT_MS), signal]);
-      const answer = await qemuImg(["info", ...nbdArguments(this.#record.target)], limit).catch(() => null);
-      if (answer !== null) return;
+      let why = "the target does not answer";
+      try {
+        await qemuImg(["info", ...nbdArguments(this.#record.target)], limit);
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        // Its own words where there are any: a certificate that has expired, a name that does not resolve.
+        if (isOperational(error, "machine.refused")) why = `the target cannot be reached: ${error.message}`;
+      }
       // A mirror that an agent before us began may be holding the guest's writes.
-      if (this.#status.state !== "behind") await this.#fallBehind(qmp, "the target does not answer", signal);
+      if (this.#status.state !== "behind") await this.#fallBehind(qmp, why, signal);
       await this.#machine.deps.clock.sleep(RETRY_MS, signal);
     }
   }

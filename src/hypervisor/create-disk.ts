@@ -8,7 +8,7 @@ import { isThere, missingImage, publishImage } from "./image-file.ts";
 import type { DiskSpec } from "./machine-spec.ts";
 import type { MachineView } from "./machine-view.ts";
 import type { DiskPlan } from "./plan-command-line.ts";
-import { nbdUri } from "./plan-nbd.ts";
+import { backingName } from "./plan-nbd.ts";
 
 const run = promisify(execFile);
 
@@ -88,7 +88,16 @@ function planCreation({ content }: DiskSpec, path: string): string[] {
       return [...create, "-F", content.format, "-b", content.path, path];
     case "live":
       // -u: the export need not answer now. The name is a mark and a note: QEMU is told where the export is at each start.
-      return [...create, "-u", "-F", "raw", "-b", nbdUri(content.source), path, String(content.sizeBytes)];
+      return [
+        ...create,
+        "-u",
+        "-F",
+        "raw",
+        "-b",
+        backingName(content.source),
+        path,
+        String(content.sizeBytes),
+      ];
     case "existing":
       return [];
   }

@@ -9,6 +9,7 @@ import { snapshotDisks, type SnapshotRequest } from "./disk-snapshot.ts";
 import { attachDisk, detachDisk, growDisk } from "./hot-disk.ts";
 import type { CaptureRecord } from "./machine-record.ts";
 import type { Machine } from "./machine.ts";
+import { backingName, headerCredentials } from "./plan-nbd.ts";
 import { decodeDiskSpec, type DiskSpec, type DiskSpecInput, type NbdLocation } from "./machine-spec.ts";
 
 export interface CaptureOptions {
@@ -189,11 +190,13 @@ export class DiskServices {
     const spec = this.#machine.spec.disks.find(({ id }) => id === disk);
     if (spec === undefined) return;
     await ensureDisks(this.#machine, [spec], signal);
-    const { path, format } = await inspectDisk(this.#machine.folder, spec, signal);
-    await qemuImg(
-      ["resize", "-q", "-f", format, resolve(this.#machine.folder, path), String(sizeBytes)],
-      signal,
-    );
+    const { path, format, source } = await inspectDisk(this.#machine.folder, spec, signal);
+    const credentials =
+      source === undefined || source.kind === "unix"
+        ? []
+        : headerCredentials(backingName(source), source.certificates);
+    const image = resolve(this.#machine.folder, path);
+    await qemuImg(["resize", ...credentials, "-q", "-f", format, image, String(sizeBytes)], signal);
   }
 
   #setDisks(change: (disks: readonly DiskSpec[]) => DiskSpec[]): Promise<void> {

@@ -53,11 +53,11 @@ export function backingName(location: NbdLocation): string {
   return jsonName(file);
 }
 
-/** For programs that open an image by its header: what `backingName` refers to. */
-export function headerCredentials(certificates: string | undefined): string[] {
+/** For programs that open an image by its header: what the `backingName` there refers to. */
+export function headerCredentials(backing: string, certificates: string | undefined): string[] {
+  if (certificates === undefined || !backing.includes(credentialsOf(HEADER_NODE))) return [];
   const anywhere = { kind: "tcp", host: "", port: 1, export: "" } as const;
-  const credentials =
-    certificates === undefined ? [] : planCredentials(HEADER_NODE, { ...anywhere, certificates });
+  const credentials = planCredentials(HEADER_NODE, { ...anywhere, certificates });
   return credentials.flatMap((object) => ["--object", JSON.stringify(object)]);
 }
 

@@ -59,6 +59,25 @@ test("other addresses cross as they are, and another port of the vault's machine
   }
 });
 
+test("an address that is written in another form is the same", async () => {
+  for (const [written, known] of [
+    ["2001:DB8:0:0::1", "[2001:db8::1]"],
+    ["Vault.Example.NET", "vault.example.net"],
+  ] as const) {
+    const { host, told } = echo();
+    const vaultAddress = { host: written, port: 10_809 };
+    const across = acrossMachines(host, { ...crossing, vaultAddress });
+    assert.equal((await across.seed({ volumeId: "vol-1", uri: here }, signal)).uri, here);
+    assert.equal(told[0]?.toLowerCase().includes("capture/shop/vol-1/3"), true);
+    const status = `nbds://${known}/capture/shop/vol-1/3`;
+    told.splice(0, 1, status);
+    assert.deepEqual(
+      (await across.seeds(signal)).map(({ uri }) => uri),
+      [here],
+    );
+  }
+});
+
 test("a volume that a host serves is asked for where the host is reached, with our certificates", async () => {
   const across = acrossMachines(echo().host, crossing);
   assert.deepEqual(await across.exportVolume("vol-1", signal), {
@@ -73,6 +92,7 @@ test("an agent's place: a socket, or a port of another machine whose certificate
   assert.equal(probedAddressOf(remote), "tcp://metal.example.net:7484");
   assert.throws(() => placeOf(remote), {
     code: "config.missing",
-    message: /\/nowhere\/ca-cert\.pem: `certificates` is a folder with ca-cert\.pem, client-cert\.pem and/u,
+    message:
+      /\/nowhere\/client-cert\.pem: `certificates` is a folder with ca-cert\.pem, client-cert\.pem and/u,
   });
 });

@@ -1,4 +1,5 @@
 /** Host agents and the vault on several machines: where each is reached, what it shows, and what disks are called on the other side. */
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { DiskHost } from "#cloud/disk-host.ts";
@@ -25,7 +26,23 @@ export function readCertificates(folder: string, role: CertificateRole): Certifi
       throw new OperationalError("config.missing", message, { cause });
     }
   };
-  return { ca: read(names.ca), cert: read(names.cert), key: new Secret(read(names.key)) };
+  const cert = read(names.cert);
+  refuseExpired(join(folder, names.cert), cert);
+  return { ca: read(names.ca), cert, key: new Secret(read(names.key)) };
+}
+
+function refuseExpired(path: string, text: string): void {
+  const invalid = (why: string, cause?: unknown): OperationalError =>
+    new OperationalError("config.invalid", `${path} ${why}`, { cause });
+  let certificate: X509Certificate;
+  try {
+    certificate = new X509Certificate(text);
+  } catch (cause) {
+    throw invalid("is no certificate in PEM", cause);
+  }
+  const { validTo } = certificate;
+  if (Date.parse(validTo) < Date.now())
+    throw invalid(`expired on ${validTo}: make a new one and start again`);
 }
 
 /** For an NBD server that only those may use who show a certificate for one of the names. */
@@ -121,6 +138,10 @@ export function acrossMachines(host: DiskHost, crossing: Crossing): DiskHost {
   };
 }
 
+/** `vaultAddress` is as somebody wrote it; an address has several forms. */
 function isAt(address: NbdPeerAddress, wanted: Crossing["vaultAddress"]): boolean {
-  return address.kind === "tcp" && address.host === wanted?.host && address.port === wanted.port;
+  if (address.kind !== "tcp" || wanted === null || address.port !== wanted.port) return false;
+  const uri = formatNbdUri({ address: { kind: "tcp", ...wanted }, exportName: "", tls: true });
+  const known = parseNbdUri(uri).address;
+  return known.kind === "tcp" && known.host.toLowerCase() === address.host.toLowerCase();
 }

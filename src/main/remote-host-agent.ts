@@ -25,12 +25,13 @@ export async function serveRemotely(
   ports: RemoteAgentPorts,
 ): Promise<AsyncDisposable & { readonly url: string }> {
   const { listen, disks: disksAt, certificates, callers } = remote;
+  // QEMU reads these itself, later.
+  readCertificates(certificates, "client");
   await using opened = new AsyncDisposableStack();
-  const exported = new Set<string>();
   const disks = opened.use(
     await startNbdServer({
       listen: { kind: "tcp", ...disksAt },
-      provider: exportsOf(site, exported, ports),
+      provider: exportsOf(site, ports),
       tls: nbdTlsOf(remote),
       clock: ports.clock,
       log: ports.log,
@@ -49,14 +50,9 @@ export async function serveRemotely(
         ...handlers,
         exportVolume: async (input, signal) => {
           await handlers.exportVolume(input, signal);
-          exported.add(input.volumeId);
           const { address } = disks;
           const place = address.kind === "tcp" ? address : { ...disksAt, kind: "tcp" as const };
           return { uri: formatNbdUri({ address: place, exportName: input.volumeId, tls: true }) };
-        },
-        endExport: (input, signal) => {
-          exported.delete(input.volumeId);
-          return handlers.endExport(input, signal);
         },
       },
     }),
@@ -68,12 +64,12 @@ export async function serveRemotely(
   };
 }
 
-/** Those volumes alone that this agent was asked to export, and has not been asked to end since. */
-function exportsOf(site: HostSite, exported: ReadonlySet<string>, ports: RemoteAgentPorts): ExportProvider {
+/** Those volumes alone that the host was asked to export, and has not been asked to end since: also by an agent before this one. */
+function exportsOf(site: HostSite, ports: RemoteAgentPorts): ExportProvider {
   return {
     listExports: async () => [],
     openExport: async (name, { signal }) => {
-      if (!exported.has(name)) return undefined;
+      if (!site.disks.isExported(name)) return undefined;
       const { uri } = await site.disks.exportVolume(name, signal);
       const { address, exportName } = parseNbdUri(uri);
       // A connection that is lost is told of: who wrote knows better than we do what to write again.

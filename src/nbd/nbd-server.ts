@@ -4,11 +4,11 @@ import { BlockList, type Server, type Socket, connect, createServer } from "node
 import type { Duplex } from "node:stream";
 import { isMainThread } from "node:worker_threads";
 import { type Clock, deadlineAfter } from "#kernel/clock.ts";
-import { OperationalError } from "#kernel/errors.ts";
+import { isOperational, OperationalError } from "#kernel/errors.ts";
 import { invariant, InvariantViolation } from "#kernel/invariant.ts";
 import type { Log } from "#kernel/log.ts";
 import type { ExportProvider } from "./export-provider.ts";
-import { type NbdServerTls, acceptTls } from "./nbd-tls.ts";
+import { type NbdServerTls, acceptTls, checkTls } from "./nbd-tls.ts";
 import { type PeerAccess, negotiate } from "./server-handshake.ts";
 import { type TransmissionLimits, TransmissionServer } from "./transmission-server.ts";
 
@@ -60,13 +60,15 @@ interface Connection {
 export async function startNbdServer(options: NbdServerOptions): Promise<NbdServer> {
   checkAccess(options);
   const connections = new Set<Connection>();
+  const strangers = new Strangers();
   const server = createServer({ allowHalfOpen: true }, (socket) => {
-    if (connections.size >= (options.maxConnections ?? 16)) {
-      options.log.warn({ connections: connections.size }, "nbd connection refused: too many");
+    const address = socket.remoteAddress ?? "";
+    if (connections.size >= (options.maxConnections ?? 16) || strangers.isFull(address)) {
+      options.log.warn({ connections: connections.size, address }, "nbd connection refused: too many");
       socket.destroy();
       return;
     }
-    const connection = serveConnection(socket, options);
+    const connection = serveConnection(socket, options, strangers.come(address));
     connections.add(connection);
     void connection.done.finally(() => connections.delete(connection));
   });
@@ -92,7 +94,29 @@ export async function startNbdServer(options: NbdServerOptions): Promise<NbdServ
   };
 }
 
-function serveConnection(socket: Socket, options: NbdServerOptions): Connection {
+/** Connections of one address that are in their handshake: nobody keeps others out by opening many. A Unix socket has no address. */
+class Strangers {
+  readonly #counts = new Map<string, number>();
+
+  isFull(address: string): boolean {
+    return address !== "" && (this.#counts.get(address) ?? 0) >= mostStrangers;
+  }
+
+  /** Call what it returns, once or more, when the connection is no stranger any more. */
+  come(address: string): () => void {
+    this.#counts.set(address, (this.#counts.get(address) ?? 0) + 1);
+    let isKnown = false;
+    return () => {
+      if (isKnown) return;
+      isKnown = true;
+      const left = (this.#counts.get(address) ?? 0) - 1;
+      if (left > 0) this.#counts.set(address, left);
+      else this.#counts.delete(address);
+    };
+  }
+}
+
+function serveConnection(socket: Socket, options: NbdServerOptions, isKnown: () => void): Connection {
   let transmission: TransmissionServer | undefined;
   let stream: Duplex = socket;
   socket.setNoDelay(true);
@@ -116,12 +140,19 @@ function serveConnection(socket: Socket, options: NbdServerOptions): Connection 
             invariant(tls !== undefined, "TLS is off");
             const secured = await acceptTls(plain, tls, deadline.signal);
             stream = secured.stream;
+            if (!secured.authenticated && tls.clientNames !== undefined) {
+              options.log.warn(
+                { address: socket.remoteAddress },
+                "an nbd client's certificate has no name that may call",
+              );
+            }
             return { stream, access: accessOf(options, secured.authenticated) };
           },
         },
         deadline.signal,
       );
       deadline.cancel();
+      isKnown();
       if (negotiated === undefined) return;
       stream = negotiated.stream;
       try {
@@ -135,8 +166,13 @@ function serveConnection(socket: Socket, options: NbdServerOptions): Connection 
       // A bug is nobody's connection: the process dies and is started anew.
       if (error instanceof InvariantViolation) throw error;
       const problem = error instanceof Error ? error.message : String(error);
-      options.log.debug({ problem }, "nbd connection dropped");
+      const about = { problem, address: socket.remoteAddress };
+      // A certificate that is not right keeps a host's guests waiting, or is somebody who tries.
+      if (isOperational(error, "auth.invalid"))
+        options.log.warn({ ...about, cause: causeOf(error) }, "nbd connection refused");
+      else options.log.debug(about, "nbd connection dropped");
     } finally {
+      isKnown();
       deadline.cancel();
       destroy();
     }
@@ -148,6 +184,10 @@ function serveConnection(socket: Socket, options: NbdServerOptions): Connection 
     destroy,
   };
 }
+
+const causeOf = ({ cause }: Error): string => (cause instanceof Error ? cause.message : String(cause));
+
+const mostStrangers = 32;
 
 const loopback = new BlockList();
 loopback.addSubnet("127.0.0.0", 8, "ipv4");
@@ -172,6 +212,7 @@ function checkAccess({ listen, tls, unauthenticated = "refuse" }: NbdServerOptio
     throw invalid("a CA for NBD clients needs a certificate of the server's own");
   if (tls !== undefined && tls.certificate === undefined && tls.pskOf === undefined)
     throw invalid("TLS for NBD needs a certificate or keys");
+  if (tls !== undefined) checkTls(tls);
   if (listen.kind === "unix") {
     if (tls !== undefined && !authenticates)
       throw invalid("TLS on a Unix socket needs a CA for clients, or keys");

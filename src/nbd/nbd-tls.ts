@@ -4,7 +4,7 @@
  */
 import { isIP, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { connect, createServer, type TLSSocket } from "node:tls";
+import { connect, createSecureContext, createServer, type TLSSocket } from "node:tls";
 import { OperationalError } from "#kernel/errors.ts";
 import type { Secret } from "#kernel/secret.ts";
 import { isCalledBy } from "#wire/tls/certificates.ts";
@@ -46,6 +46,21 @@ const tls13Ciphers = "TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AE
 
 /** Whoever reads the stream hears of its failures; between two readers nobody does, and the process must not end for that. */
 const ignore = (): void => {};
+
+/** Errors: `config.invalid` where certificate, key and CA do not go together. */
+export function checkTls({ certificate, clientCa }: NbdServerTls): void {
+  try {
+    createSecureContext({
+      ...(certificate && { cert: certificate.cert, key: certificate.key.reveal() }),
+      ...(clientCa !== undefined && { ca: clientCa }),
+    });
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new OperationalError("config.invalid", `the certificate and its key do not work: ${why}`, {
+      cause,
+    });
+  }
+}
 
 /**
  * The server's half of the TLS handshake over a connection.

@@ -121,7 +121,11 @@ export function planUnpin(
   nowMs: number,
 ): readonly PinnedMoment[] {
   return pins.filter(({ taker, uri, since }) => {
-    const seed = seeds.find((one) => one.volumeId === taker.volumeId && one.uri === uri);
+    // By what is read, not by the way there, which may have changed since.
+    const name = parseNbdUri(uri).exportName;
+    const seed = seeds.find(
+      (one) => one.volumeId === taker.volumeId && parseNbdUri(one.uri).exportName === name,
+    );
     return seed === undefined ? since < nowMs - unclaimedMs : seed.state === "done";
   });
 }

@@ -18,6 +18,14 @@ export const behindItsSeed: CaptureView = {
   totalBytes: 0,
 };
 
+/** The host has nothing to show to the target, or no way there. */
+export const unreached = (why: string): CaptureView => ({
+  state: "interrupted",
+  reason: why,
+  copiedBytes: 0,
+  totalBytes: 0,
+});
+
 /** Undefined: no machine has the volume, or its capture has not begun. */
 export function viewCapture(status: HypervisorStatus | undefined, machineIsOn: boolean): CaptureView {
   if (status === undefined) {

@@ -22,7 +22,7 @@ import { OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { parseNbdUri } from "#wire/nbd/nbd-uri.ts";
 import { agentAnswers, runInGuest } from "./ask-guest.ts";
-import { behindItsSeed, viewCapture } from "./capture-view.ts";
+import { behindItsSeed, unreached, viewCapture } from "./capture-view.ts";
 import { copyVolumes, type VolumeCopy } from "./copy-volumes.ts";
 import type { CaptureWish, DiskLedger, SeedRecord } from "./disk-ledger.ts";
 import { FreezeWatch } from "./freeze-watch.ts";
@@ -104,10 +104,10 @@ export class GuestDisks implements DiskHost {
       // QEMU copies into a disk or out of it, not both: capture begins when the seed is here.
       if (wish !== undefined && seed?.phase !== "live") {
         wished.add(disk);
-        await services.startCapture(disk, {
-          target: this.#locationOf(wish.uri),
-          stallLimitMs: wish.stallLimitMs,
-        });
+        const target = this.#targetOf(wish);
+        // Its status says why; what goes on is left as it is.
+        if (target instanceof OperationalError) continue;
+        await services.startCapture(disk, { target, stallLimitMs: wish.stallLimitMs });
       }
       if (seed?.phase === "live") await this.#followSeed(machine, id, seed, signal);
     }
@@ -218,7 +218,7 @@ export class GuestDisks implements DiskHost {
       // First: from now on no machine gets it.
       await ledger.setExport(volumeId, true);
       const file = this.#fileOf(volumeId);
-      await startExport(file, signal);
+      await startExport(file, await this.#parts.files.credentials(volumeId, signal), signal);
       return { uri: exportUri(file) };
     });
   }
@@ -290,8 +290,7 @@ export class GuestDisks implements DiskHost {
   }
 
   #fileOf(volumeId: string): ExportedFile {
-    const { files, certificates } = this.#parts;
-    return { folder: files.folder, name: volumeId, certificates };
+    return { folder: this.#parts.files.folder, name: volumeId };
   }
 
   #volume(id: string): VolumeWish {
@@ -347,12 +346,19 @@ export class GuestDisks implements DiskHost {
     const holder = this.#holderOf(volumeId);
     const present = holder?.record.captures[disk];
     // One to another target, which is still to end, says nothing of this wish.
+    const target = this.#targetOf(wish);
+    const unusable = target instanceof OperationalError;
     const capture =
-      holder !== undefined && present !== undefined && capturesTo(present, this.#locationOf(wish.uri))
+      holder !== undefined && present !== undefined && !unusable && capturesTo(present, target)
         ? this.#parts.host.disksOf(holder.id).capture(disk)
         : undefined;
     const seeding = this.#parts.ledger.records.seeds[volumeId]?.phase === "live" && holder?.isOn === true;
-    const seen = seeding ? behindItsSeed : viewCapture(capture?.status, holder?.isOn === true);
+    const isOn = holder?.isOn === true;
+    const seen = unusable
+      ? unreached(target.message)
+      : seeding
+        ? behindItsSeed
+        : viewCapture(capture?.status, isOn);
     const before = this.#seen.get(volumeId);
     const since =
       before?.state === seen.state
@@ -361,6 +367,16 @@ export class GuestDisks implements DiskHost {
     this.#seen.set(volumeId, { state: seen.state, since });
     const { state, reason, copiedBytes, totalBytes } = seen;
     return { volumeId, uri: wish.uri, state, reason, copiedBytes, totalBytes, since };
+  }
+
+  /** A target that this host could reach when it was told of it, and cannot any more, is no reason not to tell of the others. */
+  #targetOf({ uri }: CaptureWish): NbdLocation | OperationalError {
+    try {
+      return this.#locationOf(uri);
+    } catch (error) {
+      if (error instanceof OperationalError) return error;
+      throw error;
+    }
   }
 
   #locationOf(uri: string): NbdLocation {

@@ -10,7 +10,6 @@ import {
   type ProcessIdentity,
   stillRuns,
 } from "#hypervisor/process-identity.ts";
-import { headerCredentials } from "#hypervisor/plan-nbd.ts";
 import { readFileIfAny } from "#kernel/durable-file.ts";
 import type { Clock } from "#kernel/clock.ts";
 import { OperationalError } from "#kernel/errors.ts";
@@ -23,8 +22,6 @@ export interface ExportedFile {
   readonly folder: string;
   /** The file's name is `NAME.qcow2`, the socket's `NAME.nbd`. */
   readonly name: string;
-  /** What is shown to the server of an image that is not whole yet, where that is over TLS. */
-  readonly certificates?: string | undefined;
 }
 
 /** As clients reach it. */
@@ -36,17 +33,24 @@ export function exportUri({ folder, name }: ExportedFile): string {
   });
 }
 
-/** Serves when it returns; one that is served already goes on. Errors: `machine.refused` with qemu-nbd's own words. */
-export async function startExport(file: ExportedFile, signal: AbortSignal): Promise<void> {
+/**
+ * Serves when it returns; one that is served already goes on. `credentials`: arguments for what the file's header needs. Errors:
+ * `machine.refused` with qemu-nbd's own words.
+ */
+export async function startExport(
+  file: ExportedFile,
+  credentials: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
   if ((await findExport(file)) !== null) return;
-  const { folder, name, certificates } = file;
+  const { folder, name } = file;
   await rm(join(folder, `${name}.nbd`), { force: true });
   try {
     await promisify(execFile)(
       "qemu-nbd",
       [
         "--fork",
-        ...headerCredentials(certificates),
+        ...credentials,
         `--pid-file=${name}.nbd.pid`,
         // It takes absolute names only, and a Unix socket's name has at most 107 bytes: the short name of the same folder.
         `--socket=/proc/self/cwd/${name}.nbd`,

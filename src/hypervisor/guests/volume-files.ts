@@ -99,9 +99,15 @@ export class VolumeFiles {
     return (await this.#info(volumeId, signal))["backing-filename"] === undefined;
   }
 
+  /** Arguments for programs of QEMU's that open the file: what its header needs, which is nothing for most. */
+  async credentials(volumeId: string, signal: AbortSignal): Promise<string[]> {
+    const below = (await this.#info(volumeId, signal))["backing-filename"];
+    return below === undefined ? [] : headerCredentials(below, this.#certificates);
+  }
+
   /** No machine has it. Larger only. */
   async grow(volumeId: string, sizeBytes: number, signal: AbortSignal): Promise<void> {
-    const credentials = headerCredentials(this.#certificates);
+    const credentials = await this.credentials(volumeId, signal);
     const resize = ["resize", ...credentials, "-q", "-f", "qcow2", this.path(volumeId), String(sizeBytes)];
     await qemuImg(resize, signal);
     this.grew(volumeId, sizeBytes);

@@ -25,6 +25,8 @@ export interface LocalApiClientOptions<M extends LocalMethods> {
   readonly peer: string;
   /** The code for a peer that does not answer. */
   readonly unreachable: ErrorCode;
+  /** How often it is looked, while a call lasts, whether another machine is still there. Default 10 s. */
+  readonly lookEveryMs?: number;
 }
 
 /** Every method may be repeated: what is served here is idempotent. */
@@ -46,6 +48,7 @@ export class LocalApiClient<M extends LocalMethods> implements AsyncDisposable {
       pipelining: 1,
       headersTimeout: 0,
       bodyTimeout: 0,
+      maxResponseSize: maxAnswerBytes,
     });
   }
 
@@ -56,12 +59,13 @@ export class LocalApiClient<M extends LocalMethods> implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<OutputOf<M[Name]>> {
     const { methods, peer } = this.#options;
+    using watch = this.#watch();
     try {
       const { statusCode, body } = await this.#pool.request({
         method: "POST",
         path: `/${name}`,
         body: JSON.stringify(input),
-        signal,
+        signal: AbortSignal.any([signal, watch.gone]),
       });
       const answer: unknown = await body.json();
       if (statusCode === 200) return methods[name]?.output.parse(answer) as OutputOf<M[Name]>;
@@ -73,6 +77,35 @@ export class LocalApiClient<M extends LocalMethods> implements AsyncDisposable {
       if (isOperational(error)) throw error;
       throw this.#silence("unknown", error);
     }
+  }
+
+  /**
+   * A call may take its time, and a machine that has lost its power says nothing: TCP goes on sending to it for a quarter of an hour. So
+   * while a call to another machine lasts, it is looked again and again whether a connection can still be made.
+   */
+  #watch(): Disposable & { readonly gone: AbortSignal } {
+    const gone = new AbortController();
+    const { place, unreachable, lookEveryMs = 10_000 } = this.#options;
+    if ("socketPath" in place) return { gone: gone.signal, [Symbol.dispose]: () => {} };
+    let over = false;
+    let timer: NodeJS.Timeout;
+    const look = (): void => {
+      openConnection(place, unreachable).then(
+        (socket) => {
+          socket.destroy();
+          if (!over) timer = setTimeout(look, lookEveryMs);
+        },
+        (error: unknown) => gone.abort(error),
+      );
+    };
+    timer = setTimeout(look, lookEveryMs);
+    return {
+      gone: gone.signal,
+      [Symbol.dispose]: () => {
+        over = true;
+        clearTimeout(timer);
+      },
+    };
   }
 
   #silence(outcome: Outcome, cause: unknown): OperationalError {
@@ -87,6 +120,8 @@ export class LocalApiClient<M extends LocalMethods> implements AsyncDisposable {
 }
 
 const connectMs = 10_000;
+/** A screenshot, or a long list. */
+const maxAnswerBytes = 64 * 1024 * 1024;
 
 function openConnection(place: ApiPlace, unreachable: ErrorCode): Promise<Socket> {
   if ("socketPath" in place) return connectUnix(place.socketPath, unreachable);
@@ -102,7 +137,7 @@ function openConnection(place: ApiPlace, unreachable: ErrorCode): Promise<Socket
     socket.on("error", reject);
     socket.once("secureConnect", () => {
       socket.setTimeout(0);
-      // A peer that is gone without a word would otherwise be waited for without end.
+      // For connections that nobody uses now; see `#watch` for the others.
       socket.setKeepAlive(true, connectMs);
       resolve(socket);
     });

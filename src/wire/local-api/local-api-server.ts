@@ -7,6 +7,7 @@ import { errorCodes, isOperational, OperationalError } from "#kernel/errors.ts";
 import type { Log } from "#kernel/log.ts";
 import { encodeLocalError, type LocalHandlers, type LocalMethods, maxLocalBodyBytes } from "./local-api.ts";
 import { type Certificates, isCalledBy } from "#wire/tls/certificates.ts";
+import { limitStrangers } from "#wire/tls/limit-strangers.ts";
 import { connectUnix, listenUnix } from "./unix-socket.ts";
 
 export interface ServedMethods<M extends LocalMethods> {
@@ -27,6 +28,7 @@ export interface RemoteApiServerOptions<M extends LocalMethods> extends ServedMe
 }
 
 const limits = { requestTimeout: 30_000, maxHeaderSize: 8192 };
+const handshakeTimeout = 5_000;
 
 /** Errors: `state.conflict` when another process serves the socket, `config.invalid` when there can be none. */
 export async function serveLocalApi<M extends LocalMethods>(
@@ -74,7 +76,8 @@ export async function serveRemoteApi<M extends LocalMethods>(
       send(response, errorCodes[error.code].http, encodeLocalError(error));
     }
   });
-  server.maxConnections = 256;
+  limitStrangers(server);
+  server.maxConnections = 1024;
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause: NodeJS.ErrnoException) => {
       const code = cause.code === "EACCES" ? "port.forbidden" : "port.in_use";
@@ -100,7 +103,10 @@ function makeTlsServer(
 ): ReturnType<typeof createTlsServer> {
   try {
     const tls = { ca, cert, key: key.reveal(), minVersion: "TLSv1.2" } as const;
-    return createTlsServer({ ...limits, ...tls, requestCert: true, rejectUnauthorized: true }, handle);
+    return createTlsServer(
+      { ...limits, ...tls, handshakeTimeout, requestCert: true, rejectUnauthorized: true },
+      handle,
+    );
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new OperationalError("config.invalid", `the certificate and its key do not work: ${why}`, {

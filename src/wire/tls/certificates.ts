@@ -30,7 +30,8 @@ export function certificateNames({ subject, subjectaltname }: PeerCertificate): 
 
 /** Whether the other side showed a certificate of our CA for one of the names. */
 export function isCalledBy(socket: TLSSocket, names: readonly string[]): boolean {
-  return (
-    socket.authorized && certificateNames(socket.getPeerCertificate()).some((name) => names.includes(name))
-  );
+  // Null where the other side is gone already.
+  const certificate = socket.getPeerCertificate() as PeerCertificate | null;
+  if (!socket.authorized || certificate === null) return false;
+  return certificateNames(certificate).some((name) => names.includes(name));
 }

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { diskHostConformance } from "#cloud/disk-host.conformance.ts";
 import { openHypervisorCloud } from "#drivers/hypervisor/hypervisor-cloud.ts";
+import { openHostClient } from "#hypervisor/host-api/host-client.ts";
 import { systemClock } from "#kernel/clock.ts";
 import { silentLog } from "#kernel/log.ts";
 import { systemRandom } from "#kernel/random.ts";
@@ -98,6 +99,69 @@ diskHostConformance(
     };
   },
   { skip },
+);
+
+test(
+  "a volume that a run writes into goes on being served when the agent is killed",
+  { skip, timeout: 120_000 },
+  async () => {
+    await using apart = await hostApart("127.69.0.0/24");
+    const { host, url } = apart;
+    await using client = hostClientOf({ url, certificates: join(host.certificates, "control") }, undefined);
+    const { id } = (await host.cloud.create(request("volume", { sizeGiB: 1 }, "data"), within())).resource;
+    const { uri } = await client.exportVolume(id, within());
+    const parsed = parseNbdUri(uri);
+    const tls = await loadClientTls(parsed);
+    const { address, exportName } = parsed;
+    const options = { ...ports, address, exportName, reconnectMs: 60_000, repeatWrites: true };
+    await using device = await openNbdClient({ ...options, ...(tls && { tls }) });
+    const content = Buffer.alloc(1024 ** 2, "written");
+    const pieces = 40;
+    for (let n = 0; n < pieces; n += 1) {
+      if (n === 10) {
+        await host.kill();
+        void host.start();
+      }
+      await device.write(n * content.length, content);
+    }
+    for (let n = 0; n < pieces; n += 1)
+      assert.ok((await device.read(n * content.length, content.length)).equals(content), `piece ${n}`);
+    await client.endExport(id, within());
+  },
+);
+
+test(
+  "a capture to where the host cannot go any more is told of, and can be replaced",
+  { skip, timeout: 120_000 },
+  async () => {
+    await using apart = await hostApart("127.70.0.0/24");
+    const { host } = apart;
+    await using client = openHostClient({ socketPath: host.socket });
+    const make = async (name: string): Promise<string> =>
+      (await host.cloud.create(request("volume", { sizeGiB: 1 }, name), within())).resource.id;
+    const [one, other] = [await make("one"), await make("other")];
+    const capture = (volumeId: string, uri: string) =>
+      client.startCapture({ volumeId, uri, stallLimitMs: 1000 }, within());
+    await capture(one, "nbds://127.0.0.1:9/one");
+    await capture(other, "nbd+unix:///other?socket=/nowhere.sock");
+    await host.stop();
+    const config = readFileSync(host.configPath, "utf8");
+    writeFileSync(host.configPath, config.replace(/, remote: \{.*\}\}/u, "}"));
+    await host.start();
+    const states = async (): Promise<readonly string[]> =>
+      (await client.captures(within())).map(({ volumeId, state, reason }) =>
+        [volumeId === one ? "one" : "other", state, reason].join(" "),
+      );
+    const [first = "", second = ""] = (await states()).toSorted();
+    assert.match(first, /^one interrupted this host has no certificates to show: set `remote.certificates`/u);
+    assert.equal(second, "other synchronising not_attached");
+    await assert.rejects(capture(one, "nbds://127.0.0.1:9/two"), { code: "input.invalid" });
+    await capture(one, "nbd+unix:///one?socket=/nowhere.sock");
+    assert.deepEqual((await states()).toSorted(), [
+      "one synchronising not_attached",
+      "other synchronising not_attached",
+    ]);
+  },
 );
 
 test("strangers reach nothing of a host, whatever they show", { skip, timeout: 120_000 }, async () => {
