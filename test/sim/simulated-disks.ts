@@ -56,6 +56,8 @@ export class SimulatedDisks {
   readonly #contents = new Map<string, number>();
   /** `site/volume` -> the id that it was first captured under. */
   readonly #lineages = new Map<string, string>();
+  /** `site/volume` -> the epoch in which it was given its content last: a guest that runs on it was started since. */
+  readonly #filled = new Map<string, number>();
   /** Lineage -> every content that was captured, with its place in the one sequence. */
   readonly #captured = new Map<string, { readonly sequence: number; readonly content: number }[]>();
   /** Site -> the fencing epoch that its disks are captured under. */
@@ -80,7 +82,8 @@ export class SimulatedDisks {
       const serves = site === activeSite && (this.#capturing.get(site) ?? -1) >= this.#epoch;
       for (const volumeId of this.#runningDisks(site)) {
         const key = `${site}/${volumeId}`;
-        if ((phase === "failing_over" || phase === "migrating") && site === standbySite) {
+        const isHome = phase === "failing_back" && this.#filled.get(key) === epoch;
+        if ((phase === "failing_over" || phase === "migrating" || isHome) && site === standbySite) {
           // Live already, but only captured once the run has committed.
           this.#contents.set(key, 1 + (this.#contents.get(key) ?? 0));
           continue;
@@ -239,6 +242,7 @@ export class SimulatedDisks {
     const lineage = this.#lineageOf(from, sourceId);
     const content = this.#at(lineage, moment.sequence);
     this.#contents.set(key, content);
+    this.#filled.set(key, this.#world.runtime.record.epoch);
     this.#lineages.set(key, lineage);
     return (before ?? 0) !== content;
   }
