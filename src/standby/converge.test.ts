@@ -4,7 +4,7 @@ import { createMemoryCloud } from "#drivers/memory/memory-cloud.ts";
 import { memoryCatalogue } from "#drivers/memory/memory-catalogue.ts";
 import { environmentId } from "#kernel/ids.ts";
 import { silentLog } from "#kernel/log.ts";
-import type { Resource } from "#model/resource.ts";
+import type { Resource, ServerSpec } from "#model/resource.ts";
 import { openSqliteStore } from "#store/open-sqlite-store.ts";
 import { createSeededRandom } from "#testing/seeded-random.ts";
 import { shopCatalogue, shopEnvironment } from "#testing/shop-environment.ts";
@@ -12,7 +12,7 @@ import { createVirtualClock } from "#testing/virtual-clock.ts";
 import { createCallLimiter } from "./call-limiter.ts";
 import { converge } from "./converge.ts";
 import type { ConvergenceReport } from "./converge.ts";
-import { loadPairings } from "./pairings.ts";
+import { loadPairings, writePairing } from "./pairings.ts";
 import { planConvergence } from "./plan-convergence.ts";
 import { findLeftovers, removeLeftovers } from "./remove-leftovers.ts";
 import type { Translation } from "./translate.ts";
@@ -36,9 +36,13 @@ async function arrange(options: Partial<Parameters<typeof createMemoryCloud>[0]>
     nameSuffix: "",
   };
   const limiter = createCallLimiter(cloud.facts, clock);
-  const bringTo = async (desired: Iterable<Resource>, signal = never): Promise<ConvergenceReport> => {
+  const bringTo = async (
+    desired: Iterable<Resource>,
+    signal = never,
+    sizing: Translation["sizing"] = "fit",
+  ): Promise<ConvergenceReport> => {
     const pairings = await loadPairings(store, of);
-    const plan = planConvergence({ desired, pairings, translation });
+    const plan = planConvergence({ desired, pairings, translation: { ...translation, sizing } });
     const ports = { cloud, store, clock, random, log: silentLog, limiter };
     const target = { ...of, cloudScope: "shop" };
     return clock.drive(converge(plan, pairings, target, ports, signal));
@@ -116,6 +120,26 @@ test("one kind that is refused for good leaves the rest, and is tried again next
   assert.deepEqual(new Set(report.failures.map(({ code }) => code)), new Set(["cloud.quota"]));
   assert.deepEqual([report.failed, report.skipped], [2, 2]);
   assert.equal(countByKind(cloud.inspect.resources())["server"], 3);
+});
+
+test("an original that its copy outgrew while it was in a reserve of smaller types grows at takeover", async () => {
+  const { cloud, bringTo, store } = await arrange();
+  const shop = shopEnvironment({ servers: 1 });
+  await bringTo(shop, never, "smallest");
+  const pairings = [...(await loadPairings(store, of)).values()];
+  // The roles were exchanged: what stands here is what the other side's was translated from.
+  await store.commit(pairings.map((one) => writePairing(store, of, { ...one, original: true }, 0)));
+  const changed = (set: Partial<ServerSpec>): Resource[] =>
+    shop.map((one) => (one.kind === "server" ? { ...one, spec: { ...one.spec, ...set } } : one));
+  const typeHere = (): (string | undefined)[] =>
+    [...cloud.inspect.resources()].flatMap((one) => (one.kind === "server" ? [one.spec.type] : []));
+  const smallest = typeHere();
+  // Its type and its power change while the reserve is of smaller types: the type comes out as what is there.
+  await bringTo(changed({ type: "m5.xlarge", power: "stopped" }), never, "smallest");
+  assert.deepEqual(typeHere(), smallest);
+  await bringTo(changed({ type: "m5.xlarge" }));
+  assert.notDeepEqual(typeHere(), smallest);
+  await store.close();
 });
 
 test("a counterpart that somebody deleted is made anew when it is next changed", async () => {

@@ -123,8 +123,9 @@ export class Performer {
       ...current,
       applied: { ...current.applied, spec: action.source.spec },
       counterpart: { ...before, spec: { ...before.spec, ...set } },
-      // A size that was translated is the original's own no more: a reserve of smaller types must grow again at takeover.
-      original: current.original && !action.fields.includes("type"),
+      // A size that was translated is the original's own no more, also where it came out as what was there: a reserve of smaller types must
+      // grow again at takeover.
+      original: current.original && typeOf(current.applied.spec) === typeOf(action.source.spec),
     });
     return "updated";
   }
@@ -206,4 +207,8 @@ export class Performer {
       );
     });
   }
+}
+
+function typeOf(spec: Resource["spec"]): string | undefined {
+  return "type" in spec ? spec.type : undefined;
 }
