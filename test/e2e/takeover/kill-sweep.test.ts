@@ -319,7 +319,9 @@ for (const play of plays) {
       // The others have gone past the last step too when they answer.
       return !survived;
     });
-    t.diagnostic(`SWEEP_SEED=${firstSeed}: killed at every ${stride}. durable step from ${firstStep} to ${last}`);
+    t.diagnostic(
+      `SWEEP_SEED=${firstSeed}: killed at every ${stride}. durable step from ${firstStep} to ${last}`,
+    );
     assert.ok(last > 10, "a run has more than a handful of durable steps");
   });
 }
