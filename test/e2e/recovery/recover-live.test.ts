@@ -24,7 +24,7 @@ import { liveServers } from "../../../demo/verify.ts";
 import { skip } from "../hypervisor/stage.ts";
 
 const understudy = join(import.meta.dirname, "../../../bin/understudy");
-const addressBases = { east: "127.85.0.0/16", west: "127.86.0.0/16" };
+const addressBases = { east: "127.85.0.0/16", west: "127.88.0.0/16" };
 const environment = `    verify:
       - {name: records, select: {tier: db}, check: {http: {port: 8080, path: /cgi-bin/records, contains: "torn=0"}}}
       - {name: files, select: {tier: db}, check: {agent: {path: /bin/sh, args: ["-c", "ls /disks/*/records"]}}}
