@@ -24,7 +24,7 @@ const open = async (uri: string) => {
 diskHostConformance(
   "guests of a devcloud",
   async () => {
-    const stage = new Stage("ec2", "127.84.0.0/16", 168);
+    const stage = new Stage("ec2", "127.87.0.0/16", 168);
     const ready = await stage.start();
     const client = clientOf(ready);
     const host = openHostClient({ socketPath: ready.hostSocket });

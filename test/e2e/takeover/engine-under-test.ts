@@ -189,7 +189,7 @@ export class EngineUnderTest implements AsyncDisposable {
 /** A connection that breaks is told of before the process's end is. */
 export async function isGone(engine: EngineUnderTest): Promise<boolean> {
   const wait = new Promise<"alive">((resolve) => {
-    setTimeout(resolve, 1000, "alive");
+    setTimeout(resolve, 5000, "alive");
   });
   return (await Promise.race([engine.exited, wait])) !== "alive";
 }
