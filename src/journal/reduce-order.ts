@@ -3,8 +3,13 @@
  * accepted it; merging moves a change away from its place, so what it now depends on is drawn before it.
  */
 import type { Change } from "#model/change.ts";
+import type { ResourceKind } from "#model/resource.ts";
+import { isLink } from "./links.ts";
 import type { NetEntry, Span } from "./net-entry.ts";
 import { referenceKeys, referenceKeysSet } from "./net-entry.ts";
+
+/** What other resources than links refer to: it cannot go before they have let go of it. */
+const holdable: ReadonlySet<ResourceKind> = new Set(["network", "subnet", "securityGroup", "keyPair"]);
 
 interface Part {
   readonly tick: number;
@@ -99,18 +104,42 @@ function partsOf(source: Source): PartsOf {
 export function orderedChanges(source: Source): { change: Change; from: Span }[] {
   const { all, creates } = partsOf(source);
   const ordered: { change: Change; from: Span }[] = [];
-  const movers = all
+  const moved = all
     .filter((part) => part.moved !== undefined)
     .sort((a, b) => (a.moved ?? 0) - (b.moved ?? 0));
+  const movers = moved.filter((part) => part.ends === undefined);
+  const leavers = moved.filter((part) => part.ends !== undefined);
+  const links = all.filter(({ change }) => isLink(change.kind) && change.type !== "create");
   let nextMover = 0;
+  let nextLeaver = 0;
+  let nextLink = 0;
 
-  /** A merged update, or what was deleted later, may have let go, early in the queue, of what is deleted here. */
+  /** A merged update may have let go, early in the queue, of what is deleted here. */
   function placeMoversBefore(tick: number): void {
     for (;;) {
       const mover = movers[nextMover];
       if (mover?.moved === undefined || mover.moved > tick) return;
       nextMover += 1;
       place(mover);
+    }
+  }
+
+  /** So may one that a delete made needless: then that delete comes first, after what had become of its links by then. */
+  function placeLeaversBefore(tick: number): void {
+    for (;;) {
+      const leaver = leavers[nextLeaver];
+      if (leaver?.moved === undefined || leaver.moved > tick) return;
+      nextLeaver += 1;
+      if (leaver.placed) continue;
+      for (
+        let link = links[nextLink];
+        link !== undefined && link.tick < leaver.tick;
+        link = links[nextLink]
+      ) {
+        nextLink += 1;
+        place(link);
+      }
+      place(leaver);
     }
   }
 
@@ -126,6 +155,7 @@ export function orderedChanges(source: Source): { change: Change; from: Span }[]
     }
     if (part.ends !== undefined) {
       placeMoversBefore(part.tick);
+      if (holdable.has(part.change.kind)) placeLeaversBefore(part.tick);
       // What is created with it must be there before it goes; what is created with its successor comes later.
       for (const key of source.referrersOf(part.ends)) {
         const referrer = creates.get(key);

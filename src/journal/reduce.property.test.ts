@@ -146,11 +146,32 @@ test("what let go of a resource before it went, and was deleted itself, is delet
     { type: "delete", kind: "securityGroup", id: resourceId("sg-1") },
     { type: "delete", kind: "server", id: server.id },
   ];
-  const reduced = changesOf(reduceChanges(numbered(queue), state).changes);
-  assert.deepEqual(
-    reduced.map(({ type, id }) => `${type} ${id}`),
-    ["create sg-2", "delete i-1", "delete sg-1"],
-  );
+  const order = (changes: readonly Change[]): string[] =>
+    changesOf(reduceChanges(numbered([...changes]), state).changes).map(({ type, id }) => `${type} ${id}`);
+  assert.deepEqual(order(queue), ["create sg-2", "delete i-1", "delete sg-1"]);
+  // What went with the server otherwise was taken from it before.
+  const volume: Change = {
+    type: "create",
+    kind: "volume",
+    id: resourceId("vol-1"),
+    spec: { sizeGiB: 1 },
+    tags: {},
+  };
+  const attachment: Change = {
+    type: "create",
+    kind: "volumeAttachment",
+    id: resourceId("vol-1@i-1"),
+    spec: { volumeId: volume.id, serverId: server.id, device: "/dev/sdf", deleteOnTermination: true },
+    tags: {},
+  };
+  for (const change of [volume, attachment]) state.apply(change);
+  const detach: Change = { type: "delete", kind: "volumeAttachment", id: attachment.id };
+  assert.deepEqual(order([...queue.slice(0, 3), detach, ...queue.slice(3)]), [
+    "create sg-2",
+    "delete vol-1@i-1",
+    "delete i-1",
+    "delete sg-1",
+  ]);
 });
 
 test("an association that moves and ends with its ends leaves no delete behind", () => {
