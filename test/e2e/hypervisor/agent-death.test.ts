@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import type { MachineSpecInput } from "#hypervisor/machine-spec.ts";
+import { until } from "#testing/until.ts";
 import { get, guestImage, skip, Stage, webGuest } from "./stage.ts";
 import { freePort } from "../../../demo/free-ports.ts";
 
@@ -113,6 +114,8 @@ test(
       if (machine !== undefined) {
         assert.equal(machine.record.phase, "present", step);
         const wanted = { on: "running", paused: "paused", off: "off" }[machine.record.power];
+        // A QEMU that has just been started opens its monitor late on a busy machine; it is asked again until it does.
+        await until(`${step}: a monitor that answers`, () => machine.state !== "unreachable" || undefined);
         assert.equal(machine.state, wanted, step);
         assert.equal(running.length, wanted === "off" ? 0 : 1, step);
         // What was acknowledged is what is wanted.
