@@ -52,7 +52,7 @@ const within = (): AbortSignal => AbortSignal.timeout(20_000);
 diskHostConformance(
   "a bare host on another machine",
   async () => {
-    const apart = await hostApart("127.67.0.0/24");
+    const apart = await hostApart("127.67.1.0/24");
     const { certificates } = apart.host;
     const mine = join(certificates, "control");
     const host = hostClientOf({ url: apart.url, certificates: mine }, undefined);

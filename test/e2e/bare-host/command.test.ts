@@ -51,13 +51,20 @@ test("the agent begins only with a host that is whole", { skip, timeout: 120_000
   configure(site.replace(/socket: .*\}/u, `socket: ${host.folder}/none/host.sock}`));
   refused(siteName, 2, /none\/host\.sock: its folder must be there and writable/u);
 
+  const elsewhere = `{url: "https://metal.example.net:7484", certificates: ${host.folder}/none}`;
+  configure(site.replace(/host: \{.*\}/u, `host: ${elsewhere}`));
+  refused(siteName, 2, /site "metal" is served by https:\/\/metal\.example\.net:7484: the host's own file/u);
+  const doors = `listen: "127.0.0.1:1", disks: "127.0.0.1:2", certificates: ${host.folder}/none, callers: [control]`;
+  configure(site.replace(/\.sock\}/u, `.sock, remote: {${doors}}}`));
+  refused(siteName, 2, /cannot read .*none\/client-cert\.pem/u);
+
   configure(site);
   const nobody = run(host.folder, ["cloud", "verify", siteName]);
   assert.equal(nobody.code, 6, nobody.said);
   assert.match(nobody.said, /nothing answers on .*host\.sock|host agent at .*host\.sock does not answer/u);
   const agent = await startActor("host", ["host", "up", "--site", siteName, "--json"], host.folder);
   try {
-    assert.deepEqual(agent.ready, { ready: true, site: siteName, socket: host.socket });
+    assert.deepEqual(agent.ready, { ready: true, site: siteName, socket: host.socket, url: null });
     refused(siteName, 3, /another host agent uses/u);
   } finally {
     await agent.stop();
