@@ -15,7 +15,7 @@ const crossing = {
 };
 
 /** Answers with the address that it was told, and remembers it. */
-function echo(): { readonly host: DiskHost; readonly told: string[] } {
+function echo(exported = "nbds://0.0.0.0:10811/vol-1"): { readonly host: DiskHost; readonly told: string[] } {
   const told: string[] = [];
   const host = {
     startCapture: async ({ uri }: { uri: string }) => {
@@ -28,7 +28,7 @@ function echo(): { readonly host: DiskHost; readonly told: string[] } {
       return { uri };
     },
     seeds: async () => told.map((uri) => ({ uri })),
-    exportVolume: async () => ({ uri: "nbds://0.0.0.0:10811/vol-1" }),
+    exportVolume: async () => ({ uri: exported }),
   };
   return { host: host as unknown as DiskHost, told };
 }
@@ -81,6 +81,18 @@ test("an address that is written in another form is the same", async () => {
 test("a volume that a host serves is asked for where the host is reached, with our certificates", async () => {
   const across = acrossMachines(echo().host, crossing);
   assert.deepEqual(await across.exportVolume("vol-1", signal), {
+    uri: "nbds://metal.example.net:10811/vol-1?tls-certificates=/etc/understudy/control",
+  });
+});
+
+test("a host names no socket, no file and no machine but its own", async () => {
+  const asked = (exported: string) =>
+    acrossMachines(echo(exported).host, crossing).exportVolume("vol-1", signal);
+  await assert.rejects(asked(`nbd+unix:///capture/shop/vol-1/3?socket=${socket}`), {
+    code: "machine.failing",
+  });
+  await assert.rejects(asked("nbd://0.0.0.0:10811/vol-1"), { code: "machine.failing" });
+  assert.deepEqual(await asked("nbds://a@192.0.2.7:10811/vol-1?tls-psk-file=/etc/keys&tls-hostname=else"), {
     uri: "nbds://metal.example.net:10811/vol-1?tls-certificates=/etc/understudy/control",
   });
 });

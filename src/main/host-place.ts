@@ -123,9 +123,14 @@ export function acrossMachines(host: DiskHost, crossing: Crossing): DiskHost {
     seeds: async (signal) => (await host.seeds(signal)).map(seen),
     exportVolume: async (volumeId, signal) => {
       const { uri } = await host.exportVolume(volumeId, signal);
-      const { address, ...rest } = parseNbdUri(uri);
-      const there = address.kind === "tcp" ? { ...address, host: hostname } : address;
-      return { uri: formatNbdUri({ ...rest, address: there, tlsCertificates: certificates }) };
+      // A host says by which port, and nothing else: no socket or file of this machine, and no machine but its own.
+      const { address, exportName, tls } = parseNbdUri(uri);
+      if (address.kind !== "tcp" || !tls) {
+        const message = `the host agent at ${hostname} exports a volume in a way that does not reach this machine`;
+        throw new OperationalError("machine.failing", message, { detail: uri });
+      }
+      const there = { ...address, host: hostname };
+      return { uri: formatNbdUri({ address: there, exportName, tls, tlsCertificates: certificates }) };
     },
     endExport: (volumeId, signal) => host.endExport(volumeId, signal),
     agentAnswers: (serverId, signal) => host.agentAnswers(serverId, signal),
